@@ -1,0 +1,166 @@
+//! What can go wrong at a resource, in the terms that the protocol decides by.
+//!
+//! Adapters translate a server's codes into these kinds in one table each (`codes.rs`); whatever
+//! the table does not list is [`BranchErrorKind::Undetermined`]: it may have happened.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::fmt;
+
+use super::SourceError;
+use crate::xid::ResourceName;
+
+/// What a failed request to a branch means for the protocol. X/Open's names in parentheses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BranchErrorKind {
+    /// The branch is rolled back and gone (`XA_RB*`).
+    RolledBack(Cause),
+    /// The server does not know the XID (`XAER_NOTA`). Proves nothing by itself (I3).
+    UnknownXid,
+    /// The XID exists already (`XAER_DUPID`): a bug of ours or a foreign twin.
+    DuplicateXid,
+    /// The branch is in a state in which this cannot be done (`XAER_PROTO`, `XAER_RMFAIL` 1399).
+    WrongState,
+    /// The server cannot be reached, or refuses for now; nothing was done (`XAER_RMFAIL`).
+    Unavailable,
+    /// The server reached and understood the request but cannot do it until a person mends
+    /// something, such as a privilege (`XAER_RMERR`). Nothing was done.
+    Failed,
+    /// No answer, or one that proves nothing: it may have happened.
+    Undetermined,
+}
+
+/// Why a branch was rolled back, as far as it matters to the caller: may a new transaction succeed?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// Serialization failure, deadlock or the like: a new transaction may well succeed.
+    Conflict,
+    /// A lock or time limit was run into: perhaps a deadlock across databases.
+    Timeout,
+    /// A constraint, trigger or statement of the application failed.
+    Refused,
+    /// The application said so, or left a failed statement behind.
+    RollbackOnly,
+    /// The server has no room: slots for prepared transactions, memory, disk.
+    Exhausted,
+    /// The server cannot be reached.
+    Unreachable,
+}
+
+/// One failed request to a branch: what it means, at which resource, and the server's own words.
+#[derive(Debug, Clone)]
+pub struct BranchError {
+    kind: BranchErrorKind,
+    resource: ResourceName,
+    message: String,
+    source: Option<Arc<SourceError>>,
+}
+
+impl BranchError {
+    /// An error at `resource`. `message` says what was asked and what to do, and holds no secret.
+    pub fn new(kind: BranchErrorKind, resource: ResourceName, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            resource,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// Keeps the driver's own error as the source.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<SourceError>) -> Self {
+        self.source = Some(Arc::new(source.into()));
+        self
+    }
+
+    /// What it means for the protocol.
+    pub const fn kind(&self) -> BranchErrorKind {
+        self.kind
+    }
+
+    /// Where it happened.
+    pub const fn resource(&self) -> &ResourceName {
+        &self.resource
+    }
+}
+
+impl fmt::Display for BranchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "resource {}: {}", self.resource, self.message)
+    }
+}
+
+impl core::error::Error for BranchError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        self.source.as_ref().map(|source| {
+            let source: &(dyn core::error::Error + 'static) = &***source;
+            source
+        })
+    }
+}
+
+/// A resource as a whole cannot be used: to connect, scan or check it failed.
+#[derive(Debug, Clone)]
+pub struct ResourceError {
+    problem: Problem,
+    resource: ResourceName,
+    message: String,
+    source: Option<Arc<SourceError>>,
+}
+
+/// Whether a resource that cannot be used may mend itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Problem {
+    /// Not reachable now; trying again may succeed.
+    Unavailable,
+    /// A setting, version or privilege is wrong; a person has to mend it, and the message says how.
+    Unfit,
+}
+
+impl ResourceError {
+    /// An error of `resource` as a whole. `message` says what to do, and holds no secret.
+    pub fn new(problem: Problem, resource: ResourceName, message: impl Into<String>) -> Self {
+        Self {
+            problem,
+            resource,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// Keeps the driver's own error as the source.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<SourceError>) -> Self {
+        self.source = Some(Arc::new(source.into()));
+        self
+    }
+
+    /// May it mend itself?
+    pub const fn problem(&self) -> Problem {
+        self.problem
+    }
+
+    /// Which resource it is.
+    pub const fn resource(&self) -> &ResourceName {
+        &self.resource
+    }
+}
+
+impl fmt::Display for ResourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "resource {}: {}", self.resource, self.message)
+    }
+}
+
+impl core::error::Error for ResourceError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        self.source.as_ref().map(|source| {
+            let source: &(dyn core::error::Error + 'static) = &***source;
+            source
+        })
+    }
+}

@@ -1,0 +1,210 @@
+//! The port of the decision log: which transactions are to be committed.
+//!
+//! Contract, checked by the conformance suite:
+//! 1. Presumed abort: only commit decisions are recorded. [`DecisionLog::decide`] has answered `Ok`
+//!    only when the record survives the crash of everything (I2).
+//! 2. `decide` succeeds only while the transaction's epoch is open, checked in one atomic step with
+//!    the write. It is idempotent: repeated, it answers `Ok` if the record is there.
+//! 3. After [`DecisionLog::close`] the records of that epoch are final: neither answer of `decide`
+//!    changes any more, and "no record" means rolled back.
+//! 4. What `lookup` and `pending` answer has been made durable by the reader before it is
+//!    answered: a record that was read but not yet synced by its dead writer could vanish again.
+//! 5. [`DecisionLog::complete`] is lazy; losing it costs a look, never a transaction.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use async_trait::async_trait;
+
+use super::{BranchRecord, SourceError};
+use crate::protocol::{Heuristic, LogSeq};
+use crate::xid::{Epoch, Gtrid, Opening, ResourceName};
+
+/// A commit decision: the transaction, and the branches that have to be committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecisionRecord {
+    /// The transaction.
+    pub gtrid: Gtrid,
+    /// Its prepared branches.
+    pub branches: Vec<BranchRecord>,
+}
+
+/// What the log knows of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lookup {
+    /// Decided to commit; not all branches are known to be committed.
+    Pending(DecisionRecord),
+    /// Decided to commit, and every branch is; kept for a while.
+    Completed,
+    /// A branch of it ended against the decision.
+    Heuristic(Vec<(ResourceName, Heuristic)>),
+    /// No record, and none can appear: its epoch is closed and listed. Either it was rolled back, or
+    /// it was committed and completed so long ago that its record has been dropped.
+    NoRecord,
+    /// No record now; the epoch is open, so one may still appear.
+    Open,
+    /// The log does not list the opening: another log's, or this log was restored or copied.
+    UnknownOpening,
+}
+
+/// One line of the log's list of openings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpeningState {
+    /// The opening.
+    pub opening: Opening,
+    /// Closed: what is recorded for it is final.
+    pub closed: bool,
+}
+
+/// Why `decide` refused. Nothing was recorded and nothing will be: the transaction rolls back.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The epoch was closed: by another member, or after a failed write by the log itself. New
+    /// transactions begin under a new opening.
+    EpochClosed,
+    /// The log could not even begin to write, for example because the disk is full.
+    NotAttempted(LogError),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EpochClosed => f.write_str("the epoch of this transaction was closed"),
+            Self::NotAttempted(error) => write!(f, "nothing could be written: {error}"),
+        }
+    }
+}
+
+/// Why a decision is not known to be recorded.
+#[derive(Debug, Clone)]
+pub enum DecideError {
+    /// Not recorded, for certain and for good.
+    Refused(Refusal),
+    /// It may have been recorded. Only repeating the same `decide` resolves it; a lookup that finds
+    /// nothing proves nothing.
+    Uncertain(LogError),
+}
+
+impl fmt::Display for DecideError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => write!(f, "the decision was refused: {refusal}"),
+            Self::Uncertain(error) => write!(f, "the decision may have been recorded: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for DecideError {}
+
+/// A log that cannot be opened, read or written. The message names the place and the mend.
+#[derive(Debug, Clone)]
+pub struct LogError {
+    message: String,
+    source: Option<Arc<SourceError>>,
+}
+
+impl LogError {
+    /// An error with a message that names the place and what to do.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// Keeps the underlying error as the source.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<SourceError>) -> Self {
+        self.source = Some(Arc::new(source.into()));
+        self
+    }
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl core::error::Error for LogError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        self.source.as_ref().map(|source| {
+            let source: &(dyn core::error::Error + 'static) = &***source;
+            source
+        })
+    }
+}
+
+/// Where a log lives: opens it. One value opens one log once.
+#[async_trait]
+pub trait LogHome: Send + 'static {
+    /// Opens the log under a new epoch and makes that durable.
+    ///
+    /// # Errors
+    /// The log is in use, damaged, of another version, not writable: says which, and the mend.
+    async fn open(self: Box<Self>) -> Result<Arc<dyn DecisionLog>, LogError>;
+}
+
+/// An open decision log.
+///
+/// Cancel safety: dropping the future of `decide` or `close` leaves it as uncertain as a lost reply.
+#[async_trait]
+pub trait DecisionLog: Send + Sync + 'static {
+    /// The opening under which new transactions begin. Changes when the log had to reopen itself.
+    fn opening(&self) -> Opening;
+
+    /// Records, durably, that the transaction is to be committed.
+    ///
+    /// # Errors
+    /// See [`DecideError`]: refused means rolled back, uncertain means *repeat*.
+    async fn decide(&self, decision: &DecisionRecord) -> Result<LogSeq, DecideError>;
+
+    /// Notes that every branch is committed. Lazy: returns at once, is not forced.
+    fn complete(&self, gtrid: Gtrid);
+
+    /// Records, durably, that a branch ended against the decision.
+    ///
+    /// # Errors
+    /// It may not have been recorded; call again.
+    async fn record_heuristic(
+        &self,
+        gtrid: Gtrid,
+        resource: &ResourceName,
+        heuristic: Heuristic,
+    ) -> Result<(), LogError>;
+
+    /// Closes an epoch: waits for decisions in flight and refuses later ones. Idempotent.
+    ///
+    /// # Errors
+    /// It may not be closed; call again.
+    async fn close(&self, epoch: Epoch) -> Result<(), LogError>;
+
+    /// What is known of one transaction.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    async fn lookup(&self, gtrid: Gtrid) -> Result<Lookup, LogError>;
+
+    /// Every decision that is not completed, of every epoch.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    async fn pending(&self) -> Result<Vec<DecisionRecord>, LogError>;
+
+    /// Every opening that this log remembers, this one included.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    async fn openings(&self) -> Result<Vec<OpeningState>, LogError>;
+
+    /// Makes lazy records durable, closes this opening's epoch and lets go of the log.
+    ///
+    /// # Errors
+    /// Nothing is lost: the next opening finds every decision.
+    async fn shutdown(&self) -> Result<(), LogError>;
+}

@@ -1,0 +1,20 @@
+//! The two openings through which the outside world enters: databases and decision logs.
+//!
+//! An implementation passes the conformance suites of `unanimous-testing`; they say the contracts
+//! below in executable form.
+
+mod error;
+mod log;
+mod resource;
+
+pub use error::{BranchError, BranchErrorKind, Cause, Problem, ResourceError};
+pub use log::{
+    DecideError, DecisionLog, DecisionRecord, LogError, LogHome, Lookup, OpeningState, Refusal,
+};
+pub use resource::{
+    Absence, Branch, BranchEnv, BranchRecord, Evidence, OnePhaseReply, PrepareReply, RecoveryScan,
+    Resource, ResourceManager, ScannedBranch, ServerIdentity, XidOwner,
+};
+
+/// The error of a driver, kept so that the caller can look for it in the chain of sources.
+pub type SourceError = alloc::boxed::Box<dyn core::error::Error + Send + Sync + 'static>;

@@ -1,0 +1,277 @@
+//! The port of a resource manager: a database that takes part in global transactions.
+//!
+//! Contract, checked by the conformance suite:
+//! 1. After [`Branch::prepare`] answered [`PrepareReply::Prepared`], the branch survives the crash
+//!    of its server and of this process, and only `commit` or `rollback` ends it.
+//! 2. Success is answered only on the server's positive word for *this* branch. A lost reply, an
+//!    unlisted code or a time-out is never success and never "rolled back" (I3).
+//! 3. Dropping a future of this port never leaves a connection that another branch could be given
+//!    (I8). Dropping a [`Branch`] closes its connection for good; only [`Branch::release`] lets it
+//!    be used again.
+//! 4. No text that leaves an implementation holds a password (I8).
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{BranchError, ResourceError};
+use crate::protocol::{Decision, Heuristic};
+use crate::xid::{Gtrid, ResourceName, Xid};
+
+/// Which server it is, as far as an absent branch is concerned: *absent* proves something only on
+/// the very server that held the branch. Printable ASCII, at most 128 bytes, compared as a whole.
+///
+/// PostgreSQL: system identifier, timeline and database. MySQL: `server_uuid`. MariaDB: an identity
+/// row and `server_id`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerIdentity(String);
+
+impl ServerIdentity {
+    /// The longest text, in bytes.
+    pub const BYTES_MAX: usize = 128;
+
+    /// Takes the text if it is printable ASCII of at most 128 bytes.
+    pub fn new(text: impl Into<String>) -> Option<Self> {
+        printable(text.into(), Self::BYTES_MAX).map(Self)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ServerIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ServerIdentity({})", self.0)
+    }
+}
+
+impl fmt::Display for ServerIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What an adapter will need to tell what became of a prepared branch that is no longer listed:
+/// for PostgreSQL its transaction's number and its backend, for MySQL its connection's number.
+///
+/// Read by that adapter alone; stored with the decision. Printable ASCII, at most 128 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
+pub struct Evidence(String);
+
+impl Evidence {
+    /// The longest text, in bytes.
+    pub const BYTES_MAX: usize = 128;
+
+    /// Takes the text if it is printable ASCII of at most 128 bytes.
+    pub fn new(text: impl Into<String>) -> Option<Self> {
+        printable(text.into(), Self::BYTES_MAX).map(Self)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn printable(text: String, bytes_max: usize) -> Option<String> {
+    let fits = text.len() <= bytes_max && text.bytes().all(|b| (0x20..0x7f).contains(&b));
+    fits.then_some(text)
+}
+
+/// One branch as a decision names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BranchRecord {
+    /// The resource at which it was prepared; also its bqual.
+    pub resource: ResourceName,
+    /// The server that holds it.
+    pub identity: ServerIdentity,
+    /// What its adapter keeps for the day the branch is no longer listed.
+    pub evidence: Evidence,
+}
+
+impl BranchRecord {
+    /// The XID of this branch in transaction `gtrid`.
+    pub fn xid(&self, gtrid: Gtrid) -> Xid {
+        Xid {
+            gtrid,
+            bqual: self.resource.clone(),
+        }
+    }
+}
+
+/// The answer to prepare.
+#[derive(Debug)]
+pub enum PrepareReply {
+    /// Vote *commit*: prepared and durable.
+    Prepared(Evidence),
+    /// Vote *read-only*: ended, nothing to do in phase two.
+    ReadOnly,
+    /// Vote *rollback*: the branch is rolled back for certain.
+    RolledBack(BranchError),
+    /// No vote was heard: the branch may be prepared, now or later.
+    Undetermined(BranchError),
+}
+
+/// The answer to a commit in one phase.
+#[derive(Debug)]
+pub enum OnePhaseReply {
+    /// Committed and durable.
+    Committed,
+    /// Rolled back for certain.
+    RolledBack(BranchError),
+    /// It may have been committed; nobody can tell here and now.
+    Undetermined(BranchError),
+}
+
+/// The state of a branch that its server no longer lists as prepared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Absence {
+    /// It ended as the decision says: proven, or (for a commit on MySQL and MariaDB) the only way
+    /// it can have ended but for a person's hand.
+    Finished,
+    /// Proven to have ended against the decision.
+    Heuristic(Heuristic),
+    /// It may still appear, be held or be in the making: ask again later. Says why.
+    InDoubt(String),
+    /// The proof cannot be had any more, for example on another server's data. Says why.
+    Hazard(String),
+}
+
+/// A part of a transaction in one database, on a connection of its own.
+///
+/// The runtime calls at most one of these methods at a time, each from a task that is not dropped
+/// half-way except when a deadline has passed; then the branch itself is dropped, too.
+#[async_trait]
+pub trait Branch: Send + 'static {
+    /// The XID that was given when it was opened.
+    fn xid(&self) -> &Xid;
+
+    /// The server at the other end.
+    fn identity(&self) -> &ServerIdentity;
+
+    /// What two branches of one transaction may not share: database and cluster for PostgreSQL, the
+    /// server for MySQL and MariaDB (two branches of one gtrid block each other there).
+    fn scope(&self) -> &str;
+
+    /// Ends the application's work and prepares, in one round trip where the server allows it.
+    async fn prepare(&mut self) -> PrepareReply;
+
+    /// Commits the prepared branch.
+    ///
+    /// # Errors
+    /// By kind: `RolledBack` is a heuristic; whatever else, the branch is handed to recovery.
+    async fn commit(&mut self) -> Result<(), BranchError>;
+
+    /// Rolls the branch back, active or prepared.
+    ///
+    /// # Errors
+    /// The rollback was not confirmed; recovery will see to it.
+    async fn rollback(&mut self) -> Result<(), BranchError>;
+
+    /// Commits without preparing: the only branch that may write.
+    async fn commit_one_phase(&mut self) -> OnePhaseReply;
+
+    /// Ends a branch that was opened read-only.
+    ///
+    /// # Errors
+    /// Any error is a vote to roll back.
+    async fn end_read_only(&mut self) -> Result<(), BranchError>;
+
+    /// Wipes the session and lets its connection be used again. Called only when the end of the
+    /// branch is known by a positive answer; in every other case the branch is dropped.
+    async fn release(self: Box<Self>);
+}
+
+/// What a branch is opened with.
+#[derive(Debug, Clone)]
+pub struct BranchEnv {
+    /// Its names.
+    pub xid: Xid,
+    /// Opened by `enlist_read_only`: without XID, and enforced by the server.
+    pub read_only: bool,
+    /// How long a statement may wait for a lock.
+    pub lock_timeout: Duration,
+    /// How long the session may be idle inside the transaction before the server ends it.
+    pub idle_timeout: Duration,
+}
+
+/// Whose prepared transaction a scan found.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum XidOwner {
+    /// It parses exactly as one of ours (of some manager's).
+    Unanimous(Xid),
+    /// Somebody else's, in the form in which the server prints it. Shown, never touched (I4).
+    Foreign(String),
+}
+
+/// One prepared transaction that a recovery scan found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScannedBranch {
+    /// Whose it is.
+    pub owner: XidOwner,
+    /// How long it has been prepared, where the server tells.
+    pub age: Option<Duration>,
+}
+
+/// What a resource holds prepared: all of it, on a writable server, or an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveryScan {
+    /// The server that was asked.
+    pub identity: ServerIdentity,
+    /// What it holds, in this resource's database where the server separates databases.
+    pub branches: Vec<ScannedBranch>,
+}
+
+/// A database that takes part, as the recoverer sees it: by XID, without live connections.
+#[async_trait]
+pub trait ResourceManager: Send + Sync + 'static {
+    /// The application's name for it.
+    fn name(&self) -> &ResourceName;
+
+    /// Checks at start that the server can do what will be asked of it.
+    ///
+    /// # Errors
+    /// `Unfit` with the setting, privilege or SQL that mends it; `Unavailable` if not reachable.
+    async fn preflight(&self) -> Result<ServerIdentity, ResourceError>;
+
+    /// Lists what is prepared.
+    ///
+    /// # Errors
+    /// Also when the server is a standby or read-only: those list nothing, and nothing would be
+    /// taken for proof.
+    async fn recover(&self) -> Result<RecoveryScan, ResourceError>;
+
+    /// Ends a branch that a scan listed, from a connection other than the one that prepared it.
+    ///
+    /// # Errors
+    /// By kind: `UnknownXid` proves nothing; `RolledBack` under [`Decision::Commit`] is a heuristic;
+    /// else the branch is as it was, or undetermined: scan again.
+    async fn finish(&self, xid: &Xid, decision: Decision) -> Result<(), BranchError>;
+
+    /// What became of a prepared branch that a successful scan did not list. Ends or awaits the
+    /// session that may still hold it before it answers.
+    ///
+    /// # Errors
+    /// The server could not be asked; the branch stays in doubt.
+    async fn absent(&self, xid: &Xid, branch: &BranchRecord) -> Result<Absence, ResourceError>;
+}
+
+/// A resource in which applications can work: it opens branches of its own type. Cloning is cheap and
+/// gives the same resource (the same pool, the same settings).
+#[async_trait]
+pub trait Resource: ResourceManager + Clone {
+    /// What the application works with.
+    type Branch: Branch;
+
+    /// Opens a branch on a connection of its own and begins its transaction there.
+    ///
+    /// # Errors
+    /// No branch exists then: before prepare, a lost connection is a rolled back branch.
+    async fn open(&self, env: BranchEnv) -> Result<Self::Branch, BranchError>;
+}
