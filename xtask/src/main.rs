@@ -1,0 +1,41 @@
+//! The project's own commands: `cargo xtask servers | test`.
+
+mod servers_command;
+mod steps;
+mod test_command;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+The project's own commands.
+
+  cargo xtask servers              start the shared servers; stop them at Ctrl-C or end of input
+  cargo xtask servers -- COMMAND…  run a command with the servers, and stop them after it
+  cargo xtask test [STEP…]         run every check, or only these steps
+  cargo xtask test --list          say which steps there are
+
+Servers come from the environment (UNANIMOUS_PG_URL and others), from the machine, or from Debian
+packages in a cache folder; `cargo doc --package xtask --open` tells the whole of it.";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = match args.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("help", [].as_slice()),
+    };
+    match command {
+        "servers" => servers_command::run(rest),
+        "test" => test_command::run(rest),
+        "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        other => usage_error(&format!("there is no command `{other}`")),
+    }
+}
+
+/// Says what is wrong with the command line.
+fn usage_error(message: &str) -> ExitCode {
+    eprintln!("cargo xtask: {message}\n\n{USAGE}");
+    ExitCode::from(2)
+}

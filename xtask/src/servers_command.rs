@@ -1,0 +1,168 @@
+//! `cargo xtask servers`: one shared server of each kind, for as long as they are wanted.
+
+use std::{
+    io::{self, Read},
+    process::{Command, ExitCode, ExitStatus},
+    thread,
+    time::Instant,
+};
+
+use xtask::servers::{Address, Error, Kind, Options, Server};
+
+use crate::usage_error;
+
+/// The shared servers, with the variables that tell tests where they are.
+pub(crate) struct StartedSet {
+    /// What was started here, not what the environment gave.
+    servers: Vec<Server>,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl StartedSet {
+    /// Starts every server for which the environment has no address, all at the same time.
+    pub(crate) fn start() -> Result<Self, Vec<Error>> {
+        let begin = Instant::now();
+        let mut set = Self {
+            servers: Vec::new(),
+            variables: Vec::new(),
+        };
+        let mut errors = Vec::new();
+        for (kind, result) in start_missing() {
+            match result {
+                Ok(Found::Given(address)) => set.add(kind, address),
+                Ok(Found::Started(server)) => {
+                    let address = Address {
+                        url: server.url(),
+                        admin_url: server.admin_url(),
+                    };
+                    set.add(kind, address);
+                    set.servers.push(*server);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() {
+            eprintln!(
+                "servers: ready after {:.1} s",
+                begin.elapsed().as_secs_f64()
+            );
+            Ok(set)
+        } else {
+            Err(errors)
+        }
+    }
+
+    fn add(&mut self, kind: Kind, address: Address) {
+        self.variables.push((kind.variable(), address.url));
+        self.variables
+            .push((kind.admin_variable(), address.admin_url));
+    }
+
+    /// Hands the set to a command.
+    pub(crate) fn hand_to(&self, command: &mut Command) {
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+    }
+
+    /// Stops what was started here.
+    pub(crate) fn stop(self) {
+        // One after the other would take as long as all of them together.
+        thread::scope(|scope| {
+            for server in self.servers {
+                scope.spawn(move || server.stop());
+            }
+        });
+    }
+}
+
+enum Found {
+    Given(Address),
+    Started(Box<Server>),
+}
+
+fn start_missing() -> Vec<(Kind, Result<Found, Error>)> {
+    let find = |kind: Kind| match Address::from_env(kind) {
+        Some(address) => {
+            eprintln!("servers: {kind}: taken from {}", kind.variable());
+            Ok(Found::Given(address))
+        }
+        None => Server::start(kind, &Options::new()).map(|server| {
+            eprintln!(
+                "servers: {kind}: {}, port {}",
+                server.programs().release(),
+                server.port()
+            );
+            Found::Started(Box::new(server))
+        }),
+    };
+    thread::scope(|scope| {
+        let threads = Kind::ALL.map(|kind| (kind, scope.spawn(move || find(kind))));
+        threads.map(|(kind, thread)| (kind, join(thread))).into()
+    })
+}
+
+fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    match thread.join() {
+        Ok(value) => value,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// The command `servers`.
+pub(crate) fn run(args: &[String]) -> ExitCode {
+    let command = match args {
+        [] => None,
+        [dashes, program, rest @ ..] if dashes == "--" => Some((program, rest)),
+        _ => return usage_error("`servers` takes nothing, or `-- COMMAND…`"),
+    };
+    let set = match StartedSet::start() {
+        Ok(set) => set,
+        Err(errors) => return report(&errors),
+    };
+    let code = match command {
+        None => {
+            wait_for_the_end(&set);
+            ExitCode::SUCCESS
+        }
+        Some((program, rest)) => run_with(&set, program, rest),
+    };
+    set.stop();
+    code
+}
+
+/// Says why servers are not there.
+pub(crate) fn report(errors: &[Error]) -> ExitCode {
+    for error in errors {
+        eprintln!("servers: {error}");
+    }
+    ExitCode::FAILURE
+}
+
+fn wait_for_the_end(set: &StartedSet) {
+    println!("# Paste these lines into the shell that runs tests or an application:");
+    for (name, value) in &set.variables {
+        println!("export {name}='{value}'");
+    }
+    println!("# For example: psql \"$UNANIMOUS_PG_URL\"");
+    eprintln!("servers: they run until Ctrl-C or the end of the input");
+    // What is typed means nothing; an unreadable input is as good as its end.
+    let _ = io::stdin().lock().read_to_end(&mut Vec::new());
+}
+
+fn run_with(set: &StartedSet, program: &str, args: &[String]) -> ExitCode {
+    let mut command = Command::new(program);
+    command.args(args);
+    set.hand_to(&mut command);
+    match command.status() {
+        Ok(status) => code_of(status),
+        Err(error) => {
+            eprintln!("servers: could not run {program}: {error}");
+            ExitCode::from(127)
+        }
+    }
+}
+
+/// The exit code of a command; a signal counts as a failure.
+fn code_of(status: ExitStatus) -> ExitCode {
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
+}

@@ -1,0 +1,65 @@
+//! The steps of `cargo xtask test`, as one table.
+//!
+//! To add a check, add a line. Cargo always builds the whole workspace with one set of features,
+//! so that no step builds it a second time.
+
+/// One check: a command that succeeds or fails.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    /// The word that selects the step on the command line.
+    pub(crate) name: &'static str,
+    /// What a failure of it means, for the summary.
+    pub(crate) checks: &'static str,
+    /// Whether the shared servers have to run.
+    pub(crate) needs_servers: bool,
+    /// The arguments of cargo.
+    pub(crate) cargo: &'static [&'static str],
+    /// Variables for it.
+    pub(crate) env: &'static [(&'static str, &'static str)],
+}
+
+/// Every step, in the order in which they run: what fails quickly comes first.
+pub(crate) const STEPS: &[Step] = &[
+    Step {
+        name: "format",
+        checks: "the code is formatted (`cargo fmt` mends it)",
+        needs_servers: false,
+        cargo: &["fmt", "--all", "--check"],
+        env: &[],
+    },
+    Step {
+        name: "lint",
+        checks: "no compiler or clippy warning",
+        needs_servers: false,
+        cargo: &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        env: &[],
+    },
+    Step {
+        name: "docs",
+        checks: "every link in the documentation leads somewhere",
+        needs_servers: false,
+        cargo: &["doc", "--workspace", "--no-deps"],
+        env: &[("RUSTDOCFLAGS", "-D warnings")],
+    },
+    Step {
+        name: "test",
+        checks: "every test of every crate, against real servers",
+        needs_servers: true,
+        cargo: &["test", "--workspace", "--no-fail-fast"],
+        env: &[],
+    },
+    Step {
+        name: "examples",
+        checks: "every example builds",
+        needs_servers: false,
+        cargo: &["build", "--workspace", "--examples"],
+        env: &[],
+    },
+];

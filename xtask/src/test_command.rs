@@ -1,0 +1,150 @@
+//! `cargo xtask test`: every check, with a summary at the end.
+
+use std::{
+    env,
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    servers_command::{StartedSet, report},
+    steps::{STEPS, Step},
+    usage_error,
+};
+
+/// What became of a step.
+struct Done {
+    step: &'static Step,
+    result: Result<(), String>,
+    took: Duration,
+}
+
+/// The command `test`.
+pub(crate) fn run(args: &[String]) -> ExitCode {
+    if args.iter().any(|arg| arg == "--list") {
+        for step in STEPS {
+            println!("{:<10} {}", step.name, step.checks);
+        }
+        return ExitCode::SUCCESS;
+    }
+    let chosen = match choose(args) {
+        Ok(chosen) => chosen,
+        Err(unknown) => {
+            let message = format!("there is no step `{unknown}`; `test --list` says which are");
+            return usage_error(&message);
+        }
+    };
+    let (done, servers_failed) = run_all(&chosen);
+    summarise(&done);
+    let failed = done.iter().any(|done| done.result.is_err());
+    if failed || servers_failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// The steps with these names, in the order of the table; all of them if none is named.
+fn choose(names: &[String]) -> Result<Vec<&'static Step>, &String> {
+    let is_unknown = |name: &&String| !STEPS.iter().any(|step| step.name == *name);
+    if let Some(unknown) = names.iter().find(is_unknown) {
+        return Err(unknown);
+    }
+    let is_chosen = |step: &&Step| names.is_empty() || names.iter().any(|name| name == step.name);
+    Ok(STEPS.iter().filter(is_chosen).collect())
+}
+
+/// Runs the steps; a failure does not keep the others from running. The servers start before the
+/// first step that needs them and stop at the end.
+fn run_all(steps: &[&'static Step]) -> (Vec<Done>, bool) {
+    let mut done = Vec::new();
+    let mut set = None;
+    let mut servers_failed = false;
+    for step in steps {
+        if step.needs_servers && set.is_none() && !servers_failed {
+            match StartedSet::start() {
+                Ok(started) => set = Some(started),
+                Err(errors) => {
+                    report(&errors);
+                    servers_failed = true;
+                }
+            }
+        }
+        let begin = Instant::now();
+        let result = if step.needs_servers && servers_failed {
+            Err("its servers did not start".to_owned())
+        } else {
+            run_step(step, set.as_ref())
+        };
+        done.push(Done {
+            step,
+            result,
+            took: begin.elapsed(),
+        });
+    }
+    if let Some(set) = set {
+        set.stop();
+    }
+    (done, servers_failed)
+}
+
+fn run_step(step: &Step, set: Option<&StartedSet>) -> Result<(), String> {
+    println!("\n== {}: {}", step.name, step.checks);
+    // Under `cargo xtask` this is the cargo that called us.
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(step.cargo).envs(step.env.iter().copied());
+    if let Some(set) = set {
+        set.hand_to(&mut command);
+    }
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(status.to_string()),
+        Err(error) => Err(format!("cargo could not be run: {error}")),
+    }
+}
+
+fn summarise(done: &[Done]) {
+    println!("\n== summary");
+    for Done { step, result, took } in done {
+        let seconds = took.as_secs_f64();
+        match result {
+            Ok(()) => println!("ok      {:<10} {seconds:7.1} s", step.name),
+            Err(reason) => println!("FAILED  {:<10} {seconds:7.1} s  {reason}", step.name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn named_steps_run_in_the_order_of_the_table() {
+        let names = ["test", "format"].map(str::to_owned);
+        let chosen: Vec<&str> = choose(&names)
+            .unwrap()
+            .iter()
+            .map(|step| step.name)
+            .collect();
+        assert_eq!(chosen, ["format", "test"]);
+        assert_eq!(choose(&[]).unwrap().len(), STEPS.len());
+    }
+
+    #[test]
+    fn an_unknown_step_is_refused_by_name() {
+        let names = ["tset".to_owned()];
+        assert_eq!(choose(&names).err().map(String::as_str), Some("tset"));
+    }
+
+    #[test]
+    fn no_two_steps_have_the_same_name() {
+        for (index, step) in STEPS.iter().enumerate() {
+            assert!(
+                STEPS[index + 1..]
+                    .iter()
+                    .all(|other| other.name != step.name)
+            );
+        }
+    }
+}
