@@ -18,7 +18,7 @@ use core::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{BranchError, ResourceError};
+use super::{BranchError, Cause, ResourceError};
 use crate::protocol::{Decision, Heuristic};
 use crate::xid::{Gtrid, ResourceName, Xid};
 
@@ -233,6 +233,12 @@ pub struct RecoveryScan {
 pub trait ResourceManager: Send + Sync + 'static {
     /// The application's name for it.
     fn name(&self) -> &ResourceName;
+
+    /// What an error of this resource's driver means, if it is one: so that a conflict that the
+    /// application met in a statement of its own can be told from a failure. Never guesses.
+    fn cause_of(&self, _error: &(dyn core::error::Error + 'static)) -> Option<Cause> {
+        None
+    }
 
     /// Checks at start that the server can do what will be asked of it.
     ///

@@ -1,0 +1,171 @@
+//! One future per command: the call of the port, its limit, its probe points and its debug event.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::debug;
+use unanimous_core::ports::{
+    BranchError, DecideError, DecisionLog, DecisionRecord, OnePhaseReply, PrepareReply, Refusal,
+};
+use unanimous_core::protocol::{BranchIndex, LogSeq};
+use unanimous_core::xid::ResourceName;
+
+use crate::config::Config;
+use crate::observe::{Point, Probes};
+use crate::transaction::AnyBranch;
+
+pub(super) type Call = BoxFuture<'static, Event>;
+pub(super) type BranchCall = fn(CallEnv, Box<dyn AnyBranch>) -> Call;
+
+/// What came of a call. `None` for a reply: the limit passed.
+pub(super) enum Event {
+    Voted(BranchIndex, Box<dyn AnyBranch>, Option<PrepareReply>),
+    ReaderEnded(
+        BranchIndex,
+        Box<dyn AnyBranch>,
+        Option<Result<(), BranchError>>,
+    ),
+    OnePhase(BranchIndex, Box<dyn AnyBranch>, Option<OnePhaseReply>),
+    Committed(
+        BranchIndex,
+        Box<dyn AnyBranch>,
+        Option<Result<(), BranchError>>,
+    ),
+    RolledBack(
+        BranchIndex,
+        Box<dyn AnyBranch>,
+        Option<Result<(), BranchError>>,
+    ),
+    Decided(Result<LogSeq, Refusal>),
+    /// It may have been recorded: the same decision has to be asked for again.
+    DecideUncertain(Deciding, String),
+    DecideOverdue,
+}
+
+/// What every call of a branch needs to know.
+pub(super) struct CallEnv {
+    pub(super) index: BranchIndex,
+    pub(super) name: ResourceName,
+    pub(super) config: Arc<Config>,
+    pub(super) probes: Probes,
+}
+
+pub(super) fn prepare(env: CallEnv, mut branch: Box<dyn AnyBranch>) -> Call {
+    async move {
+        env.reached(Point::BeforePrepare).await;
+        let limit = env.config.prepare_timeout;
+        let reply = env.timed("prepare", limit, branch.prepare()).await;
+        env.reached(Point::PrepareAnswered).await;
+        Event::Voted(env.index, branch, reply)
+    }
+    .boxed()
+}
+
+pub(super) fn end_reader(env: CallEnv, mut branch: Box<dyn AnyBranch>) -> Call {
+    async move {
+        let limit = env.config.prepare_timeout;
+        let reply = env
+            .timed("end read-only", limit, branch.end_read_only())
+            .await;
+        Event::ReaderEnded(env.index, branch, reply)
+    }
+    .boxed()
+}
+
+pub(super) fn commit_one_phase(env: CallEnv, mut branch: Box<dyn AnyBranch>) -> Call {
+    async move {
+        env.reached(Point::BeforeOnePhase).await;
+        let limit = env.config.prepare_timeout;
+        let reply = env
+            .timed("commit in one phase", limit, branch.commit_one_phase())
+            .await;
+        env.reached(Point::OnePhaseAnswered).await;
+        Event::OnePhase(env.index, branch, reply)
+    }
+    .boxed()
+}
+
+pub(super) fn commit(env: CallEnv, mut branch: Box<dyn AnyBranch>) -> Call {
+    async move {
+        env.reached(Point::BeforeCommit).await;
+        let limit = env.config.finish_timeout;
+        let reply = env.timed("commit", limit, branch.commit()).await;
+        env.reached(Point::CommitAnswered).await;
+        Event::Committed(env.index, branch, reply)
+    }
+    .boxed()
+}
+
+pub(super) fn rollback(env: CallEnv, mut branch: Box<dyn AnyBranch>) -> Call {
+    async move {
+        env.reached(Point::BeforeRollback).await;
+        let limit = env.config.finish_timeout;
+        let reply = env.timed("rollback", limit, branch.rollback()).await;
+        env.reached(Point::RollbackAnswered).await;
+        Event::RolledBack(env.index, branch, reply)
+    }
+    .boxed()
+}
+
+/// A decision on its way to the log.
+pub(super) struct Deciding {
+    pub(super) log: Arc<dyn DecisionLog>,
+    pub(super) probes: Probes,
+    pub(super) decision: DecisionRecord,
+    /// How long to wait before the next attempt.
+    pub(super) pause: Duration,
+}
+
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+pub(super) fn decide(mut deciding: Deciding) -> Call {
+    async move {
+        if deciding.pause.is_zero() {
+            deciding.probes.reached(|| Point::BeforeDecide).await;
+        } else {
+            sleep(deciding.pause).await;
+        }
+        let started = Instant::now();
+        let decided = deciding.log.decide(&deciding.decision).await;
+        debug!(target: "unanimous", phase = "decide", elapsed = ?started.elapsed(), ok = decided.is_ok());
+        match decided {
+            Ok(seq) => {
+                deciding.probes.reached(|| Point::DecisionDurable).await;
+                Event::Decided(Ok(seq))
+            }
+            Err(DecideError::Refused(refusal)) => Event::Decided(Err(refusal)),
+            Err(DecideError::Uncertain(error)) => {
+                deciding.pause = (deciding.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+                Event::DecideUncertain(deciding, error.to_string())
+            }
+        }
+    }
+    .boxed()
+}
+
+pub(super) fn overdue(limit: Duration) -> Call {
+    sleep(limit).map(|()| Event::DecideOverdue).boxed()
+}
+
+impl CallEnv {
+    async fn reached(&self, point: fn(ResourceName) -> Point) {
+        self.probes.reached(|| point(self.name.clone())).await;
+    }
+
+    async fn timed<T>(
+        &self,
+        phase: &'static str,
+        limit: Duration,
+        call: impl Future<Output = T>,
+    ) -> Option<T> {
+        let started = Instant::now();
+        let reply = timeout(limit, call).await.ok();
+        let (resource, elapsed) = (&self.name, started.elapsed());
+        debug!(target: "unanimous", phase, %resource, ?elapsed, answered = reply.is_some());
+        reply
+    }
+}

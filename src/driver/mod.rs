@@ -1,0 +1,491 @@
+//! Carries out what the coordinator commands, for one transaction, in one task that nobody drops.
+//!
+//! The driver decides nothing: it translates commands into calls of the ports, and answers into
+//! events. A call that outlives its limit is dropped together with its branch, which closes the
+//! connection; what it did is *unheard*, never "failed" (I3).
+
+mod calls;
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::{Instrument, Span, debug, error, warn};
+use unanimous_core::ports::{
+    BranchError, BranchErrorKind, BranchRecord, DecisionRecord, OnePhaseReply, PrepareReply,
+};
+use unanimous_core::protocol::{
+    BranchIndex, BranchState, Command, Coordinator, Finish, Heuristic, OnePhaseEnd, Outcome, Phase,
+    Vote,
+};
+use unanimous_core::xid::{Gtrid, ResourceName, Xid};
+
+use self::calls::{Call, Deciding, Event};
+use crate::active::ActiveToken;
+use crate::error::{CommitError, RollbackCause};
+use crate::manager::Inner;
+use crate::outcome::{Committed, TransactionOutcome};
+use crate::transaction::{AnyBranch, Parts, Slot};
+
+pub(crate) type Answer = Result<Committed, CommitError>;
+
+pub(crate) struct Driver {
+    manager: Arc<Inner>,
+    gtrid: Gtrid,
+    coordinator: Coordinator,
+    slots: Vec<Slot>,
+    calls: FuturesUnordered<Call>,
+    /// Branches whose end is known: their connections can be used again.
+    ended: Vec<Box<dyn AnyBranch>>,
+    /// The first reason to roll back; later ones follow from it.
+    cause: Option<RollbackCause>,
+    /// What was not heard, if the outcome should be undetermined.
+    unheard: Option<String>,
+    answer: Option<oneshot::Sender<Answer>>,
+    deadline: Instant,
+    span: Span,
+    /// Last: it leaves A when everything else is done.
+    token: Arc<ActiveToken>,
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts, answer: Option<oneshot::Sender<Answer>>) -> Self {
+        let mut coordinator = Coordinator::new();
+        for slot in &parts.slots {
+            coordinator.enlist(slot.role);
+        }
+        Self {
+            manager: parts.manager,
+            gtrid: parts.gtrid,
+            coordinator,
+            slots: parts.slots,
+            calls: FuturesUnordered::new(),
+            ended: Vec::new(),
+            cause: parts.rollback_only,
+            unheard: None,
+            answer,
+            deadline: parts.deadline,
+            span: parts.span,
+            token: parts.token,
+        }
+    }
+
+    pub(crate) async fn commit(mut self) {
+        let span = self.span.clone();
+        async move {
+            self.close_swapped_branches();
+            if self.cause.is_none() && Instant::now() >= self.deadline {
+                self.cause = Some(RollbackCause::DeadlinePassed);
+            }
+            if self.cause.is_some() {
+                self.coordinator.rollback();
+            } else {
+                self.coordinator.commit();
+            }
+            self.run().await;
+        }
+        .instrument(span)
+        .await;
+    }
+
+    pub(crate) async fn rollback(mut self) {
+        let span = self.span.clone();
+        async move {
+            self.close_swapped_branches();
+            self.coordinator.rollback();
+            self.run().await;
+        }
+        .instrument(span)
+        .await;
+    }
+
+    /// A branch that is not the one this slot was given (`mem::swap` through the mutable borrows)
+    /// belongs to another transaction, which finds the same at its own commit. Closing an active
+    /// branch rolls it back.
+    fn close_swapped_branches(&mut self) {
+        for slot in &mut self.slots {
+            let xid = Xid {
+                gtrid: self.gtrid,
+                bqual: slot.name.clone(),
+            };
+            if slot
+                .branch
+                .as_ref()
+                .is_some_and(|branch| *branch.xid() != xid)
+            {
+                slot.branch = None;
+                self.cause = Some(RollbackCause::Swapped(slot.name.clone()));
+            }
+        }
+    }
+
+    async fn run(mut self) {
+        while !self.coordinator.is_ended() {
+            while let Some(command) = self.coordinator.poll_command() {
+                self.execute(command);
+            }
+            if self.coordinator.is_ended() {
+                break;
+            }
+            match self.calls.next().await {
+                Some(event) => self.handle(event).await,
+                // A command without a call would be our bug; never spin on it.
+                None => break,
+            }
+        }
+        while let Some(command) = self.coordinator.poll_command() {
+            self.execute(command);
+        }
+        self.conclude().await;
+    }
+
+    /// A total match: what each command means in calls.
+    fn execute(&mut self, command: Command) {
+        match command {
+            Command::Prepare(index) => self.call_branch(index, calls::prepare),
+            Command::EndReader(index) => self.call_branch(index, calls::end_reader),
+            Command::CommitOnePhase(index) => self.call_branch(index, calls::commit_one_phase),
+            Command::Commit(index, _) => self.call_branch(index, calls::commit),
+            Command::Rollback(index) => self.call_rollback(index),
+            Command::Decide(indices) => self.call_decide(&indices),
+            Command::HandOver(index) => self.hand_over(index),
+            Command::Complete(_) => self.manager.log.complete(self.gtrid),
+        }
+    }
+
+    fn call_branch(&mut self, index: BranchIndex, call: calls::BranchCall) {
+        let slot = &mut self.slots[index.0];
+        let branch = slot
+            .branch
+            .take()
+            .expect("a command goes to a branch that is there");
+        let env = calls::CallEnv {
+            index,
+            name: slot.name.clone(),
+            config: Arc::clone(&self.manager.config),
+            probes: self.manager.probes.clone(),
+        };
+        self.calls.push(call(env, branch));
+    }
+
+    fn call_rollback(&mut self, index: BranchIndex) {
+        if self.slots[index.0].branch.is_some() {
+            self.call_branch(index, calls::rollback);
+        } else {
+            // Closed before anything was prepared: the server rolls it back by itself.
+            self.coordinator.handle_rolled_back(index, Finish::Done);
+        }
+    }
+
+    fn call_decide(&mut self, indices: &[BranchIndex]) {
+        let record_of = |index: &BranchIndex| self.slots[index.0].record.clone();
+        let branches: Vec<_> = indices.iter().filter_map(record_of).collect();
+        assert_eq!(
+            branches.len(),
+            indices.len(),
+            "a prepared branch has its record"
+        );
+        let decision = DecisionRecord {
+            gtrid: self.gtrid,
+            branches,
+        };
+        let log = Arc::clone(&self.manager.log);
+        let probes = self.manager.probes.clone();
+        let pause = std::time::Duration::ZERO;
+        self.calls.push(calls::decide(Deciding {
+            log,
+            probes,
+            decision,
+            pause,
+        }));
+        self.calls
+            .push(calls::overdue(self.manager.config.decide_timeout));
+    }
+
+    fn hand_over(&mut self, index: BranchIndex) {
+        let slot = &mut self.slots[index.0];
+        slot.branch = None;
+        self.token.hand_over(slot.name.clone());
+    }
+
+    async fn handle(&mut self, event: Event) {
+        match event {
+            Event::Voted(index, branch, reply) => self.handle_vote(index, branch, reply),
+            Event::ReaderEnded(index, branch, reply) => self.handle_reader(index, branch, reply),
+            Event::OnePhase(index, branch, reply) => self.handle_one_phase(index, branch, reply),
+            Event::Committed(index, branch, reply) => {
+                let finish = self.finish_of(index, branch, reply);
+                self.record_heuristic(index, finish).await;
+                self.coordinator.handle_committed(index, finish);
+            }
+            Event::RolledBack(index, branch, reply) => {
+                let finish = self.rollback_of(index, branch, reply);
+                self.coordinator.handle_rolled_back(index, finish);
+            }
+            Event::Decided(Ok(seq)) => self.coordinator.handle_decision_durable(seq),
+            Event::Decided(Err(refusal)) => {
+                self.cause.get_or_insert(RollbackCause::Log(refusal));
+                self.coordinator.handle_decision_refused();
+            }
+            Event::DecideUncertain(deciding, error) => {
+                self.unheard = Some(error);
+                self.calls.push(calls::decide(deciding));
+            }
+            Event::DecideOverdue => self.answer_overdue(),
+        }
+    }
+
+    fn handle_vote(
+        &mut self,
+        index: BranchIndex,
+        branch: Box<dyn AnyBranch>,
+        reply: Option<PrepareReply>,
+    ) {
+        let slot = &mut self.slots[index.0];
+        let vote = match reply {
+            Some(PrepareReply::Prepared(evidence)) => {
+                let resource = slot.name.clone();
+                let identity = branch.identity().clone();
+                let record = BranchRecord {
+                    resource,
+                    identity,
+                    evidence,
+                };
+                slot.record = Some(record);
+                slot.branch = Some(branch);
+                Vote::Commit
+            }
+            Some(PrepareReply::ReadOnly) => {
+                self.ended.push(branch);
+                Vote::ReadOnly
+            }
+            Some(PrepareReply::RolledBack(error)) => {
+                self.ended.push(branch);
+                self.cause.get_or_insert(RollbackCause::Branch(error));
+                Vote::Rollback
+            }
+            Some(PrepareReply::Undetermined(error)) => {
+                warn!(target: "unanimous", %error, "no vote was heard; recovery will see to it");
+                self.cause.get_or_insert(RollbackCause::Branch(error));
+                Vote::Unheard
+            }
+            None => {
+                let limit = self.manager.config.prepare_timeout;
+                self.cause
+                    .get_or_insert(timed_out(&slot.name, "prepare", limit));
+                Vote::Unheard
+            }
+        };
+        self.coordinator.handle_vote(index, vote);
+    }
+
+    fn handle_reader(
+        &mut self,
+        index: BranchIndex,
+        branch: Box<dyn AnyBranch>,
+        reply: Option<Result<(), BranchError>>,
+    ) {
+        let name = &self.slots[index.0].name;
+        let cause = match reply {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(RollbackCause::Branch(error)),
+            None => Some(timed_out(name, "end", self.manager.config.prepare_timeout)),
+        };
+        let ended = cause.is_none();
+        match cause {
+            None => self.ended.push(branch),
+            Some(cause) => {
+                self.cause.get_or_insert(cause);
+            }
+        }
+        self.coordinator.handle_reader_ended(index, ended);
+    }
+
+    fn handle_one_phase(
+        &mut self,
+        index: BranchIndex,
+        branch: Box<dyn AnyBranch>,
+        reply: Option<OnePhaseReply>,
+    ) {
+        let name = &self.slots[index.0].name;
+        let end = match reply {
+            Some(OnePhaseReply::Committed) => {
+                self.ended.push(branch);
+                OnePhaseEnd::Committed
+            }
+            Some(OnePhaseReply::RolledBack(error)) => {
+                self.ended.push(branch);
+                self.cause.get_or_insert(RollbackCause::Branch(error));
+                OnePhaseEnd::RolledBack
+            }
+            Some(OnePhaseReply::Undetermined(error)) => {
+                self.unheard = Some(error.to_string());
+                OnePhaseEnd::Undetermined
+            }
+            None => {
+                let limit = self.manager.config.prepare_timeout;
+                self.unheard = Some(format!("resource {name} did not answer within {limit:?}"));
+                OnePhaseEnd::Undetermined
+            }
+        };
+        self.coordinator.handle_one_phase(index, end);
+    }
+
+    fn finish_of(
+        &mut self,
+        index: BranchIndex,
+        branch: Box<dyn AnyBranch>,
+        reply: Option<Result<(), BranchError>>,
+    ) -> Finish {
+        let resource = &self.slots[index.0].name;
+        match reply {
+            Some(Ok(())) => {
+                self.ended.push(branch);
+                Finish::Done
+            }
+            Some(Err(error)) if matches!(error.kind(), BranchErrorKind::RolledBack(_)) => {
+                error!(target: "unanimous", %error, "heuristic rollback of a decided branch");
+                Finish::Heuristic(Heuristic::Rollback)
+            }
+            Some(Err(error)) => {
+                warn!(target: "unanimous", %error, "not confirmed; recovery goes on with it");
+                Finish::Unconfirmed
+            }
+            None => {
+                warn!(target: "unanimous", %resource, "no answer; recovery goes on with it");
+                Finish::Unconfirmed
+            }
+        }
+    }
+
+    fn rollback_of(
+        &mut self,
+        index: BranchIndex,
+        branch: Box<dyn AnyBranch>,
+        reply: Option<Result<(), BranchError>>,
+    ) -> Finish {
+        let resource = &self.slots[index.0].name;
+        match reply {
+            Some(Ok(())) => {
+                self.ended.push(branch);
+                Finish::Done
+            }
+            Some(Err(error)) if matches!(error.kind(), BranchErrorKind::RolledBack(_)) => {
+                Finish::Done
+            }
+            Some(Err(error)) => {
+                debug!(target: "unanimous", %error, "rollback not confirmed");
+                Finish::Unconfirmed
+            }
+            None => {
+                debug!(target: "unanimous", %resource, "rollback not answered");
+                Finish::Unconfirmed
+            }
+        }
+    }
+
+    async fn record_heuristic(&mut self, index: BranchIndex, finish: Finish) {
+        if let Finish::Heuristic(heuristic) = finish {
+            let name = &self.slots[index.0].name;
+            self.manager
+                .recovery
+                .record_heuristic(&self.manager, self.gtrid, name, heuristic)
+                .await;
+        }
+    }
+
+    /// `commit` may answer, but the transaction stays in A and the same `decide` is repeated.
+    fn answer_overdue(&mut self) {
+        if self.coordinator.phase() != Phase::Deciding {
+            return;
+        }
+        let reason = self
+            .unheard
+            .clone()
+            .unwrap_or_else(|| "the log does not answer".to_owned());
+        warn!(target: "unanimous", gtrid = %self.gtrid, %reason, "undetermined; the decision is repeated");
+        let gtrid = self.gtrid;
+        self.send(Err(CommitError::Undetermined { gtrid, reason }));
+    }
+
+    fn send(&mut self, answer: Answer) {
+        if let Some(sender) = self.answer.take() {
+            // Nobody may be waiting any more: that changes nothing.
+            let _ = sender.send(answer);
+        }
+    }
+
+    async fn conclude(mut self) {
+        let outcome = self.coordinator.outcome();
+        let (answer, end) = self.answer_of(outcome);
+        if let Some(end) = end {
+            self.manager.recent_ends.insert(self.gtrid, end);
+        }
+        self.note_committed_branches();
+        self.send(answer);
+        for branch in std::mem::take(&mut self.ended) {
+            branch.release().await;
+        }
+    }
+
+    /// What this driver has seen committed need not be proven by recovery.
+    fn note_committed_branches(&self) {
+        let is_committed = |slot: &usize| {
+            self.coordinator.branch_state(BranchIndex(*slot)) == BranchState::Committed
+        };
+        let has_record = matches!(self.coordinator.outcome(), Some(Outcome::Committed { ref unfinished }) if !unfinished.is_empty());
+        if has_record {
+            let committed = (0..self.slots.len()).filter(is_committed);
+            let names = committed.map(|slot| self.slots[slot].name.clone());
+            self.manager.recovery.note_resolved(self.gtrid, names);
+        }
+    }
+
+    fn answer_of(&mut self, outcome: Option<Outcome>) -> (Answer, Option<TransactionOutcome>) {
+        let gtrid = self.gtrid;
+        let names = |indices: &[BranchIndex]| -> Vec<ResourceName> {
+            indices
+                .iter()
+                .map(|index| self.slots[index.0].name.clone())
+                .collect()
+        };
+        match outcome {
+            Some(Outcome::Committed { unfinished }) => {
+                let committed =
+                    Committed::new(gtrid, names(&unfinished), Arc::clone(&self.manager));
+                (Ok(committed), Some(TransactionOutcome::Committed))
+            }
+            Some(Outcome::RolledBack { .. }) => {
+                let cause = self
+                    .cause
+                    .take()
+                    .unwrap_or(RollbackCause::MarkedRollbackOnly);
+                debug!(target: "unanimous", %cause, "rolled back");
+                let error = CommitError::RolledBack { gtrid, cause };
+                (Err(error), Some(TransactionOutcome::RolledBack))
+            }
+            Some(Outcome::Heuristic(branches)) => {
+                let name = |index: BranchIndex| self.slots[index.0].name.clone();
+                let branches: Vec<_> = branches.into_iter().map(|(i, h)| (name(i), h)).collect();
+                let end = TransactionOutcome::Heuristic(branches.clone());
+                (Err(CommitError::Heuristic { gtrid, branches }), Some(end))
+            }
+            Some(Outcome::Undetermined) | None => {
+                let reason = self
+                    .unheard
+                    .take()
+                    .unwrap_or_else(|| "no answer".to_owned());
+                warn!(target: "unanimous", %gtrid, %reason, "the outcome is undetermined");
+                (Err(CommitError::Undetermined { gtrid, reason }), None)
+            }
+        }
+    }
+}
+
+fn timed_out(name: &ResourceName, verb: &str, limit: std::time::Duration) -> RollbackCause {
+    let message = format!("did not {verb} within {limit:?}");
+    let kind = BranchErrorKind::Undetermined;
+    RollbackCause::Branch(BranchError::new(kind, name.clone(), message))
+}

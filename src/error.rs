@@ -1,0 +1,155 @@
+//! Errors say what the caller may do next.
+
+use std::fmt;
+
+use unanimous_core::ports::{
+    BranchError, BranchErrorKind, Cause, LogError, Refusal, ResourceError,
+};
+use unanimous_core::protocol::Heuristic;
+use unanimous_core::xid::{Gtrid, ResourceName};
+
+/// The manager could not be started. Nothing was changed anywhere.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The decision log cannot be opened.
+    #[error("the decision log cannot be opened: {0}")]
+    Log(#[from] LogError),
+    /// A server is reachable but cannot do what will be asked of it; the message holds the mend.
+    #[error(transparent)]
+    Unfit(ResourceError),
+    /// Two resources have the same name.
+    #[error("resource name {0} is used twice: give each resource a name of its own")]
+    NameUsedTwice(ResourceName),
+    /// No log was given.
+    #[error("no decision log was given: call .log(FileLog::at(\"…\")) before start")]
+    NoLog,
+}
+
+/// A branch could not be enlisted. The transaction can only be rolled back now.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnlistError {
+    /// The resource is not one of this manager's, so recovery would never see its branches.
+    #[error("resource {0} is not registered: add .resource(&…) where the manager is built")]
+    NotRegistered(ResourceName),
+    /// The same resource twice in one call: it has one branch, and two mutable borrows are asked for.
+    #[error("resource {0} appears twice in one enlist: enlist it once and share the branch")]
+    Twice(ResourceName),
+    /// Read-only and writing branches of one resource cannot be mixed in one transaction.
+    #[error(
+        "resource {0} is already enlisted the other way: use either enlist or enlist_read_only"
+    )]
+    RoleMixed(ResourceName),
+    /// Two resources on one server (MySQL, MariaDB) or in one database (PostgreSQL): their branches
+    /// would block each other.
+    #[error("resources {resource} and {other} are on the same server: enlist only one of them")]
+    SameServer {
+        /// The one that was to be enlisted.
+        resource: ResourceName,
+        /// The one that is.
+        other: ResourceName,
+    },
+    /// The branch could not be opened.
+    #[error(transparent)]
+    Branch(#[from] BranchError),
+    /// An earlier error left this transaction with nothing but its rollback.
+    #[error("the transaction is rollback-only after an earlier error: roll it back")]
+    RollbackOnly,
+    /// The transaction's deadline has passed.
+    #[error("the deadline of the transaction has passed: roll it back")]
+    DeadlinePassed,
+    /// The manager is shutting down.
+    #[error("the transaction manager is shutting down")]
+    ShutDown,
+}
+
+/// Why a transaction was rolled back.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum RollbackCause {
+    /// A branch voted to roll back, or its vote was not heard.
+    #[error(transparent)]
+    Branch(BranchError),
+    /// The decision log refused the decision.
+    #[error("the decision log refused: {0}")]
+    Log(Refusal),
+    /// The transaction's deadline passed before commit was asked for.
+    #[error("the deadline of the transaction had passed")]
+    DeadlinePassed,
+    /// An enlist had failed, or the application had marked the transaction.
+    #[error("the transaction was marked rollback-only")]
+    MarkedRollbackOnly,
+    /// The branch in this slot belongs to another transaction: two were swapped.
+    #[error("the branch of resource {0} was swapped with one of another transaction")]
+    Swapped(ResourceName),
+}
+
+impl RollbackCause {
+    /// May a new transaction succeed where this one did not? True for serialization failures and
+    /// deadlocks.
+    pub fn is_conflict(&self) -> bool {
+        match self {
+            Self::Branch(error) => error.kind() == BranchErrorKind::RolledBack(Cause::Conflict),
+            Self::Log(_) | Self::DeadlinePassed | Self::MarkedRollbackOnly | Self::Swapped(_) => {
+                false
+            }
+        }
+    }
+}
+
+/// How a commit did not succeed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// Nothing was changed anywhere. A new transaction may try again.
+    #[error("transaction {gtrid} was rolled back: {cause}")]
+    RolledBack {
+        /// The transaction.
+        gtrid: Gtrid,
+        /// Why.
+        #[source]
+        cause: RollbackCause,
+    },
+    /// The outcome is not known here and now. Do not retry: ask `outcome(gtrid)` later. What is in
+    /// doubt is resolved in the background.
+    #[error("the outcome of transaction {gtrid} is not known yet: {reason}")]
+    Undetermined {
+        /// The transaction to ask for later.
+        gtrid: Gtrid,
+        /// What was not heard.
+        reason: String,
+    },
+    /// At least one branch ended against the decision. A person has to look; it is in the log.
+    #[error("transaction {gtrid} was committed, but {}", list(branches))]
+    Heuristic {
+        /// The transaction.
+        gtrid: Gtrid,
+        /// The branches that ended otherwise.
+        branches: Vec<(ResourceName, Heuristic)>,
+    },
+}
+
+impl CommitError {
+    /// The transaction it is about.
+    pub const fn gtrid(&self) -> Gtrid {
+        match self {
+            Self::RolledBack { gtrid, .. }
+            | Self::Undetermined { gtrid, .. }
+            | Self::Heuristic { gtrid, .. } => *gtrid,
+        }
+    }
+}
+
+fn list(branches: &[(ResourceName, Heuristic)]) -> impl fmt::Display {
+    let end = |heuristic: &Heuristic| match heuristic {
+        Heuristic::Commit => "was committed alone",
+        Heuristic::Rollback => "was rolled back alone",
+        Heuristic::Mixed => "was partly committed alone",
+        Heuristic::Hazard => "may have ended otherwise",
+    };
+    let parts = branches
+        .iter()
+        .map(|(name, heuristic)| format!("{name} {}", end(heuristic)));
+    parts.collect::<Vec<_>>().join(", ")
+}

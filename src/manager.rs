@@ -1,0 +1,355 @@
+//! The transaction manager: owns the log, the resources, the set A and the recovery tasks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::runtime::Handle;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
+use tracing::{info, warn};
+use unanimous_core::ports::{
+    Cause, DecisionLog, LogError, LogHome, Lookup, Problem, Resource, ResourceError,
+    ResourceManager,
+};
+use unanimous_core::xid::{Gtrid, ResourceName};
+
+use crate::active::{ActiveSet, ActiveToken};
+use crate::config::Config;
+use crate::error::StartError;
+use crate::observe::{Probe, Probes};
+use crate::outcome::{RecentEnds, TransactionOutcome};
+use crate::recovery::{Recovery, RecoveryReport, ResourceReport, run_passes};
+use crate::transaction::Transaction;
+
+/// What handles, transactions, drivers and recovery tasks share.
+pub(crate) struct Inner {
+    pub(crate) log: Arc<dyn DecisionLog>,
+    pub(crate) resources: BTreeMap<ResourceName, Arc<dyn ResourceManager>>,
+    pub(crate) active: Arc<ActiveSet>,
+    pub(crate) recovery: Recovery,
+    pub(crate) recent_ends: RecentEnds,
+    pub(crate) config: Arc<Config>,
+    pub(crate) probes: Probes,
+    pub(crate) runtime: Handle,
+    sequence: AtomicU64,
+    shutting_down: AtomicBool,
+}
+
+impl Inner {
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::SeqCst)
+    }
+}
+
+/// Begins transactions and recovers what earlier ones left. Cheap to clone; the recovery tasks stop
+/// when the last clone is dropped.
+#[derive(Clone)]
+pub struct TransactionManager {
+    inner: Arc<Inner>,
+    tasks: Arc<RecoveryTasks>,
+    start_report: Arc<RecoveryReport>,
+}
+
+impl fmt::Debug for TransactionManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("TransactionManager");
+        debug.field("opening", &self.inner.log.opening());
+        debug.field(
+            "resources",
+            &self.inner.resources.keys().collect::<Vec<_>>(),
+        );
+        debug.finish_non_exhaustive()
+    }
+}
+
+struct RecoveryTasks(Vec<AbortHandle>);
+
+impl Drop for RecoveryTasks {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// Builds a [`TransactionManager`].
+#[must_use = "nothing happens before start"]
+#[derive(Default)]
+pub struct TransactionManagerBuilder {
+    log: Option<Box<dyn LogHome>>,
+    resources: Vec<Arc<dyn ResourceManager>>,
+    config: Config,
+    probes: Probes,
+}
+
+impl fmt::Debug for TransactionManagerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self
+            .resources
+            .iter()
+            .map(|resource| resource.name())
+            .collect();
+        let mut debug = f.debug_struct("TransactionManagerBuilder");
+        debug
+            .field("resources", &names)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TransactionManagerBuilder {
+    /// Where decisions are recorded.
+    pub fn log(mut self, home: impl LogHome) -> Self {
+        self.log = Some(Box::new(home));
+        self
+    }
+
+    /// Registers a resource: transactions can enlist it, and recovery looks after it. Register
+    /// every resource that was ever used with this log, or its in-doubt branches stay prepared.
+    pub fn resource<R: Resource>(mut self, resource: &R) -> Self {
+        self.resources.push(Arc::new(resource.clone()));
+        self
+    }
+
+    /// Changes the limits.
+    pub fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    #[doc(hidden)]
+    pub fn probe(mut self, probe: Arc<dyn Probe>) -> Self {
+        self.probes = Probes(Some(probe));
+        self
+    }
+
+    /// Checks the resources, opens the log, and recovers what can be reached. A database that cannot
+    /// be reached does not delay the start by more than `start_timeout`; it is looked after in the
+    /// background. Call it within a tokio runtime.
+    ///
+    /// Cancel safe: nothing but the log's opening has happened then.
+    ///
+    /// # Errors
+    /// [`StartError`] with what to mend.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn start(self) -> Result<TransactionManager, StartError> {
+        let home = self.log.ok_or(StartError::NoLog)?;
+        let resources = by_name(self.resources)?;
+        let config = Arc::new(self.config);
+        preflight(&resources, &config).await?;
+        let log = home.open().await?;
+        let inner = Arc::new(Inner {
+            log,
+            active: Arc::default(),
+            recovery: Recovery::new(resources.keys()),
+            recent_ends: RecentEnds::default(),
+            resources,
+            config,
+            probes: self.probes,
+            runtime: Handle::current(),
+            sequence: AtomicU64::new(1),
+            shutting_down: AtomicBool::new(false),
+        });
+        let start_timeout = inner.config.start_timeout;
+        let start_report = recover_all(&inner, Some(start_timeout)).await;
+        for name in &start_report.unknown_resources {
+            warn!(target: "unanimous", resource = %name,
+                "pending decisions name a resource that is not registered; they are kept");
+        }
+        let passes = inner.resources.values().map(|resource| {
+            tokio::spawn(run_passes(Arc::clone(&inner), Arc::clone(resource))).abort_handle()
+        });
+        let tasks = Arc::new(RecoveryTasks(passes.collect()));
+        info!(target: "unanimous", manager = %inner.log.opening().manager,
+            epoch = %inner.log.opening().epoch, "transaction manager started");
+        Ok(TransactionManager {
+            inner,
+            tasks,
+            start_report: Arc::new(start_report),
+        })
+    }
+}
+
+fn by_name(
+    resources: Vec<Arc<dyn ResourceManager>>,
+) -> Result<BTreeMap<ResourceName, Arc<dyn ResourceManager>>, StartError> {
+    let mut named: BTreeMap<ResourceName, Arc<dyn ResourceManager>> = BTreeMap::new();
+    for resource in resources {
+        let name = resource.name().clone();
+        if named.insert(name.clone(), resource).is_some() {
+            return Err(StartError::NameUsedTwice(name));
+        }
+    }
+    Ok(named)
+}
+
+/// Refuses to start on a server that cannot do its part; goes on without one that does not answer.
+async fn preflight(
+    resources: &BTreeMap<ResourceName, Arc<dyn ResourceManager>>,
+    config: &Config,
+) -> Result<(), StartError> {
+    let mut checks = JoinSet::new();
+    for resource in resources.values() {
+        let (resource, limit) = (Arc::clone(resource), config.start_timeout);
+        checks.spawn(async move {
+            (
+                resource.name().clone(),
+                timeout(limit, resource.preflight()).await,
+            )
+        });
+    }
+    let mut unfit: Option<ResourceError> = None;
+    while let Some(checked) = checks.join_next().await {
+        match checked {
+            Ok((_, Ok(Ok(_)))) => {}
+            Ok((_, Ok(Err(error)))) if error.problem() == Problem::Unfit => {
+                unfit.get_or_insert(error);
+            }
+            Ok((_, Ok(Err(error)))) => warn!(target: "unanimous", %error, "not checked at start"),
+            Ok((resource, Err(_))) => {
+                warn!(target: "unanimous", %resource, "not checked at start: no answer");
+            }
+            Err(error) => warn!(target: "unanimous", %error, "a check at start failed"),
+        }
+    }
+    unfit.map_or(Ok(()), |error| Err(StartError::Unfit(error)))
+}
+
+/// A pass over every resource, in parallel. With a limit, what is not done by then goes on in the
+/// background.
+async fn recover_all(inner: &Arc<Inner>, limit: Option<std::time::Duration>) -> RecoveryReport {
+    let mut unfinished: BTreeSet<ResourceName> = inner.resources.keys().cloned().collect();
+    let (reports_in, mut reports_out) = tokio::sync::mpsc::unbounded_channel::<ResourceReport>();
+    for resource in inner.resources.values().cloned() {
+        let (inner, reports_in) = (Arc::clone(inner), reports_in.clone());
+        tokio::spawn(async move {
+            let report = inner.recovery.pass(&inner, &*resource).await;
+            // Whoever asked may have stopped waiting; the pass has done its work all the same.
+            let _ = reports_in.send(report);
+        });
+    }
+    drop(reports_in);
+    let mut report = RecoveryReport::default();
+    let collect = async {
+        while let Some(resource) = reports_out.recv().await {
+            unfinished.remove(&resource.resource);
+            report.resources.push(resource);
+        }
+    };
+    match limit {
+        // Running into the limit is told by `unfinished`.
+        Some(limit) => drop(timeout(limit, collect).await),
+        None => collect.await,
+    }
+    report.resources.sort_by(|a, b| a.resource.cmp(&b.resource));
+    report.unfinished = unfinished.into_iter().collect();
+    report.unknown_resources = unknown_resources(inner).await;
+    report
+}
+
+async fn unknown_resources(inner: &Inner) -> Vec<ResourceName> {
+    let pending = inner.log.pending().await.unwrap_or_default();
+    let named = pending
+        .into_iter()
+        .flat_map(|record| record.branches)
+        .map(|b| b.resource);
+    let unknown = named.filter(|name| !inner.resources.contains_key(name));
+    unknown.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+impl TransactionManager {
+    /// Begins to describe a manager.
+    pub fn builder() -> TransactionManagerBuilder {
+        TransactionManagerBuilder::default()
+    }
+
+    /// Begins a transaction. No server hears of it before a resource is enlisted.
+    ///
+    /// Never fails; after [`shutdown`](Self::shutdown) has begun, its `enlist` does.
+    pub fn begin(&self) -> Transaction {
+        let inner = &self.inner;
+        let gtrid = inner
+            .log
+            .opening()
+            .gtrid(inner.sequence.fetch_add(1, Ordering::Relaxed));
+        let token = ActiveToken::enter(&inner.active, inner.recovery.wake.clone(), gtrid);
+        Transaction::new(Arc::clone(inner), gtrid, token)
+    }
+
+    /// What became of a transaction. Remember the gtrid before `commit` to be able to ask.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    pub async fn outcome(&self, gtrid: Gtrid) -> Result<TransactionOutcome, LogError> {
+        let was_active = self.inner.active.contains(gtrid);
+        if let Some(end) = self.inner.recent_ends.lookup(gtrid) {
+            return Ok(end);
+        }
+        Ok(match self.inner.log.lookup(gtrid).await? {
+            Lookup::Pending(_) | Lookup::Completed => TransactionOutcome::Committed,
+            Lookup::Heuristic(branches) => TransactionOutcome::Heuristic(branches),
+            _ if was_active => TransactionOutcome::InDoubt,
+            Lookup::NoRecord | Lookup::Open | Lookup::UnknownOpening | _ => {
+                TransactionOutcome::Unknown
+            }
+        })
+    }
+
+    /// The limits that this manager runs with.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// What a driver's error means, in the words of whichever resource knows it.
+    pub(crate) fn cause_of(&self, error: &(dyn std::error::Error + 'static)) -> Option<Cause> {
+        self.inner
+            .resources
+            .values()
+            .find_map(|resource| resource.cause_of(error))
+    }
+
+    /// Resolves when the transaction is not active any more, or the drain limit has passed.
+    pub(crate) async fn ended(&self, gtrid: Gtrid) {
+        let limit = self.inner.config.drain_timeout;
+        // Running into the limit leaves the transaction in A: the caller asks for its outcome.
+        let _ = timeout(limit, self.inner.active.ended(gtrid)).await;
+    }
+
+    /// One recovery pass over all resources, now; waits for passes under way. For reports and tests:
+    /// passes also run by themselves.
+    pub async fn recover(&self) -> RecoveryReport {
+        recover_all(&self.inner, None).await
+    }
+
+    /// What the pass at the start found, did and left.
+    pub fn start_report(&self) -> &RecoveryReport {
+        &self.start_report
+    }
+
+    /// Refuses new branches, waits (up to `drain_timeout`) for running transactions, makes a last
+    /// recovery pass and closes the log. A transaction that is still undecided then can only be
+    /// rolled back.
+    ///
+    /// # Errors
+    /// The log could not be closed properly; nothing is lost.
+    pub async fn shutdown(&self) -> Result<(), LogError> {
+        let inner = &self.inner;
+        inner.shutting_down.store(true, Ordering::SeqCst);
+        if timeout(inner.config.drain_timeout, inner.active.drained())
+            .await
+            .is_err()
+        {
+            let count = inner.active.len();
+            warn!(target: "unanimous", count, "shutting down with transactions still running");
+        }
+        for task in &self.tasks.0 {
+            task.abort();
+        }
+        recover_all(inner, Some(inner.config.start_timeout)).await;
+        inner.log.shutdown().await
+    }
+}

@@ -1,0 +1,132 @@
+//! What became of a transaction, for those who ask right away and those who ask later.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use unanimous_core::ports::Lookup;
+use unanimous_core::protocol::Heuristic;
+use unanimous_core::xid::{Gtrid, ResourceName};
+
+use crate::error::CommitError;
+use crate::manager::Inner;
+
+/// The answer to "what became of this transaction?".
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TransactionOutcome {
+    /// Decided to commit, durably. Branches may still be on their way.
+    Committed,
+    /// Rolled back.
+    RolledBack,
+    /// Running, or being decided: ask again.
+    InDoubt,
+    /// Committed, but these branches ended otherwise.
+    Heuristic(Vec<(ResourceName, Heuristic)>),
+    /// Neither this process nor the log knows it (any more). *Not* a synonym of rolled back: records
+    /// are kept for a while only, and a commit in one phase leaves none.
+    Unknown,
+}
+
+/// A commit that has been answered. Every branch is committed, or will be without a person.
+#[derive(Clone)]
+pub struct Committed {
+    gtrid: Gtrid,
+    unfinished: Vec<ResourceName>,
+    manager: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Committed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = f.debug_struct("Committed");
+        debug
+            .field("gtrid", &self.gtrid)
+            .field("unfinished", &self.unfinished)
+            .finish()
+    }
+}
+
+impl Committed {
+    pub(crate) fn new(gtrid: Gtrid, unfinished: Vec<ResourceName>, manager: Arc<Inner>) -> Self {
+        Self {
+            gtrid,
+            unfinished,
+            manager,
+        }
+    }
+
+    /// The transaction.
+    pub const fn gtrid(&self) -> Gtrid {
+        self.gtrid
+    }
+
+    /// Resources whose branch was not confirmed when `commit` answered: recovery commits it as soon
+    /// as the database can be reached. Until then it holds its locks there.
+    pub fn unfinished(&self) -> &[ResourceName] {
+        &self.unfinished
+    }
+
+    /// Waits until every branch is committed. Cancel safe. Waits for ever if a database never
+    /// comes back: put a time limit around it.
+    ///
+    /// # Errors
+    /// [`CommitError::Heuristic`] if a branch turned out to have ended otherwise, and
+    /// [`CommitError::Undetermined`] if the log cannot be read.
+    pub async fn completed(&self) -> Result<(), CommitError> {
+        let gtrid = self.gtrid;
+        let mut progress = self.manager.recovery.progress();
+        while !self.unfinished.is_empty() {
+            progress.mark_unchanged();
+            match self.manager.log.lookup(gtrid).await {
+                Ok(Lookup::Pending(_)) => {}
+                Ok(Lookup::Heuristic(branches)) => {
+                    return Err(CommitError::Heuristic { gtrid, branches });
+                }
+                Ok(_) => return Ok(()),
+                Err(error) => {
+                    return Err(CommitError::Undetermined {
+                        gtrid,
+                        reason: error.to_string(),
+                    });
+                }
+            }
+            if progress.changed().await.is_err() {
+                let reason = "the transaction manager was shut down".to_owned();
+                return Err(CommitError::Undetermined { gtrid, reason });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How this process's latest transactions ended, for [`TransactionOutcome`]: the log holds no
+/// rollbacks and no commits in one phase.
+#[derive(Debug, Default)]
+pub(crate) struct RecentEnds {
+    ends: Mutex<(HashMap<Gtrid, TransactionOutcome>, VecDeque<Gtrid>)>,
+}
+
+impl RecentEnds {
+    const LEN_MAX: usize = 10_000;
+
+    pub(crate) fn insert(&self, gtrid: Gtrid, outcome: TransactionOutcome) {
+        let mut guard = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let (ends, order) = &mut *guard;
+        if ends.insert(gtrid, outcome).is_none() {
+            order.push_back(gtrid);
+        }
+        if order.len() > Self::LEN_MAX
+            && let Some(oldest) = order.pop_front()
+        {
+            ends.remove(&oldest);
+        }
+    }
+
+    pub(crate) fn lookup(&self, gtrid: Gtrid) -> Option<TransactionOutcome> {
+        self.ends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .get(&gtrid)
+            .cloned()
+    }
+}

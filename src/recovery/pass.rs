@@ -1,0 +1,286 @@
+//! One recovery pass at one resource. The four observations, in this order, and why it is safe:
+//! [`unanimous_core::protocol::plan`].
+//!
+//! 1. **P**: what the resource holds prepared.
+//! 2. **A**: which of those transactions are active here.
+//! 3. **T**: the log's openings and pending decisions; then A once more, for the decisions.
+//! 4. **Q**: what the resource holds prepared, again.
+//! 5. Each of ours in P and Q is ended as the plan says; the log is looked up for one that is not
+//!    pending, because a completed decision is a decision, too.
+//! 6. Each pending decision that names this resource, whose transaction is not active and whose
+//!    branch is not in Q, is proven by the adapter: *absent is not finished*.
+
+use std::collections::{HashMap, HashSet};
+
+use futures_util::StreamExt;
+use unanimous_core::ports::{
+    Absence, BranchErrorKind, BranchRecord, DecisionRecord, LogError, Lookup, RecoveryScan,
+    ResourceManager, XidOwner,
+};
+use unanimous_core::protocol::{Decision, EpochView, Heuristic, LeaveReason, Resolution, plan};
+use unanimous_core::xid::{Gtrid, Opening, Xid};
+
+use super::{Left, ResourceReport};
+use crate::manager::Inner;
+
+/// T: the log, seen after A.
+struct Recorded {
+    own: Opening,
+    openings: Vec<(Opening, bool)>,
+    pending: HashMap<Gtrid, DecisionRecord>,
+}
+
+enum Done {
+    Committed,
+    RolledBack,
+    Left(Left),
+}
+
+pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> ResourceReport {
+    let mut report = ResourceReport::new(resource.name().clone());
+    let p = match resource.recover().await {
+        Ok(scan) => ours(scan, &mut report.foreign),
+        Err(error) => {
+            report.error = Some(error);
+            return report;
+        }
+    };
+    let a: HashSet<Gtrid> = p
+        .iter()
+        .map(|xid| xid.gtrid)
+        .filter(|gtrid| inner.active.contains(*gtrid))
+        .collect();
+    let t = match Recorded::read(inner).await {
+        Ok(recorded) => recorded,
+        Err(error) => {
+            let why = format!("the log cannot be read: {error}");
+            report.left = p
+                .into_iter()
+                .map(|xid| (xid, Left::Retry(why.clone())))
+                .collect();
+            return report;
+        }
+    };
+    let named = t.named(inner, resource);
+    if p.is_empty() && named.is_empty() {
+        return report;
+    }
+    let q = match resource.recover().await {
+        Ok(scan) => ours(scan, &mut Vec::new())
+            .into_iter()
+            .collect::<HashSet<_>>(),
+        Err(error) => {
+            report.error = Some(error);
+            return report;
+        }
+    };
+    let concurrency = inner.config.recovery_concurrency.max(1);
+    let ended = futures_util::stream::iter(p).map(|xid| {
+        let (a, t, q) = (&a, &t, &q);
+        async move {
+            (
+                xid.clone(),
+                end_present(inner, resource, &xid, a, t, q).await,
+            )
+        }
+    });
+    let ended: Vec<_> = ended.buffer_unordered(concurrency).collect().await;
+    report.count(ended);
+    let mut proofs = Vec::new();
+    for (xid, branch) in named {
+        if !q.contains(&xid) {
+            proofs.push(async move {
+                let done = prove_absent(inner, resource, &xid, &branch).await;
+                (xid, done)
+            });
+        }
+    }
+    let proven: Vec<_> = futures_util::stream::iter(proofs)
+        .buffer_unordered(concurrency)
+        .collect()
+        .await;
+    report.count(proven);
+    for decision in t.pending.values() {
+        inner.recovery.complete_if_resolved(inner, decision);
+    }
+    report
+}
+
+impl ResourceReport {
+    fn count(&mut self, ended: Vec<(Xid, Done)>) {
+        for (xid, done) in ended {
+            match done {
+                Done::Committed => self.committed += 1,
+                Done::RolledBack => self.rolled_back += 1,
+                Done::Left(Left::Plan(LeaveReason::Gone)) => {}
+                Done::Left(left) => self.left.push((xid, left)),
+            }
+        }
+    }
+}
+
+/// Ours (of any manager), and the others' texts.
+fn ours(scan: RecoveryScan, foreign: &mut Vec<String>) -> Vec<Xid> {
+    let mut xids = Vec::new();
+    for branch in scan.branches {
+        match branch.owner {
+            XidOwner::Unanimous(xid) => xids.push(xid),
+            XidOwner::Foreign(text) => foreign.push(text),
+        }
+    }
+    xids
+}
+
+impl Recorded {
+    async fn read(inner: &Inner) -> Result<Self, LogError> {
+        // The own opening is read first: if the log reopens meanwhile, the old one is listed closed.
+        let own = inner.log.opening();
+        let openings = inner.log.openings().await?;
+        let pending = inner.log.pending().await?;
+        Ok(Self {
+            own,
+            openings: openings
+                .into_iter()
+                .map(|state| (state.opening, state.closed))
+                .collect(),
+            pending: pending
+                .into_iter()
+                .map(|record| (record.gtrid, record))
+                .collect(),
+        })
+    }
+
+    /// Branches at this resource that pending decisions name, which no driver here looks after and
+    /// which are not proven yet. The set A is asked after T: whoever is not in it has ended.
+    fn named(&self, inner: &Inner, resource: &dyn ResourceManager) -> Vec<(Xid, BranchRecord)> {
+        let is_ours_to_end = |decision: &&DecisionRecord| {
+            let opening = decision.gtrid.opening;
+            let closed = self
+                .openings
+                .iter()
+                .any(|(listed, closed)| *listed == opening && *closed);
+            (closed || opening == self.own) && !inner.active.contains(decision.gtrid)
+        };
+        let mut named = Vec::new();
+        for decision in self.pending.values().filter(is_ours_to_end) {
+            for branch in decision
+                .branches
+                .iter()
+                .filter(|b| b.resource == *resource.name())
+            {
+                if !inner.recovery.is_resolved(decision.gtrid, &branch.resource) {
+                    named.push((branch.xid(decision.gtrid), branch.clone()));
+                }
+            }
+        }
+        named
+    }
+}
+
+async fn end_present(
+    inner: &Inner,
+    resource: &dyn ResourceManager,
+    xid: &Xid,
+    a: &HashSet<Gtrid>,
+    t: &Recorded,
+    q: &HashSet<Xid>,
+) -> Done {
+    let view = EpochView::of(xid, t.own, &t.openings);
+    let decided = match is_decided(inner, xid, view, t).await {
+        Ok(decided) => decided,
+        Err(error) => return Done::Left(Left::Retry(format!("the log cannot be read: {error}"))),
+    };
+    let resolution = plan(
+        view,
+        || a.contains(&xid.gtrid),
+        || decided,
+        || q.contains(xid),
+    );
+    let decision = match resolution {
+        Resolution::Commit => Decision::Commit,
+        Resolution::RollBackOrphan => Decision::Rollback,
+        Resolution::LeaveAlone(reason) => return Done::Left(Left::Plan(reason)),
+    };
+    match (resource.finish(xid, decision).await, decision) {
+        (Ok(()), Decision::Commit) => {
+            // A completed decision whose branch came back (an undurable commit) stays completed.
+            if t.pending.contains_key(&xid.gtrid) {
+                inner
+                    .recovery
+                    .note_resolved(xid.gtrid, std::iter::once(xid.bqual.clone()));
+            }
+            Done::Committed
+        }
+        (Ok(()), Decision::Rollback) => Done::RolledBack,
+        (Err(error), Decision::Commit)
+            if matches!(error.kind(), BranchErrorKind::RolledBack(_)) =>
+        {
+            heuristic(inner, xid, Heuristic::Rollback, error.to_string()).await
+        }
+        (Err(error), Decision::Rollback)
+            if matches!(error.kind(), BranchErrorKind::RolledBack(_)) =>
+        {
+            Done::RolledBack
+        }
+        (Err(error), _) => Done::Left(Left::Retry(error.to_string())),
+    }
+}
+
+async fn is_decided(
+    inner: &Inner,
+    xid: &Xid,
+    view: EpochView,
+    t: &Recorded,
+) -> Result<bool, LogError> {
+    if t.pending.contains_key(&xid.gtrid) {
+        return Ok(true);
+    }
+    match view {
+        EpochView::OwnOpen | EpochView::Closed => {
+            let found = inner.log.lookup(xid.gtrid).await?;
+            Ok(matches!(
+                found,
+                Lookup::Pending(_) | Lookup::Completed | Lookup::Heuristic(_)
+            ))
+        }
+        EpochView::OtherOpen | EpochView::Unlisted | EpochView::OtherManager => Ok(false),
+    }
+}
+
+async fn prove_absent(
+    inner: &Inner,
+    resource: &dyn ResourceManager,
+    xid: &Xid,
+    branch: &BranchRecord,
+) -> Done {
+    match resource.absent(xid, branch).await {
+        Ok(Absence::Finished) => {
+            inner
+                .recovery
+                .note_resolved(xid.gtrid, std::iter::once(xid.bqual.clone()));
+            Done::Committed
+        }
+        Ok(Absence::Heuristic(end)) => {
+            heuristic(inner, xid, end, "it is gone, and not as decided".to_owned()).await
+        }
+        Ok(Absence::InDoubt(why)) => Done::Left(Left::Retry(why)),
+        Ok(Absence::Hazard(why)) => Done::Left(Left::Person(why)),
+        Err(error) => Done::Left(Left::Retry(error.to_string())),
+    }
+}
+
+/// Recorded durably first; then the branch counts as ended, and its decision can be completed.
+async fn heuristic(inner: &Inner, xid: &Xid, end: Heuristic, why: String) -> Done {
+    if inner
+        .recovery
+        .record_heuristic(inner, xid.gtrid, &xid.bqual, end)
+        .await
+    {
+        inner
+            .recovery
+            .note_resolved(xid.gtrid, std::iter::once(xid.bqual.clone()));
+        Done::Left(Left::Person(why))
+    } else {
+        Done::Left(Left::Retry(why))
+    }
+}

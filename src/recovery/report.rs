@@ -1,0 +1,110 @@
+//! What a recovery pass found, did and left, and why.
+
+use std::fmt;
+
+use unanimous_core::ports::ResourceError;
+use unanimous_core::protocol::LeaveReason;
+use unanimous_core::xid::{ResourceName, Xid};
+
+/// One pass over all resources.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// By resource, in the order of their names.
+    pub resources: Vec<ResourceReport>,
+    /// Resources that pending decisions name but this manager does not have: register them, or
+    /// their branches stay prepared. Their decisions are kept.
+    pub unknown_resources: Vec<ResourceName>,
+    /// Resources whose pass had not ended when the report was made; it goes on in the background.
+    pub unfinished: Vec<ResourceName>,
+}
+
+impl RecoveryReport {
+    /// Nothing is in doubt as far as could be seen, and everything could be seen.
+    pub fn is_clean(&self) -> bool {
+        self.unknown_resources.is_empty()
+            && self.unfinished.is_empty()
+            && self.resources.iter().all(|resource| {
+                let in_doubt = |(_, left): &(Xid, Left)| !matches!(left, Left::Plan(_));
+                resource.error.is_none() && !resource.left.iter().any(in_doubt)
+            })
+    }
+}
+
+/// One pass at one resource.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ResourceReport {
+    /// Which resource.
+    pub resource: ResourceName,
+    /// Branches that this pass committed, or proved to be committed.
+    pub committed: usize,
+    /// Orphans that this pass rolled back.
+    pub rolled_back: usize,
+    /// Branches of ours that are prepared and were left, and why.
+    pub left: Vec<(Xid, Left)>,
+    /// Prepared transactions of others, in the server's text. Never touched.
+    pub foreign: Vec<String>,
+    /// The resource could not be looked at.
+    pub error: Option<ResourceError>,
+}
+
+impl ResourceReport {
+    pub(super) fn new(resource: ResourceName) -> Self {
+        let (left, foreign) = (Vec::new(), Vec::new());
+        Self {
+            resource,
+            committed: 0,
+            rolled_back: 0,
+            left,
+            foreign,
+            error: None,
+        }
+    }
+
+    /// Something is left that a later pass may be able to end.
+    pub(super) fn may_resolve_itself(&self) -> bool {
+        self.error.is_some()
+            || self
+                .left
+                .iter()
+                .any(|(_, left)| matches!(left, Left::Retry(_)))
+    }
+}
+
+/// Why a branch was left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Left {
+    /// It is not this manager's to end, or not now.
+    Plan(LeaveReason),
+    /// It could not be ended or proven now; a later pass tries again. Says why.
+    Retry(String),
+    /// It ended against the decision, or the proof cannot be had: recorded, a person has to look.
+    Person(String),
+}
+
+impl Left {
+    pub(super) const fn needs_a_person(&self) -> bool {
+        match self {
+            Self::Person(_) => true,
+            Self::Plan(reason) => matches!(reason, LeaveReason::UnlistedOpening),
+            Self::Retry(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plan(LeaveReason::Active) => f.write_str("its transaction is running"),
+            Self::Plan(LeaveReason::OtherMember) => f.write_str("its owner's epoch is open"),
+            Self::Plan(LeaveReason::OtherManager) => f.write_str("another manager's"),
+            Self::Plan(LeaveReason::Gone) => f.write_str("it ended meanwhile"),
+            Self::Plan(LeaveReason::UnlistedOpening) => {
+                f.write_str("its opening is not in the log: was the log restored or copied?")
+            }
+            Self::Retry(why) | Self::Person(why) => f.write_str(why),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Running a transaction again after a conflict.
+
+use std::error::Error;
+use std::time::Duration;
+
+use unanimous_core::ports::{BranchError, BranchErrorKind, Cause};
+
+use crate::error::{CommitError, RollbackCause};
+use crate::manager::TransactionManager;
+use crate::outcome::TransactionOutcome;
+use crate::transaction::Transaction;
+
+/// Whatever the closure of [`TransactionManager::retry`] fails with.
+pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
+
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+impl TransactionManager {
+    /// Runs `work` with a new transaction, again and again while it is rolled back by a conflict
+    /// (serialization failure, deadlock), at most `retry_attempts_max` times, with growing pauses.
+    ///
+    /// It tries again only if *this transaction itself* is known to be rolled back, and a conflict is
+    /// found among the error and its sources. What is undetermined is never tried again.
+    ///
+    /// # Errors
+    /// The closure's last error.
+    pub async fn retry<T, E, F, W>(&self, mut work: W) -> Result<T, BoxError>
+    where
+        W: FnMut(Transaction) -> F,
+        F: Future<Output = Result<T, E>>,
+        E: Into<BoxError>,
+    {
+        let mut pause = PAUSE_MIN;
+        let mut attempts_left = self.config().retry_attempts_max.max(1);
+        loop {
+            let transaction = self.begin();
+            let gtrid = transaction.gtrid();
+            let error = match work(transaction).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error.into(),
+            };
+            attempts_left -= 1;
+            if attempts_left == 0 || !self.is_conflict(&*error) {
+                return Err(error);
+            }
+            // The transaction was dropped by the closure, at the latest: wait for its end.
+            self.ended(gtrid).await;
+            if !matches!(
+                self.outcome(gtrid).await,
+                Ok(TransactionOutcome::RolledBack)
+            ) {
+                return Err(error);
+            }
+            tokio::time::sleep(jittered(pause)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn is_conflict(&self, error: &(dyn Error + 'static)) -> bool {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(CommitError::RolledBack { cause, .. }) = error.downcast_ref() {
+                return cause.is_conflict();
+            }
+            if let Some(cause) = error.downcast_ref::<RollbackCause>() {
+                return cause.is_conflict();
+            }
+            if let Some(error) = error.downcast_ref::<BranchError>() {
+                return error.kind() == BranchErrorKind::RolledBack(Cause::Conflict);
+            }
+            if self.cause_of(error) == Some(Cause::Conflict) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+}
+
+/// Between half of the pause and the whole of it.
+fn jittered(pause: Duration) -> Duration {
+    let random = getrandom::u32().unwrap_or(u32::MAX);
+    pause.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
+}
