@@ -1,1 +1,22 @@
-//! Under construction.
+//! For those who write a resource or a decision log for Unanimous, and for Unanimous' own tests.
+//!
+//! * [`MemoryServer`] with its [`MemoryResource`]s and [`MemoryLog`]: parts in memory that follow
+//!   the same contracts and fail on demand. They lose what a crash loses and keep what it keeps.
+//! * [`Journal`]: what reached them and what became of it, in one order.
+//!
+//! Nothing here talks to a database, a file or a socket, and nothing here is durable.
+
+mod gate;
+mod journal;
+mod memory_branch;
+mod memory_log;
+mod memory_resource;
+mod memory_server;
+mod server_state;
+
+pub use gate::Hang;
+pub use journal::{Event, Journal, LogStep, Step};
+pub use memory_branch::MemoryBranch;
+pub use memory_log::{DecideFault, MemoryLog};
+pub use memory_resource::MemoryResource;
+pub use memory_server::{Fault, Flavour, MemoryServer};

@@ -1,0 +1,446 @@
+//! A decision log in memory that fails on demand.
+//!
+//! Follows the contract of the port but for durability: the records live as long as a handle does.
+//! A decision is kept from the moment it is recorded; `complete`, which is lazy, is kept only once
+//! a forced write, a look or a shutdown has followed it, so [`MemoryLog::crash`] can lose it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::{oneshot, watch};
+use unanimous_core::ports::{
+    DecideError, DecisionLog, DecisionRecord, LogError, LogHome, Lookup, OpeningState, Refusal,
+};
+use unanimous_core::protocol::{Heuristic, LogSeq};
+use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
+
+use crate::gate::{Gate, Hang};
+use crate::journal::{Event, Journal, LogStep};
+
+/// What goes wrong with one `decide`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecideFault {
+    /// Answered "uncertain"; not recorded.
+    LoseWrite,
+    /// Answered "uncertain"; recorded.
+    LoseReply,
+    /// Refused for want of room; not recorded. (A closed epoch refuses without this.)
+    Refuse,
+}
+
+enum Planned {
+    Fault(DecideFault),
+    Hang(Gate),
+    Late(Gate),
+}
+
+struct LogState {
+    manager: ManagerId,
+    openings: Vec<OpeningState>,
+    decided: BTreeMap<Gtrid, (LogSeq, DecisionRecord)>,
+    completed: BTreeSet<Gtrid>,
+    completed_lazily: BTreeSet<Gtrid>,
+    heuristics: BTreeMap<Gtrid, Vec<(ResourceName, Heuristic)>>,
+    next_seq: u64,
+    planned: VecDeque<Planned>,
+    /// Decisions that are held up, per epoch.
+    in_flight: BTreeMap<Epoch, usize>,
+    /// The opening of whoever opened the log last.
+    latest: Option<Arc<Mutex<Opening>>>,
+    journal: Journal,
+}
+
+struct Shared {
+    state: Mutex<LogState>,
+    /// Counts the crashes: whatever was held up before the last one never happens.
+    crashes: watch::Sender<u64>,
+    /// Moves whenever a decision that was held up has ended.
+    landings: watch::Sender<u64>,
+    is_exclusive: bool,
+}
+
+/// A decision log in memory. Cloning gives the same log: hand one clone to each manager that a test
+/// starts.
+#[derive(Clone)]
+pub struct MemoryLog(Arc<Shared>);
+
+/// Making one.
+impl MemoryLog {
+    /// A log for one process at a time, like a file: opening it crashes whoever had it open, and
+    /// closes all earlier epochs.
+    pub fn new() -> Self {
+        Self::with(true, Journal::new())
+    }
+
+    /// A log for many members, like a table: epochs stay open until somebody closes them.
+    pub fn shared() -> Self {
+        Self::with(false, Journal::new())
+    }
+
+    /// A log for one process that writes into a given journal.
+    pub fn with_journal(journal: Journal) -> Self {
+        Self::with(true, journal)
+    }
+
+    fn with(is_exclusive: bool, journal: Journal) -> Self {
+        let mut manager = [0; 10];
+        manager[..8].copy_from_slice(&random().to_be_bytes());
+        let state = LogState {
+            manager: ManagerId::from_bytes(manager),
+            openings: Vec::new(),
+            decided: BTreeMap::new(),
+            completed: BTreeSet::new(),
+            completed_lazily: BTreeSet::new(),
+            heuristics: BTreeMap::new(),
+            next_seq: 0,
+            planned: VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            latest: None,
+            journal,
+        };
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            crashes: watch::Sender::new(0),
+            landings: watch::Sender::new(0),
+            is_exclusive,
+        }))
+    }
+}
+
+impl Default for MemoryLog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Looking into it, and making it fail.
+impl MemoryLog {
+    /// Whose log it is.
+    pub fn manager(&self) -> ManagerId {
+        self.lock().manager
+    }
+
+    /// The decision for this transaction is recorded (completed or not).
+    pub fn is_decided(&self, gtrid: Gtrid) -> bool {
+        self.lock().decided.contains_key(&gtrid)
+    }
+
+    /// The transaction is noted as completed, be it lazily.
+    pub fn is_completed(&self, gtrid: Gtrid) -> bool {
+        let state = self.lock();
+        state.completed.contains(&gtrid) || state.completed_lazily.contains(&gtrid)
+    }
+
+    /// How many decisions were ever recorded.
+    pub fn decision_count(&self) -> usize {
+        self.lock().decided.len()
+    }
+
+    /// What happened here.
+    pub fn journal(&self) -> Journal {
+        self.lock().journal.clone()
+    }
+
+    /// Lets the next `decide` fail. Faults are used up in order.
+    pub fn fail_next_decide(&self, fault: DecideFault) {
+        self.lock().planned.push_back(Planned::Fault(fault));
+    }
+
+    /// Lets the next `decide` hang. At its release it is recorded, or refused if its epoch was
+    /// closed by then (which only a crash can do: `close` waits for it).
+    pub fn hang_next_decide(&self) -> Hang {
+        let gate = Gate::closed();
+        self.lock().planned.push_back(Planned::Hang(gate.clone()));
+        Hang(gate)
+    }
+
+    /// Answers the next `decide` at once with "uncertain"; it is recorded at the release.
+    pub fn delay_next_decide(&self) -> Hang {
+        let gate = Gate::closed();
+        self.lock().planned.push_back(Planned::Late(gate.clone()));
+        Hang(gate)
+    }
+
+    /// The process that has it open dies: what was held up never happens, lazy records that
+    /// nothing forced are lost.
+    pub fn crash(&self) {
+        let mut state = self.lock();
+        state.completed_lazily.clear();
+        state.in_flight.clear();
+        drop(state);
+        self.0.crashes.send_modify(|count| *count += 1);
+        self.0.landings.send_modify(|count| *count += 1);
+    }
+
+    /// Lets the log of whoever opened it last reopen itself under a new epoch, as a file log does
+    /// after a failed write. The old epoch is closed; new transactions begin under the new one.
+    pub fn reopen_itself(&self) {
+        let mut state = self.lock();
+        if let Some(latest) = state.latest.clone() {
+            let mut opening = lock_opening(&latest);
+            state.close(opening.epoch);
+            *opening = state.next_opening();
+        }
+    }
+
+    /// Drops everything that is recorded of completed transactions, as a log that keeps its size
+    /// bounded does in the end.
+    pub fn forget_completed(&self) {
+        let mut state = self.lock();
+        state.force();
+        for gtrid in std::mem::take(&mut state.completed) {
+            state.decided.remove(&gtrid);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LogState> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_now(&self) -> MemoryLogMember {
+        if self.0.is_exclusive {
+            self.crash();
+        }
+        let mut state = self.lock();
+        if self.0.is_exclusive {
+            for listed in &mut state.openings {
+                listed.closed = true;
+            }
+        }
+        let opening = Arc::new(Mutex::new(state.next_opening()));
+        state.latest = Some(Arc::clone(&opening));
+        drop(state);
+        let log = self.clone();
+        MemoryLogMember { log, opening }
+    }
+}
+
+impl LogState {
+    fn next_opening(&mut self) -> Opening {
+        let last = self.openings.iter().map(|listed| listed.opening.epoch.0);
+        let opening = Opening {
+            manager: self.manager,
+            epoch: Epoch(last.max().unwrap_or(0) + 1),
+            nonce: random(),
+        };
+        self.openings.push(OpeningState {
+            opening,
+            closed: false,
+        });
+        self.journal
+            .push(Event::Log(LogStep::Opened(opening.epoch)));
+        opening
+    }
+
+    /// A forced write takes the lazy ones before it along.
+    fn force(&mut self) {
+        self.completed.append(&mut self.completed_lazily);
+    }
+
+    fn is_open(&self, opening: Opening) -> bool {
+        let mut listed = self.openings.iter();
+        listed.any(|listed| listed.opening == opening && !listed.closed)
+    }
+
+    fn record(&mut self, decision: &DecisionRecord) -> Result<LogSeq, DecideError> {
+        let gtrid = decision.gtrid;
+        if let Some((seq, _)) = self.decided.get(&gtrid) {
+            return Ok(*seq);
+        }
+        if !self.is_open(gtrid.opening) {
+            return Err(DecideError::Refused(Refusal::EpochClosed));
+        }
+        self.force();
+        self.next_seq += 1;
+        let seq = LogSeq(self.next_seq);
+        self.decided.insert(gtrid, (seq, decision.clone()));
+        self.journal.push(Event::Log(LogStep::Decided(gtrid)));
+        Ok(seq)
+    }
+
+    fn close(&mut self, epoch: Epoch) {
+        self.force();
+        for listed in &mut self.openings {
+            if listed.opening.epoch == epoch && !listed.closed {
+                listed.closed = true;
+                self.journal.push(Event::Log(LogStep::Closed(epoch)));
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl LogHome for MemoryLog {
+    async fn open(self: Box<Self>) -> Result<Arc<dyn DecisionLog>, LogError> {
+        Ok(Arc::new(self.open_now()))
+    }
+}
+
+struct MemoryLogMember {
+    log: MemoryLog,
+    opening: Arc<Mutex<Opening>>,
+}
+
+impl MemoryLogMember {
+    fn hold_up(
+        &self,
+        gate: &Gate,
+        decision: &DecisionRecord,
+    ) -> oneshot::Receiver<Result<LogSeq, DecideError>> {
+        let (sender, receiver) = oneshot::channel();
+        let epoch = decision.gtrid.opening.epoch;
+        *self.log.lock().in_flight.entry(epoch).or_default() += 1;
+        let log = self.log.clone();
+        let decision = decision.clone();
+        let sent_after = *log.0.crashes.borrow();
+        gate.submit(Box::new(move || {
+            let mut state = log.lock();
+            if *log.0.crashes.borrow() != sent_after {
+                return;
+            }
+            let reply = state.record(&decision);
+            if let Some(count) = state.in_flight.get_mut(&epoch) {
+                *count -= 1;
+            }
+            drop(state);
+            log.0.landings.send_modify(|count| *count += 1);
+            // Nobody may be waiting any more; the record stays.
+            let _ = sender.send(reply);
+        }));
+        receiver
+    }
+}
+
+fn lock_opening(opening: &Mutex<Opening>) -> MutexGuard<'_, Opening> {
+    opening.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn uncertain() -> DecideError {
+    DecideError::Uncertain(LogError::new("the write was not confirmed; decide again"))
+}
+
+#[async_trait]
+impl DecisionLog for MemoryLogMember {
+    fn opening(&self) -> Opening {
+        *lock_opening(&self.opening)
+    }
+
+    async fn decide(&self, decision: &DecisionRecord) -> Result<LogSeq, DecideError> {
+        let planned = {
+            let mut state = self.log.lock();
+            let asked = LogStep::Asked(decision.gtrid);
+            state.journal.push(Event::Log(asked));
+            match state.planned.pop_front() {
+                None => return state.record(decision),
+                Some(Planned::Fault(DecideFault::LoseWrite)) => return Err(uncertain()),
+                Some(Planned::Fault(DecideFault::LoseReply)) => {
+                    state.record(decision)?;
+                    return Err(uncertain());
+                }
+                Some(Planned::Fault(DecideFault::Refuse)) => {
+                    let full = LogError::new("no room for a record; make room");
+                    return Err(DecideError::Refused(Refusal::NotAttempted(full)));
+                }
+                Some(planned @ (Planned::Hang(_) | Planned::Late(_))) => planned,
+            }
+        };
+        let (gate, waits) = match &planned {
+            Planned::Hang(gate) => (gate, true),
+            Planned::Late(gate) => (gate, false),
+            Planned::Fault(_) => return Err(uncertain()),
+        };
+        let reply = self.hold_up(gate, decision);
+        if !waits {
+            return Err(uncertain());
+        }
+        let mut crashes = self.log.0.crashes.subscribe();
+        tokio::select! {
+            biased;
+            reply = reply => reply.unwrap_or_else(|_| Err(uncertain())),
+            _ = crashes.changed() => Err(uncertain()),
+        }
+    }
+
+    fn complete(&self, gtrid: Gtrid) {
+        let mut state = self.log.lock();
+        if state.decided.contains_key(&gtrid) && !state.completed.contains(&gtrid) {
+            state.completed_lazily.insert(gtrid);
+            state.journal.push(Event::Log(LogStep::Completed(gtrid)));
+        }
+    }
+
+    async fn record_heuristic(
+        &self,
+        gtrid: Gtrid,
+        resource: &ResourceName,
+        heuristic: Heuristic,
+    ) -> Result<(), LogError> {
+        let mut state = self.log.lock();
+        state.force();
+        let found = state.heuristics.entry(gtrid).or_default();
+        if !found.contains(&(resource.clone(), heuristic)) {
+            found.push((resource.clone(), heuristic));
+        }
+        Ok(())
+    }
+
+    async fn close(&self, epoch: Epoch) -> Result<(), LogError> {
+        let mut landings = self.log.0.landings.subscribe();
+        loop {
+            landings.mark_unchanged();
+            {
+                let mut state = self.log.lock();
+                if state.in_flight.get(&epoch).is_none_or(|count| *count == 0) {
+                    state.close(epoch);
+                    return Ok(());
+                }
+            }
+            // Fails only when the sender is gone, and the log holds it.
+            let _ = landings.changed().await;
+        }
+    }
+
+    async fn lookup(&self, gtrid: Gtrid) -> Result<Lookup, LogError> {
+        let mut state = self.log.lock();
+        state.force();
+        if let Some(heuristics) = state.heuristics.get(&gtrid) {
+            return Ok(Lookup::Heuristic(heuristics.clone()));
+        }
+        if state.completed.contains(&gtrid) {
+            return Ok(Lookup::Completed);
+        }
+        if let Some((_, decision)) = state.decided.get(&gtrid) {
+            return Ok(Lookup::Pending(decision.clone()));
+        }
+        let mut openings = state.openings.iter();
+        let listed = openings.find(|listed| listed.opening == gtrid.opening);
+        Ok(match listed {
+            None => Lookup::UnknownOpening,
+            Some(OpeningState { closed: true, .. }) => Lookup::NoRecord,
+            Some(OpeningState { closed: false, .. }) => Lookup::Open,
+        })
+    }
+
+    async fn pending(&self) -> Result<Vec<DecisionRecord>, LogError> {
+        let mut state = self.log.lock();
+        state.force();
+        let decided = state.decided.iter();
+        let pending = decided.filter(|(gtrid, _)| !state.completed.contains(gtrid));
+        Ok(pending.map(|(_, (_, record))| record.clone()).collect())
+    }
+
+    async fn openings(&self) -> Result<Vec<OpeningState>, LogError> {
+        Ok(self.log.lock().openings.clone())
+    }
+
+    async fn shutdown(&self) -> Result<(), LogError> {
+        self.close(self.opening().epoch).await
+    }
+}
+
+fn random() -> u64 {
+    // Each `RandomState` has keys of its own; nothing here has to resist guessing.
+    RandomState::new().build_hasher().finish()
+}
