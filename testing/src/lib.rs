@@ -1,5 +1,7 @@
 //! For those who write a resource or a decision log for Unanimous, and for Unanimous' own tests.
 //!
+//! * [`resource_suite`] and [`log_suite`]: the contracts of the two ports in executable form. An
+//!   adapter's live tests run the first over a real server; a log's tests run the second.
 //! * [`MemoryServer`] with its [`MemoryResource`]s and [`MemoryLog`]: parts in memory that follow
 //!   the same contracts and fail on demand. They lose what a crash loses and keep what it keeps.
 //! * [`Journal`]: what reached them and what became of it, in one order.
@@ -8,10 +10,12 @@
 
 mod gate;
 mod journal;
+pub mod log_suite;
 mod memory_branch;
 mod memory_log;
 mod memory_resource;
 mod memory_server;
+pub mod resource_suite;
 mod server_state;
 
 pub use gate::Hang;

@@ -221,6 +221,11 @@ impl MemoryServer {
         self.lock().foreign.insert(text.into());
     }
 
+    /// Takes a foreign prepared transaction away. False if it is not there.
+    pub fn remove_foreign(&self, text: &str) -> bool {
+        self.lock().foreign.remove(text)
+    }
+
     /// Somebody else's prepared transactions that are still there.
     pub fn foreign(&self) -> Vec<String> {
         self.lock().foreign.iter().cloned().collect()
