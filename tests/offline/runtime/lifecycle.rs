@@ -1,0 +1,160 @@
+//! Start, shutdown, deadlines and retries.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use unanimous::{
+    BoxError, BranchErrorKind, CommitError, EnlistError, StartError, TransactionManager,
+};
+use unanimous_testing::{Fault, Step};
+
+use super::{World, write_both};
+
+#[tokio::test]
+async fn shutdown_waits_for_running_transactions_and_refuses_new_ones() {
+    let world = World::new();
+    let tm = world.start().await;
+    let mut tx = tm.begin();
+    write_both(
+        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
+        "1",
+    );
+    let shutdown = tokio::spawn({
+        let tm = tm.clone();
+        async move { tm.shutdown().await }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!shutdown.is_finished());
+    assert!(matches!(
+        tm.begin().enlist(&world.orders).await,
+        Err(EnlistError::ShutDown)
+    ));
+    tx.commit().await.unwrap();
+    shutdown.await.unwrap().unwrap();
+    assert_eq!(world.rows(), World::both("1"));
+    world.settle().await;
+}
+
+#[tokio::test]
+async fn i5_a_transaction_that_outlives_the_shutdown_can_only_roll_back() {
+    let world = World::new();
+    let tm = world
+        .start_with(|config| config.drain_timeout = Duration::from_millis(50))
+        .await;
+    let mut tx = tm.begin();
+    write_both(
+        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
+        "1",
+    );
+    tm.shutdown().await.unwrap();
+    assert!(matches!(
+        tx.commit().await,
+        Err(CommitError::RolledBack { .. })
+    ));
+    world.settle().await;
+    assert_eq!(world.rows(), (None, None));
+}
+
+#[tokio::test]
+async fn a_transaction_past_its_deadline_is_rolled_back_with_the_reason() {
+    let world = World::new();
+    let tm = world
+        .start_with(|config| config.deadline = Duration::from_millis(50))
+        .await;
+    let mut tx = tm.begin();
+    write_both(
+        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
+        "1",
+    );
+    tokio::time::sleep(Duration::from_millis(80)).await;
+    let error = tx.commit().await.unwrap_err();
+    assert!(error.to_string().contains("deadline"), "{error}");
+    world.settle().await;
+    assert_eq!(world.rows(), (None, None));
+}
+
+#[tokio::test]
+async fn two_resources_of_one_name_and_a_missing_log_are_refused_at_start() {
+    let world = World::new();
+    let twice = TransactionManager::builder()
+        .log(world.log.clone())
+        .resource(&world.orders)
+        .resource(&world.orders);
+    assert!(matches!(
+        twice.start().await,
+        Err(StartError::NameUsedTwice(_))
+    ));
+    let without = TransactionManager::builder().resource(&world.orders);
+    assert!(matches!(without.start().await, Err(StartError::NoLog)));
+}
+
+#[tokio::test]
+async fn a_conflict_is_retried_and_anything_else_is_not() {
+    let world = World::new();
+    let tm = world.start().await;
+    let attempts = AtomicU32::new(0);
+    let transfer = |value: &'static str| {
+        let (orders, ledger) = (world.orders.clone(), world.ledger.clone());
+        let attempts = &attempts;
+        move |mut tx: unanimous::Transaction| {
+            let (orders, ledger) = (orders.clone(), ledger.clone());
+            attempts.fetch_add(1, Ordering::SeqCst);
+            async move {
+                write_both(tx.enlist((&orders, &ledger)).await?, value);
+                tx.commit().await?;
+                Ok::<_, BoxError>(value)
+            }
+        }
+    };
+    for _ in 0..2 {
+        world
+            .ledger
+            .server()
+            .fail_next(Step::Prepare, Fault::CONFLICT);
+    }
+    assert_eq!(tm.retry(transfer("1")).await.unwrap(), "1");
+    assert_eq!(attempts.swap(0, Ordering::SeqCst), 3);
+
+    for _ in 0..100 {
+        world
+            .ledger
+            .server()
+            .fail_next(Step::Prepare, Fault::CONFLICT);
+    }
+    assert!(tm.retry(transfer("2")).await.is_err());
+    assert_eq!(
+        attempts.swap(0, Ordering::SeqCst),
+        tm.config().retry_attempts_max
+    );
+    assert_eq!(world.rows(), World::both("1"));
+
+    let other = Fault::Refuse(BranchErrorKind::RolledBack(unanimous::Cause::Refused));
+    let world = World::new();
+    let tm = world.start().await;
+    world.ledger.server().fail_next(Step::Prepare, other);
+    let (orders, ledger) = (&world.orders, &world.ledger);
+    let attempts = &attempts;
+    let failed = tm.retry(|mut tx| async move {
+        attempts.fetch_add(1, Ordering::SeqCst);
+        write_both(tx.enlist((orders, ledger)).await?, "3");
+        tx.commit().await?;
+        Ok::<_, BoxError>(())
+    });
+    assert!(failed.await.is_err());
+    assert_eq!(attempts.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn everything_is_send() {
+    fn assert_send<T: Send>(value: T) -> T {
+        value
+    }
+    let world = World::new();
+    let tm = world.start().await;
+    let mut tx = assert_send(tm.begin());
+    let branches = assert_send(tx.enlist((&world.orders, &world.ledger)))
+        .await
+        .unwrap();
+    write_both(branches, "1");
+    assert_send(tx.commit()).await.unwrap();
+}

@@ -1,0 +1,296 @@
+//! Recovery at start and while running.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use unanimous::{Left, Point, Probe, TransactionOutcome, Xid};
+use unanimous_testing::{MemoryResource, MemoryServer, Step};
+
+use super::{World, eventually, write_both};
+
+/// Cuts the network to both servers when the decision is durable.
+struct CutAfterDecision(Vec<MemoryServer>);
+
+#[async_trait]
+impl Probe for CutAfterDecision {
+    async fn reached(&self, point: Point) {
+        if point == Point::DecisionDurable {
+            self.0.iter().for_each(|server| server.set_reachable(false));
+        }
+    }
+}
+
+/// A manager that decides to commit and dies before phase two; both servers crash, too.
+async fn die_after_the_decision(world: &World) -> unanimous::Gtrid {
+    let servers = vec![world.orders.server().clone(), world.ledger.server().clone()];
+    let builder = world
+        .builder()
+        .resource(&world.orders)
+        .resource(&world.ledger);
+    let tm = builder
+        .probe(Arc::new(CutAfterDecision(servers.clone())))
+        .start()
+        .await
+        .unwrap();
+    let mut tx = tm.begin();
+    let gtrid = tx.gtrid();
+    write_both(
+        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
+        "1",
+    );
+    assert_eq!(tx.commit().await.unwrap().unfinished().len(), 2);
+    drop(tm);
+    world.log.crash();
+    for server in servers {
+        server.crash();
+        server.set_reachable(true);
+    }
+    assert_eq!(world.rows(), (None, None));
+    gtrid
+}
+
+#[tokio::test]
+async fn i2_a_restart_commits_what_was_decided() {
+    let world = World::new();
+    let gtrid = die_after_the_decision(&world).await;
+    let tm = world.start().await;
+    world.settle().await;
+    assert_eq!(world.rows(), World::both("1"));
+    eventually("the decision is completed", || {
+        world.log.is_completed(gtrid)
+    })
+    .await;
+    assert_eq!(
+        tm.outcome(gtrid).await.unwrap(),
+        TransactionOutcome::Committed
+    );
+}
+
+#[tokio::test]
+async fn i1_a_restart_rolls_back_what_was_not_decided_and_says_so() {
+    let world = World::new();
+    let first = world.start().await;
+    let gtrid = first.begin().gtrid();
+    drop(first);
+    for resource in [&world.orders, &world.ledger] {
+        let xid = Xid {
+            gtrid,
+            bqual: resource.server_name(),
+        };
+        resource.server().plant(&xid, &[("k", "1")]);
+    }
+    let tm = world.start().await;
+    world.settle().await;
+    assert_eq!(world.rows(), (None, None));
+    let rolled_back: usize = tm
+        .start_report()
+        .resources
+        .iter()
+        .map(|r| r.rolled_back)
+        .sum();
+    assert_eq!(rolled_back, 2);
+    assert!(tm.start_report().is_clean());
+}
+
+#[tokio::test]
+async fn i4_foreign_branches_and_other_managers_are_shown_and_never_touched() {
+    let world = World::new();
+    let other = World::new();
+    let others_gtrid = other.start().await.begin().gtrid();
+    let xid = Xid {
+        gtrid: others_gtrid,
+        bqual: world.orders.server_name(),
+    };
+    world.orders.server().plant(&xid, &[("k", "theirs")]);
+    world.orders.server().plant_foreign("somebody's own");
+    let tm = world.start().await;
+    let report = tm.recover().await;
+    assert_eq!(world.orders.server().prepared(), [xid.clone()]);
+    assert_eq!(world.orders.server().foreign(), ["somebody's own"]);
+    let orders = report
+        .resources
+        .iter()
+        .find(|r| r.resource.as_str() == "orders")
+        .unwrap();
+    assert_eq!(orders.foreign, ["somebody's own"]);
+    assert!(matches!(&orders.left[..], [(left, Left::Plan(_))] if *left == xid));
+}
+
+#[tokio::test]
+async fn i4_a_branch_whose_opening_the_log_does_not_list_is_reported_and_left() {
+    let world = World::new();
+    let first = world.start().await;
+    let mut gtrid = first.begin().gtrid();
+    gtrid.opening.nonce ^= 1;
+    let xid = Xid {
+        gtrid,
+        bqual: world.orders.server_name(),
+    };
+    world.orders.server().plant(&xid, &[]);
+    let report = first.recover().await;
+    let text = report
+        .resources
+        .iter()
+        .flat_map(|r| &r.left)
+        .map(|(_, l)| l.to_string());
+    assert!(text.collect::<String>().contains("restored or copied"));
+    assert_eq!(world.orders.server().prepared(), [xid]);
+}
+
+#[tokio::test]
+async fn i5_a_running_transaction_is_left_alone_by_every_pass() {
+    let world = World::new();
+    let tm = world.start().await;
+    let hang = world.ledger.server().hang_next(Step::Prepare);
+    let mut tx = tm.begin();
+    write_both(
+        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
+        "1",
+    );
+    let commit = tokio::spawn(tx.commit());
+    let orders = world.orders.server();
+    eventually("the first branch is prepared", || {
+        orders.prepared().len() == 1
+    })
+    .await;
+    tm.recover().await;
+    assert_eq!(orders.prepared().len(), 1);
+    hang.release();
+    commit.await.unwrap().unwrap();
+    assert_eq!(world.rows(), World::both("1"));
+    world.settle().await;
+}
+
+#[tokio::test]
+async fn i6_an_unreachable_database_delays_neither_the_start_nor_the_others() {
+    let world = World::new();
+    die_after_the_decision(&world).await;
+    world.orders.server().set_reachable(false);
+    let hang = world.orders.server().hang_next(Step::Preflight);
+    let tm = world
+        .start_with(|config| config.start_timeout = Duration::from_millis(100))
+        .await;
+    eventually("the other is committed", || {
+        world.ledger.server().row("k").is_some()
+    })
+    .await;
+    assert!(!tm.start_report().is_clean());
+    hang.release();
+    world.orders.server().set_reachable(true);
+    world.settle().await;
+    assert_eq!(world.rows(), World::both("1"));
+}
+
+#[tokio::test]
+async fn i3_a_branch_that_is_gone_is_finished_only_with_proof() {
+    let world = World::new();
+    let gtrid = die_after_the_decision(&world).await;
+    let xid = Xid {
+        gtrid,
+        bqual: world.orders.server_name(),
+    };
+    assert!(
+        world
+            .orders
+            .server()
+            .end_by_hand(&xid, unanimous::Decision::Rollback)
+    );
+    let tm = world.start().await;
+    eventually("the other is committed", || {
+        world.ledger.server().row("k").is_some()
+    })
+    .await;
+    let mut outcome = tm.outcome(gtrid).await.unwrap();
+    while outcome == TransactionOutcome::Committed {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        outcome = tm.outcome(gtrid).await.unwrap();
+    }
+    let TransactionOutcome::Heuristic(branches) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(
+        branches,
+        [(world.orders.server_name(), unanimous::Heuristic::Rollback)]
+    );
+}
+
+#[tokio::test]
+async fn i3_a_branch_that_is_gone_from_another_server_is_a_hazard_and_is_kept() {
+    let world = World::new();
+    let gtrid = die_after_the_decision(&world).await;
+    world
+        .orders
+        .server()
+        .fail_over("a standby that had not heard of it");
+    let tm = world.start().await;
+    eventually("the other is committed", || {
+        world.ledger.server().row("k").is_some()
+    })
+    .await;
+    let report = tm.recover().await;
+    let left: Vec<_> = report.resources.iter().flat_map(|r| &r.left).collect();
+    assert!(
+        matches!(left[..], [(xid, Left::Person(_))] if xid.gtrid == gtrid),
+        "{left:?}"
+    );
+    assert!(!world.log.is_completed(gtrid), "the decision is kept");
+}
+
+#[tokio::test]
+async fn decisions_that_name_an_unknown_resource_are_reported_and_kept() {
+    let world = World::new();
+    let gtrid = die_after_the_decision(&world).await;
+    let tm = world
+        .builder()
+        .resource(&world.orders)
+        .start()
+        .await
+        .unwrap();
+    eventually("the known one is committed", || {
+        world.orders.server().row("k").is_some()
+    })
+    .await;
+    let report = tm.recover().await;
+    assert_eq!(report.unknown_resources, [world.ledger.server_name()]);
+    assert!(!world.log.is_completed(gtrid));
+    drop(tm);
+    world.start().await;
+    world.settle().await;
+    assert_eq!(world.rows(), World::both("1"));
+}
+
+#[tokio::test]
+async fn a_thousand_branches_in_doubt_are_ended_in_one_pass() {
+    let world = World::new();
+    let first = world.start().await;
+    for _ in 0..1000 {
+        let xid = Xid {
+            gtrid: first.begin().gtrid(),
+            bqual: world.orders.server_name(),
+        };
+        world.orders.server().plant(&xid, &[]);
+    }
+    drop(first);
+    let tm = world.start().await;
+    assert!(world.orders.server().prepared().is_empty());
+    assert_eq!(
+        tm.start_report()
+            .resources
+            .iter()
+            .map(|r| r.rolled_back)
+            .sum::<usize>(),
+        1000
+    );
+}
+
+/// The resource's name, which is also the bqual of its branches.
+trait ServerName {
+    fn server_name(&self) -> unanimous::ResourceName;
+}
+
+impl ServerName for MemoryResource {
+    fn server_name(&self) -> unanimous::ResourceName {
+        unanimous::ports::ResourceManager::name(self).clone()
+    }
+}
