@@ -234,9 +234,10 @@ fn is_left_over(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::{process::Command, time::Duration};
 
     use super::*;
+    use crate::servers::process::wait_until;
 
     fn scratch(name: &str) -> PathBuf {
         let path = env::temp_dir().join(format!("xtask-{name}-{}", ProcessId::current()));
@@ -281,8 +282,12 @@ mod tests {
         sweep(&base);
         assert!(path.exists());
         drop(lock);
-        sweep(&base);
-        assert!(!path.exists());
+        // Another test may be starting a process, which holds every open file for a moment.
+        let is_swept = || {
+            sweep(&base);
+            !path.exists()
+        };
+        assert!(wait_until(Duration::from_secs(10), is_swept));
         fs::remove_dir_all(base).unwrap();
     }
 
@@ -290,8 +295,13 @@ mod tests {
     fn two_reservations_never_hold_the_same_port() {
         let folder = scratch("ports");
         let number = Port::reserve().unwrap().number;
-        let first = Port::take(&folder, number).unwrap();
-        assert!(first.is_some());
+        let mut first = None;
+        // Another test may be starting a process, which holds every open socket for a moment.
+        let is_taken = || {
+            first = Port::take(&folder, number).unwrap();
+            first.is_some()
+        };
+        assert!(wait_until(Duration::from_secs(10), is_taken));
         assert!(Port::take(&folder, number).unwrap().is_none());
         fs::remove_dir_all(folder).unwrap();
     }

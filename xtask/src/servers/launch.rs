@@ -3,11 +3,11 @@
 use std::{
     env,
     fs::{self, File},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
-use std::{os::unix::process::CommandExt, thread};
 
 use rustix::process::Signal;
 
@@ -154,11 +154,14 @@ impl Running {
     pub(super) fn pause(&self) {
         // The server first, so that it starts no further process.
         self.id.signal(Signal::STOP);
-        for process in self.id.descendants() {
+        let below = self.id.descendants();
+        for process in &below {
             process.signal(Signal::STOP);
         }
         // A signal is asynchronous: what runs on another processor stops a moment later.
-        thread::sleep(Duration::from_millis(2));
+        wait_until(PATIENCE, || {
+            self.id.is_stopped() && below.iter().all(|process| process.is_stopped())
+        });
     }
 
     /// Lets every process of the server go on.

@@ -14,10 +14,11 @@ use super::{
 /// A running pgbouncer. Dropping it kills it.
 #[derive(Debug)]
 pub struct PgBouncer {
-    port: Port,
+    // In the order of the end, as with a server.
     _running: Running,
     _guard: Guard,
     _folder: Folder,
+    port: Port,
 }
 
 impl PgBouncer {

@@ -44,6 +44,12 @@ impl ProcessId {
         Stat::read(self.pid).is_some_and(|stat| stat.started == self.started)
     }
 
+    /// Whether the process stands still, or has ended.
+    pub(super) fn is_stopped(self) -> bool {
+        let runs = |stat: Stat| stat.started == self.started && !stat.is_stopped;
+        !Stat::read(self.pid).is_some_and(runs)
+    }
+
     /// Sends a signal if the process still runs.
     pub(super) fn signal(self, signal: Signal) {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
@@ -125,6 +131,7 @@ pub(super) fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> boo
 struct Stat {
     ppid: u32,
     started: u64,
+    is_stopped: bool,
 }
 
 impl Stat {
@@ -142,7 +149,12 @@ impl Stat {
         // State is field 3, the parent field 4, the start field 22.
         let started = fields.nth(17)?.parse().ok()?;
         let has_ended = matches!(state, "Z" | "X");
-        (!has_ended).then_some(Self { ppid, started })
+        let is_stopped = matches!(state, "T" | "t");
+        (!has_ended).then_some(Self {
+            ppid,
+            started,
+            is_stopped,
+        })
     }
 }
 

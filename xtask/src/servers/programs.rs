@@ -174,7 +174,7 @@ fn search(kind: Kind) -> Result<Programs, Error> {
 fn on_machine(kind: Kind) -> Option<Programs> {
     let mut found: Vec<Programs> = candidates(kind)
         .into_iter()
-        .filter(|server| server.is_file())
+        .filter_map(|server| resolve(kind, &server))
         .filter_map(|server| Programs::examine(kind, server, Origin::Machine))
         .collect();
     found.sort_by_key(Programs::version);
@@ -182,6 +182,15 @@ fn on_machine(kind: Kind) -> Option<Programs> {
         Kind::Postgres15 => found.into_iter().next(),
         Kind::PostgresNewest | Kind::Mysql | Kind::Mariadb => found.pop(),
     }
+}
+
+/// Where a server program really is, behind any links: its other files are beside that place. A
+/// PostgreSQL counts only with the programs that make its data.
+fn resolve(kind: Kind, server: &Path) -> Option<PathBuf> {
+    let server = fs::canonicalize(server).ok()?;
+    let has = |name: &str| server.with_file_name(name).is_file();
+    let is_whole = !kind.is_postgres() || (has("initdb") && has("pg_basebackup"));
+    is_whole.then_some(server)
 }
 
 /// Where a server program may be.

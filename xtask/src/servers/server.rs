@@ -57,11 +57,12 @@ impl Options {
 pub struct Server {
     programs: Programs,
     options: Options,
-    port: Port,
+    // The order of the fields is the order of the end: the process, its guard, the folder when
+    // nothing runs in it any more, and the port when nobody listens on it.
     running: Option<Running>,
     guard: Guard,
-    // Last, so that the folder is removed when nothing runs in it any more.
     folder: Folder,
+    port: Port,
 }
 
 impl Server {

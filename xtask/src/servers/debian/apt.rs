@@ -90,11 +90,14 @@ impl Apt {
     /// Downloads a package with every library it needs into `target`.
     pub(super) fn download(&self, package: &str, target: &Path) -> Result<Vec<Package>, Error> {
         self.update(false)?;
-        self.try_download(package, target).or_else(|_| {
+        let packages = self.try_download(package, target).or_else(|_| {
             // The lists are young, but the mirror may have moved on.
             self.update(true)?;
             self.try_download(package, target)
-        })
+        });
+        // Large, and made anew from the lists in a second.
+        let _ = fs::remove_dir_all(self.folder.join("cache"));
+        packages
     }
 
     fn try_download(&self, package: &str, target: &Path) -> Result<Vec<Package>, Error> {

@@ -11,8 +11,17 @@ use std::{
 use super::{apt::Package, cache::make_open_folder};
 use crate::servers::Error;
 
-/// What no server reads.
-const USELESS: [&str; 6] = ["doc", "man", "locale", "lintian", "perl5", "gdb"];
+/// Folders that no server reads. PostgreSQL's programs are below `usr/lib`, the others' servers in
+/// `usr/sbin`.
+const USELESS: [&str; 7] = [
+    "usr/bin",
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/lintian",
+    "usr/share/perl5",
+    "usr/share/gdb",
+];
 
 /// Unpacks the packages' files into `root` and wraps every program in it.
 pub(super) fn unpack(packages: &[Package], root: &Path) -> Result<(), Error> {
@@ -39,11 +48,13 @@ pub(super) fn unpack(packages: &[Package], root: &Path) -> Result<(), Error> {
             ));
         }
     }
-    for name in USELESS {
-        // Not every package has every one of them.
-        let _ = fs::remove_dir_all(root.join("usr/share").join(name));
-    }
     let loader = Loader::find(root)?;
+    // Character sets for programs that convert text by the C library; databases have their own.
+    let conversions = loader.libraries.iter().map(|folder| folder.join("gconv"));
+    for folder in USELESS.map(PathBuf::from).into_iter().chain(conversions) {
+        // Not every package has every one of them.
+        let _ = fs::remove_dir_all(root.join(folder));
+    }
     for folder in program_folders(root) {
         for program in entries(&folder)? {
             if is_elf(&program) {
@@ -131,7 +142,7 @@ fn is_loader(path: &Path) -> bool {
 
 /// The folders that have programs in them.
 fn program_folders(root: &Path) -> Vec<PathBuf> {
-    let mut folders = vec![root.join("usr/bin"), root.join("usr/sbin")];
+    let mut folders = vec![root.join("usr/sbin")];
     let of_postgres = entries(&root.join("usr/lib/postgresql")).unwrap_or_default();
     folders.extend(of_postgres.into_iter().map(|version| version.join("bin")));
     folders.retain(|folder| folder.is_dir());
