@@ -1,0 +1,128 @@
+//! The log's folder: made if it is missing, locked, and known by device and inode.
+//!
+//! Promises: at most one open log per folder, on this machine and in this process, whatever path
+//! or symbolic link leads to it. The lock is the kernel's and ends with its holder; the file `lock`
+//! is never stale and need not be removed. The folder itself is locked, too, where the file system
+//! can do that, so that removing the file does not let a second log in.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use unanimous_core::ports::LogError;
+
+use super::errors;
+use super::identity::FolderId;
+use super::storage::DiskFolder;
+
+const LOCK: &str = "lock";
+
+/// The right to use the folder; given back when dropped.
+#[derive(Debug)]
+pub(super) struct FolderLock {
+    file: File,
+    folder: FolderId,
+    _folder_lock: File,
+}
+
+impl FolderLock {
+    /// Makes the folder if its parent is there, and locks it.
+    pub(super) fn acquire(path: &Path) -> Result<Self, LogError> {
+        make_folder(path)?;
+        let failed = |doing| move |error| errors::io(path, doing, error);
+        let open_failed = failed("open the folder");
+        let handle = File::open(path).map_err(open_failed)?;
+        let metadata = handle.metadata().map_err(open_failed)?;
+        warn_if_others_may_write(path, &metadata);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join(LOCK))
+            .map_err(failed("make the file `lock`"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut file)),
+            Err(TryLockError::Error(error)) => return Err(failed("lock the file `lock`")(error)),
+        }
+        // Not every file system can lock a folder (NFS cannot); the file's lock is the one promised.
+        if let Err(TryLockError::WouldBlock) = handle.try_lock() {
+            return Err(in_use(path, &mut file));
+        }
+        let pid_failed = failed("write the file `lock`");
+        file.set_len(0).map_err(pid_failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(pid_failed)?;
+        Ok(Self {
+            file,
+            folder: FolderId {
+                device: metadata.dev(),
+                inode: metadata.ino(),
+            },
+            _folder_lock: handle,
+        })
+    }
+
+    /// Which folder it is.
+    pub(super) const fn folder(&self) -> FolderId {
+        self.folder
+    }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // So that nobody is told a pid that no longer holds it. The lock itself ends with the file.
+        if let Err(error) = self.file.set_len(0) {
+            tracing::debug!(%error, "the pid stays in the file `lock`");
+        }
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), LogError> {
+    match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(LogError::new(format!(
+            "log {}: this is not a folder: remove it, or put the log elsewhere",
+            path.display()
+        ))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match DiskFolder::create(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(LogError::new(format!(
+                "log {}: the folder that it should be made in does not exist: make that, or \
+                 correct the path",
+                path.display()
+            ))
+            .with_source(error)),
+            made => made.map_err(|error| errors::io(path, "make the folder", error)),
+        },
+        Err(error) => Err(errors::io(path, "look at the folder", error)),
+    }
+}
+
+fn in_use(path: &Path, file: &mut File) -> LogError {
+    let mut text = String::new();
+    let holder = match file
+        .read_to_string(&mut text)
+        .map(|_| text.trim().parse::<u32>())
+    {
+        Ok(Ok(pid)) if pid == std::process::id() => format!("this process itself (pid {pid})"),
+        Ok(Ok(pid)) => format!("the process with pid {pid}"),
+        Ok(Err(_)) | Err(_) => "another process".into(),
+    };
+    LogError::new(format!(
+        "log {}: in use by {holder}: stop it, or give each instance a log of its own",
+        path.display()
+    ))
+}
+
+fn warn_if_others_may_write(path: &Path, metadata: &std::fs::Metadata) {
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o022 != 0 {
+        tracing::warn!(
+            folder = %path.display(),
+            mode = format_args!("{mode:o}"),
+            "other users may write in the decision log's folder: chmod it to 700"
+        );
+    }
+}

@@ -1,0 +1,36 @@
+//! The decision log in files of its own.
+//!
+//! Owns a folder: one process at a time, by an exclusive lock. Promises the contract of
+//! [`DecisionLog`](unanimous_core::ports::DecisionLog): a decision is answered `Ok` only after an
+//! `fdatasync` that covers it (I2); what may have been written is uncertain, never refused (I3);
+//! opening closes every earlier epoch, which the lock allows (I5). The size is bounded: each new
+//! segment begins with what is still needed, and the older ones are removed.
+//!
+//! The byte layout, what each crash leaves behind, and what is assumed of the disk are in
+//! `docs/log-format.md`.
+//!
+//! Layers, each of which knows only those before it: `record` and `segment` (bytes), `identity`,
+//! `storage` (the disk, with a simulated twin for tests), `state` (what the records say),
+//! `appender` and `recover` (writing and reading a segment), `folder` and `open`, `engine` (what
+//! is promised), `writer` (the thread), `file` (the port). Needs a Unix file system.
+
+mod appender;
+mod engine;
+mod errors;
+mod file;
+mod folder;
+mod home;
+mod identity;
+mod next_segment;
+mod open;
+mod record;
+mod recover;
+mod request;
+mod segment;
+mod shared;
+mod state;
+mod storage;
+mod writer;
+
+pub use file::{FileLog, OpenFileLog};
+pub use home::TornTail;

@@ -1,0 +1,266 @@
+//! Opening a log: whose it is, what it says, and a segment of the new opening's own.
+//!
+//! Order of a first opening: identity (birth begun), segment, identity (birth done). So a folder
+//! with a `done` identity has once answered an opening, and if it has no segment now, something was
+//! lost; with a `begun` one nobody can have recorded anything, and the opening begins again.
+//!
+//! Every opening writes the surviving state to a new segment and makes that durable before anybody
+//! acts upon it, and only then removes older segments. A crash at any point leaves either the old
+//! newest segment or the new one, both of which say the same of every decision.
+
+use unanimous_core::ports::LogError;
+use unanimous_core::xid::{ManagerId, Opening};
+
+use super::appender::{
+    Appender, BeginError, SEGMENT_TEMP, begin, prepare, segment_name, segment_number,
+};
+use super::home::{Home, SEGMENT_BYTES_FIRST, TornTail};
+use super::identity::{Birth, FolderId, IDENTITY, Identity, IdentityFault};
+use super::recover::{Recovered, manager_of, recover, segment_numbers};
+use super::segment::{BLOCK, FORMAT};
+use super::state::State;
+
+const IDENTITY_TEMP: &str = "identity.tmp";
+
+/// What may be in a folder in which a new log is made: the lock, and what crashes or file systems
+/// leave there.
+const HARMLESS: [&str; 4] = ["lock", IDENTITY_TEMP, SEGMENT_TEMP, "lost+found"];
+
+/// A log that has just been opened.
+pub(super) struct Opened {
+    pub(super) state: State,
+    pub(super) opening: Opening,
+    pub(super) appender: Appender,
+    pub(super) torn_tail: Option<TornTail>,
+}
+
+/// Opens the log in `home`, or makes one. `folder` is what the operating system calls the folder.
+pub(super) fn open(home: &Home, folder: FolderId) -> Result<Opened, LogError> {
+    let identity = match read_identity(home)? {
+        Some(identity) => identity,
+        None => new_identity(home, folder)?,
+    };
+    check_folder(home, identity, folder)?;
+    let opened = reopen_or_make(home, identity)?;
+    if identity.birth == Birth::Begun {
+        let birth = Birth::Done;
+        write_identity(home, &Identity { birth, ..identity })?;
+    }
+    Ok(opened)
+}
+
+/// Opens again the log of `manager`, whose lock is held and which has been open before.
+pub(super) fn reopen(home: &Home, manager: ManagerId) -> Result<Opened, LogError> {
+    match segment_numbers(home)?.last() {
+        Some(number) => start(home, recover(home, manager, *number)?),
+        None => Err(emptied(home, manager)),
+    }
+}
+
+fn reopen_or_make(home: &Home, identity: Identity) -> Result<Opened, LogError> {
+    match (segment_numbers(home)?.last(), identity.birth) {
+        (Some(number), Birth::Begun | Birth::Done) => {
+            start(home, recover(home, identity.manager, *number)?)
+        }
+        (None, Birth::Begun) => start(
+            home,
+            Recovered {
+                state: State::new(identity.manager, home.options.retain_completed),
+                number: 0,
+                torn_tail: None,
+            },
+        ),
+        (None, Birth::Done) => Err(emptied(home, identity.manager)),
+    }
+}
+
+/// Lists a new opening, closes all earlier ones, and makes the whole durable in a new segment.
+fn start(home: &Home, recovered: Recovered) -> Result<Opened, LogError> {
+    let Recovered {
+        mut state,
+        number,
+        torn_tail,
+    } = recovered;
+    if let Some(torn) = &torn_tail {
+        tracing::warn!(
+            segment = %torn.segment.display(),
+            offset = torn.offset,
+            "the decision log ends in a batch that was not written to its end; cut off"
+        );
+    }
+    let opening = state.next_opening(random_u64(home)?)?;
+    state.open(opening);
+    let snapshot = state.snapshot();
+    let first = SEGMENT_BYTES_FIRST.min(home.options.segment_bytes_max);
+    let bytes = first.max(segment_bytes_min(snapshot.stored_bytes(), 0));
+    let storage = &*home.storage;
+    let prepared =
+        prepare(storage, bytes).map_err(|error| home.failed("make a segment of the log", error))?;
+    let appender = begin(storage, prepared, opening, number + 1, snapshot).map_err(|error| {
+        let (BeginError::Unnamed(error) | BeginError::Named(error)) = error;
+        home.failed("begin a segment of the log", error)
+    })?;
+    remove_older(home, appender.number());
+    Ok(Opened {
+        state,
+        opening,
+        appender,
+        torn_tail,
+    })
+}
+
+/// The least length of a segment that begins with a state of `snapshot` bytes and has to take a
+/// batch of `need` bytes: at least three quarters are for new batches, so that rewriting the state
+/// costs at most a third of what is recorded.
+pub(super) const fn segment_bytes_min(snapshot: u64, need: u64) -> u64 {
+    BLOCK as u64 + 4 * snapshot + need
+}
+
+/// Removes every segment older than `number`, which is durable. Failing to is harmless: they are
+/// never read again, and the next segment tries again.
+pub(super) fn remove_older(home: &Home, number: u64) {
+    let older = segment_numbers(home).map(|mut numbers| {
+        numbers.retain(|candidate| *candidate < number);
+        numbers
+    });
+    let removed = older.and_then(|numbers| {
+        numbers.into_iter().try_for_each(|older| {
+            let name = segment_name(older);
+            let removed = home.storage.remove(&name);
+            removed.map_err(|error| home.failed(&format!("remove {name}"), error))
+        })
+    });
+    if let Err(error) = removed {
+        tracing::warn!(%error, "an old segment of the decision log stays for now");
+    }
+}
+
+/// Declares the folder, which was copied or moved here, to be the log's own from now on.
+pub(super) fn adopt(home: &Home, folder: FolderId) -> Result<ManagerId, LogError> {
+    let newest = segment_numbers(home)?.last().copied();
+    let manager = match (read_identity(home)?, newest) {
+        (Some(identity), _) => identity.manager,
+        (None, Some(number)) => manager_of(home, number)?,
+        (None, None) => {
+            return Err(LogError::new(format!(
+                "log {}: there is no log in this folder to adopt",
+                home.folder.display()
+            )));
+        }
+    };
+    let Some(number) = newest else {
+        return Err(emptied(home, manager));
+    };
+    recover(home, manager, number)?;
+    let birth = Birth::Done;
+    let identity = Identity {
+        manager,
+        folder,
+        birth,
+    };
+    write_identity(home, &identity)?;
+    Ok(manager)
+}
+
+fn read_identity(home: &Home) -> Result<Option<Identity>, LogError> {
+    let place = home.folder.join(IDENTITY);
+    let place = place.display();
+    let bytes = match home.storage.read(IDENTITY) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(home.failed("read the file `identity`", error)),
+    };
+    match Identity::parse(&bytes) {
+        Ok(identity) => Ok(Some(identity)),
+        Err(IdentityFault::Format(found)) => Err(LogError::new(format!(
+            "log identity {place} is of format version {found}, and this program reads version \
+             {FORMAT}: use the release that wrote it"
+        ))),
+        Err(IdentityFault::Damage) => Err(LogError::new(format!(
+            "log identity {place} is damaged or was edited: if the folder is the original, remove \
+             the file and adopt the log"
+        ))),
+    }
+}
+
+fn new_identity(home: &Home, folder: FolderId) -> Result<Identity, LogError> {
+    let names = home.storage.list();
+    let names = names.map_err(|error| home.failed("list the folder", error))?;
+    if names.iter().any(|name| segment_number(name).is_some()) {
+        return Err(LogError::new(format!(
+            "log {}: its file `identity` is gone: put it back, or adopt the log if this folder is \
+             the original",
+            home.folder.display()
+        )));
+    }
+    let foreign = names.iter().find(|name| !HARMLESS.contains(&name.as_str()));
+    if let Some(foreign) = foreign {
+        return Err(LogError::new(format!(
+            "log {}: the folder holds no log but other files, such as {foreign:?}: give the log a \
+             folder of its own",
+            home.folder.display()
+        )));
+    }
+    let identity = Identity {
+        manager: ManagerId::from_bytes(random(home)?),
+        folder,
+        birth: Birth::Begun,
+    };
+    write_identity(home, &identity)?;
+    Ok(identity)
+}
+
+fn check_folder(home: &Home, identity: Identity, folder: FolderId) -> Result<(), LogError> {
+    if identity.folder == folder {
+        return Ok(());
+    }
+    let (was, is) = (identity.folder, folder);
+    Err(LogError::new(format!(
+        "log {}: this folder is a copy, or was restored or moved to another disk (device {} inode \
+         {} when the log was made, now device {} inode {}). If the original is used by nobody and \
+         this is its latest state, adopt it: `unanimous log adopt`; else begin a new log in another \
+         folder",
+        home.folder.display(),
+        was.device,
+        was.inode,
+        is.device,
+        is.inode
+    )))
+}
+
+fn emptied(home: &Home, manager: ManagerId) -> LogError {
+    LogError::new(format!(
+        "log {}: the segments of manager {manager} are gone, and decisions with them: put them \
+         back; if they are lost for good, remove the file `identity`, too: the log is then a new \
+         one, and a person has to resolve the branches of the old manager",
+        home.folder.display()
+    ))
+}
+
+/// Replaces the file `identity` in one step, durably.
+fn write_identity(home: &Home, identity: &Identity) -> Result<(), LogError> {
+    let storage = &*home.storage;
+    let written = storage.create(IDENTITY_TEMP).and_then(|file| {
+        file.write_at(0, identity.encode().as_bytes())?;
+        file.sync()?;
+        storage.rename(IDENTITY_TEMP, IDENTITY)?;
+        storage.sync_folder()
+    });
+    written.map_err(|error| home.failed("write the file `identity`", error))
+}
+
+fn random_u64(home: &Home) -> Result<u64, LogError> {
+    random(home).map(u64::from_le_bytes)
+}
+
+fn random<const N: usize>(home: &Home) -> Result<[u8; N], LogError> {
+    let mut bytes = [0; N];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(error) => Err(LogError::new(format!(
+            "log {}: the operating system gives no random bits",
+            home.folder.display()
+        ))
+        .with_source(error)),
+    }
+}

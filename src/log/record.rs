@@ -1,0 +1,400 @@
+//! The records of the file log, as bytes.
+//!
+//! Owns the encoding of single records; promises that each record has exactly one encoding, that
+//! decoding is total (it answers `None`, and never panics, for bytes that no record encodes to),
+//! and that encoding asserts that decoding gives the same record back. Numbers are little-endian.
+//! `docs/log-format.md` is the layout; the golden files hold it fast.
+//!
+//! Does not know about batches, checksums or files: see `segment`.
+
+use unanimous_core::ports::{BranchRecord, DecisionRecord, Evidence, ServerIdentity};
+use unanimous_core::protocol::Heuristic;
+use unanimous_core::xid::{Epoch, Gtrid, ResourceName};
+
+/// A transaction as the records of one log name it: manager and random bits of the opening are
+/// those that the log lists for the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Id {
+    pub(super) epoch: Epoch,
+    pub(super) sequence: u64,
+}
+
+impl Id {
+    pub(super) const fn of(gtrid: Gtrid) -> Self {
+        Self {
+            epoch: gtrid.opening.epoch,
+            sequence: gtrid.sequence,
+        }
+    }
+}
+
+/// One branch of a decision, borrowed from the bytes or from a [`BranchRecord`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BranchText<'a> {
+    resource: &'a str,
+    identity: &'a str,
+    evidence: &'a str,
+}
+
+impl<'a> BranchText<'a> {
+    fn of(branch: &'a BranchRecord) -> Self {
+        Self {
+            resource: branch.resource.as_str(),
+            identity: branch.identity.as_str(),
+            evidence: branch.evidence.as_str(),
+        }
+    }
+
+    fn to_record(self) -> Option<BranchRecord> {
+        Some(BranchRecord {
+            resource: self.resource.parse().ok()?,
+            identity: ServerIdentity::new(self.identity)?,
+            evidence: Evidence::new(self.evidence)?,
+        })
+    }
+}
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Record<'a> {
+    /// An opening is listed, and open.
+    Opened { epoch: Epoch, nonce: u64 },
+    /// What is recorded for the epoch is final.
+    Closed { epoch: Epoch },
+    /// The transaction is to be committed.
+    Decided {
+        id: Id,
+        branches: Vec<BranchText<'a>>,
+    },
+    /// Every branch of it is committed.
+    Completed { id: Id },
+    /// A branch of it ended against the decision.
+    Heuristic {
+        id: Id,
+        resource: &'a str,
+        heuristic: Heuristic,
+    },
+}
+
+/// The most branches that one decision can name.
+pub(super) const BRANCHES_MAX: usize = u16::MAX as usize;
+
+const OPENED: u8 = 1;
+const CLOSED: u8 = 2;
+const DECIDED: u8 = 3;
+const COMPLETED: u8 = 4;
+const HEURISTIC: u8 = 5;
+
+/// Encodes a decision. `None` when it names more than [`BRANCHES_MAX`] branches.
+pub(super) fn encode_decision(id: Id, branches: &[BranchRecord]) -> Option<Box<[u8]>> {
+    if branches.len() > BRANCHES_MAX {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(16 + 192 * branches.len());
+    let branches = branches.iter().map(BranchText::of).collect();
+    encode(&Record::Decided { id, branches }, &mut bytes);
+    Some(bytes.into_boxed_slice())
+}
+
+/// The decision that [`encode_decision`] encoded for `gtrid`.
+pub(super) fn decode_decision(gtrid: Gtrid, bytes: &[u8]) -> Option<DecisionRecord> {
+    let mut rest = bytes;
+    let Record::Decided { id, branches } = decode(&mut rest)? else {
+        return None;
+    };
+    let branches = branches.into_iter().map(BranchText::to_record).collect();
+    let branches: Option<Vec<_>> = branches;
+    (id == Id::of(gtrid) && rest.is_empty()).then_some(DecisionRecord {
+        gtrid,
+        branches: branches?,
+    })
+}
+
+/// Appends the record to `out`.
+///
+/// # Panics
+/// When decoding would not give the same record back: going on would write what cannot be read.
+pub(super) fn encode(record: &Record<'_>, out: &mut Vec<u8>) {
+    let start = out.len();
+    match record {
+        Record::Opened { epoch, nonce } => {
+            out.push(OPENED);
+            out.extend_from_slice(&epoch.0.to_le_bytes());
+            out.extend_from_slice(&nonce.to_le_bytes());
+        }
+        Record::Closed { epoch } => {
+            out.push(CLOSED);
+            out.extend_from_slice(&epoch.0.to_le_bytes());
+        }
+        Record::Decided { id, branches } => {
+            out.push(DECIDED);
+            put_id(*id, out);
+            put_branches(branches, out);
+        }
+        Record::Completed { id } => {
+            out.push(COMPLETED);
+            put_id(*id, out);
+        }
+        Record::Heuristic {
+            id,
+            resource,
+            heuristic,
+        } => {
+            out.push(HEURISTIC);
+            put_id(*id, out);
+            put_text(resource, out);
+            out.push(heuristic_code(*heuristic));
+        }
+    }
+    let mut written = &out[start..];
+    let read_back = decode(&mut written);
+    assert!(
+        read_back.as_ref() == Some(record) && written.is_empty(),
+        "a record is read back as it was written"
+    );
+}
+
+/// Takes one record off the front of `bytes`; `None` if there is none that is valid.
+pub(super) fn decode<'a>(bytes: &mut &'a [u8]) -> Option<Record<'a>> {
+    let [kind] = take_array(bytes)?;
+    match kind {
+        OPENED => Some(Record::Opened {
+            epoch: take_epoch(bytes)?,
+            nonce: u64::from_le_bytes(take_array(bytes)?),
+        }),
+        CLOSED => Some(Record::Closed {
+            epoch: take_epoch(bytes)?,
+        }),
+        DECIDED => Some(Record::Decided {
+            id: take_id(bytes)?,
+            branches: take_branches(bytes)?,
+        }),
+        COMPLETED => Some(Record::Completed {
+            id: take_id(bytes)?,
+        }),
+        HEURISTIC => Some(Record::Heuristic {
+            id: take_id(bytes)?,
+            resource: take_resource(bytes)?,
+            heuristic: heuristic_of(take_array(bytes)?)?,
+        }),
+        _ => None,
+    }
+}
+
+fn put_id(id: Id, out: &mut Vec<u8>) {
+    out.extend_from_slice(&id.epoch.0.to_le_bytes());
+    out.extend_from_slice(&id.sequence.to_le_bytes());
+}
+
+fn put_branches(branches: &[BranchText<'_>], out: &mut Vec<u8>) {
+    // A count that does not fit is cut here and caught by the assertion in `encode`.
+    out.extend_from_slice(&(branches.len() as u16).to_le_bytes());
+    for branch in branches {
+        put_text(branch.resource, out);
+        put_text(branch.identity, out);
+        put_text(branch.evidence, out);
+    }
+}
+
+fn put_text(text: &str, out: &mut Vec<u8>) {
+    out.push(text.len() as u8);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+    let (taken, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    Some(taken)
+}
+
+fn take_array<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*taken)
+}
+
+fn take_epoch(bytes: &mut &[u8]) -> Option<Epoch> {
+    take_array(bytes).map(u32::from_le_bytes).map(Epoch)
+}
+
+fn take_id(bytes: &mut &[u8]) -> Option<Id> {
+    Some(Id {
+        epoch: take_epoch(bytes)?,
+        sequence: u64::from_le_bytes(take_array(bytes)?),
+    })
+}
+
+fn take_branches<'a>(bytes: &mut &'a [u8]) -> Option<Vec<BranchText<'a>>> {
+    let count = u16::from_le_bytes(take_array(bytes)?);
+    // Each branch takes at least four bytes: a count that lies cannot make this allocate much.
+    let mut branches = Vec::with_capacity(usize::from(count).min(bytes.len() / 4));
+    for _ in 0..count {
+        branches.push(BranchText {
+            resource: take_resource(bytes)?,
+            identity: take_printable(bytes, ServerIdentity::BYTES_MAX)?,
+            evidence: take_printable(bytes, Evidence::BYTES_MAX)?,
+        });
+    }
+    Some(branches)
+}
+
+fn take_resource<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
+    let text = take_printable(bytes, unanimous_core::xid::XID_PART_BYTES_MAX)?;
+    let valid = text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    debug_assert_eq!(valid, text.parse::<ResourceName>().is_ok());
+    valid.then_some(text)
+}
+
+fn take_printable<'a>(bytes: &mut &'a [u8], bytes_max: usize) -> Option<&'a str> {
+    let [len] = take_array(bytes)?;
+    let text = take(bytes, usize::from(len))?;
+    let fits = text.len() <= bytes_max && text.iter().all(|byte| (0x20..0x7f).contains(byte));
+    if fits {
+        core::str::from_utf8(text).ok()
+    } else {
+        None
+    }
+}
+
+const fn heuristic_code(heuristic: Heuristic) -> u8 {
+    match heuristic {
+        Heuristic::Commit => 1,
+        Heuristic::Rollback => 2,
+        Heuristic::Mixed => 3,
+        Heuristic::Hazard => 4,
+    }
+}
+
+const fn heuristic_of([code]: [u8; 1]) -> Option<Heuristic> {
+    match code {
+        1 => Some(Heuristic::Commit),
+        2 => Some(Heuristic::Rollback),
+        3 => Some(Heuristic::Mixed),
+        4 => Some(Heuristic::Hazard),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HEURISTICS: [Heuristic; 4] = [
+        Heuristic::Commit,
+        Heuristic::Rollback,
+        Heuristic::Mixed,
+        Heuristic::Hazard,
+    ];
+
+    fn id() -> impl Strategy<Value = Id> {
+        (any::<u32>(), any::<u64>()).prop_map(|(epoch, sequence)| Id {
+            epoch: Epoch(epoch),
+            sequence,
+        })
+    }
+
+    fn branches() -> impl Strategy<Value = Vec<BranchRecord>> {
+        let branch = (
+            "[A-Za-z][A-Za-z0-9_-]{0,63}",
+            "[ -~]{0,128}",
+            "[ -~]{0,128}",
+        )
+            .prop_map(|(resource, identity, evidence)| BranchRecord {
+                resource: resource.parse().unwrap(),
+                identity: ServerIdentity::new(identity).unwrap(),
+                evidence: Evidence::new(evidence).unwrap(),
+            });
+        prop::collection::vec(branch, 0..5)
+    }
+
+    proptest! {
+        #[test]
+        fn every_decision_is_read_back(id in id(), branches in branches(), nonce: u64) {
+            let bytes = encode_decision(id, &branches).unwrap();
+            let manager = unanimous_core::xid::ManagerId::from_bytes([7; 10]);
+            let opening = unanimous_core::xid::Opening { manager, epoch: id.epoch, nonce };
+            let gtrid = opening.gtrid(id.sequence);
+            let decision = DecisionRecord { gtrid, branches };
+            prop_assert_eq!(decode_decision(gtrid, &bytes), Some(decision));
+        }
+
+        #[test]
+        fn every_other_record_is_read_back(
+            id in id(), nonce: u64, resource in "[A-Za-z][A-Za-z0-9_-]{0,63}", kind in 0..4usize,
+        ) {
+            let records = [
+                Record::Opened { epoch: id.epoch, nonce },
+                Record::Closed { epoch: id.epoch },
+                Record::Completed { id },
+                Record::Heuristic { id, resource: &resource, heuristic: HEURISTICS[kind] },
+            ];
+            let mut bytes = Vec::new();
+            for record in &records {
+                encode(record, &mut bytes);
+            }
+            let mut rest = bytes.as_slice();
+            for record in records {
+                prop_assert_eq!(decode(&mut rest), Some(record));
+            }
+            prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn whatever_is_decoded_has_one_encoding(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut rest = bytes.as_slice();
+            if let Some(record) = decode(&mut rest) {
+                let mut again = Vec::new();
+                encode(&record, &mut again);
+                prop_assert_eq!(&bytes[..bytes.len() - rest.len()], again.as_slice());
+            }
+        }
+
+        #[test]
+        fn a_shortened_or_changed_record_is_never_taken_for_the_same(
+            id in id(), branches in branches(), at: prop::sample::Index, change in 1..=255u8,
+        ) {
+            let bytes = encode_decision(id, &branches).unwrap();
+            let original = decode(&mut &*bytes);
+            let at = at.index(bytes.len());
+            prop_assert_eq!(decode(&mut &bytes[..at]), None);
+            let mut changed = bytes.clone();
+            changed[at] ^= change;
+            prop_assert_ne!(decode(&mut &*changed), original);
+        }
+    }
+
+    #[test]
+    fn a_resource_name_that_is_none_is_not_decoded() {
+        let id = Id {
+            epoch: Epoch(1),
+            sequence: 1,
+        };
+        for name in ["", "1a", "a b"] {
+            let mut bytes = vec![HEURISTIC];
+            put_id(id, &mut bytes);
+            put_text(name, &mut bytes);
+            bytes.push(1);
+            assert_eq!(decode(&mut bytes.as_slice()), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn more_branches_than_a_record_can_name_are_refused() {
+        let branch = BranchRecord {
+            resource: "a".parse().unwrap(),
+            identity: ServerIdentity::new("").unwrap(),
+            evidence: Evidence::default(),
+        };
+        let id = Id {
+            epoch: Epoch(1),
+            sequence: 1,
+        };
+        let most = vec![branch.clone(); BRANCHES_MAX];
+        assert!(encode_decision(id, &most).is_some());
+        assert!(encode_decision(id, &vec![branch; BRANCHES_MAX + 1]).is_none());
+    }
+}

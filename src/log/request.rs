@@ -1,0 +1,186 @@
+//! What is asked of the writer, and a batch of it on its way to the disk.
+
+use std::collections::HashMap;
+
+use tokio::sync::oneshot::Sender;
+use unanimous_core::ports::{DecideError, LogError, Refusal};
+use unanimous_core::protocol::{Heuristic, LogSeq};
+use unanimous_core::xid::{Epoch, Gtrid, ResourceName};
+
+use super::record::{Id, Record, encode};
+use super::segment::Batch;
+use super::shared::conflict;
+use super::state::Change;
+
+pub(super) type DecideReply = Sender<Result<LogSeq, DecideError>>;
+pub(super) type Reply = Sender<Result<(), LogError>>;
+
+/// One request. Whoever asked may have stopped waiting; then the answer is dropped.
+#[derive(Debug)]
+pub(super) enum Request {
+    Decide {
+        gtrid: Gtrid,
+        bytes: Box<[u8]>,
+        reply: DecideReply,
+    },
+    Complete(Gtrid),
+    Heuristic {
+        gtrid: Gtrid,
+        resource: ResourceName,
+        heuristic: Heuristic,
+        reply: Reply,
+    },
+    Close {
+        epoch: Epoch,
+        reply: Reply,
+    },
+    Shutdown(Reply),
+}
+
+/// Requests that need one write: their records, what these change, and who waits for it.
+#[derive(Debug, Default)]
+pub(super) struct Staged {
+    pub(super) changes: Vec<Change>,
+    /// Where in `changes` the transaction's decision is.
+    decided: HashMap<Id, usize>,
+    closing: Vec<Epoch>,
+    deciding: Vec<(Id, DecideReply)>,
+    waiting: Vec<Reply>,
+}
+
+/// How the write of a batch ended, if not well.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    /// Nothing of it was written, and the log is as it was.
+    NotBegun(LogError),
+    /// Nothing of it was written, but the log cannot go on in this opening.
+    Abandoned(LogError),
+    /// It may or may not be on the disk, and the log cannot go on in this opening.
+    Uncertain(LogError),
+}
+
+impl Staged {
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    pub(super) fn is_closing(&self, epoch: Epoch) -> bool {
+        self.closing.contains(&epoch)
+    }
+
+    pub(super) fn decide(&mut self, gtrid: Gtrid, bytes: Box<[u8]>, reply: DecideReply) {
+        let id = Id::of(gtrid);
+        match self.decided.get(&id).map(|at| &self.changes[*at]) {
+            Some(Change::Decided { bytes: earlier, .. }) if *earlier != bytes => {
+                answer(reply, Err(conflict(gtrid)));
+                return;
+            }
+            Some(_) => {}
+            None => {
+                self.decided.insert(id, self.changes.len());
+                self.changes.push(Change::Decided { id, bytes });
+            }
+        }
+        self.deciding.push((id, reply));
+    }
+
+    pub(super) fn close(&mut self, epoch: Epoch, reply: Option<Reply>) {
+        if !self.is_closing(epoch) {
+            self.closing.push(epoch);
+            self.changes.push(Change::Closed { epoch });
+        }
+        self.waiting.extend(reply);
+    }
+
+    pub(super) fn heuristic(
+        &mut self,
+        id: Id,
+        resource: ResourceName,
+        heuristic: Heuristic,
+        reply: Reply,
+    ) {
+        self.changes.push(Change::Heuristic {
+            id,
+            resource,
+            heuristic,
+        });
+        self.waiting.push(reply);
+    }
+
+    /// The records of it all, after those of the lazy completions.
+    pub(super) fn batch(&self, lazy: &[Gtrid]) -> Batch {
+        let mut batch = Batch::new();
+        for gtrid in lazy {
+            let id = Id::of(*gtrid);
+            batch.push(|out| encode(&Record::Completed { id }, out));
+        }
+        for change in &self.changes {
+            batch.push(|out| encode_change(change, out));
+        }
+        batch
+    }
+
+    /// The transactions that are decided in it.
+    pub(super) fn decided(&self) -> impl Iterator<Item = Id> + '_ {
+        self.decided.keys().copied()
+    }
+
+    /// Answers everybody who waits.
+    pub(super) fn answer(self, written: Result<LogSeq, &WriteError>) {
+        for (_, reply) in self.deciding {
+            answer(
+                reply,
+                written.map_err(|error| match error {
+                    WriteError::NotBegun(error) | WriteError::Abandoned(error) => {
+                        DecideError::Refused(Refusal::NotAttempted(error.clone()))
+                    }
+                    WriteError::Uncertain(error) => DecideError::Uncertain(error.clone()),
+                }),
+            );
+        }
+        for reply in self.waiting {
+            let written = written.map(|_| ()).map_err(|error| error.error().clone());
+            answer(reply, written);
+        }
+    }
+}
+
+impl WriteError {
+    pub(super) const fn error(&self) -> &LogError {
+        match self {
+            Self::NotBegun(error) | Self::Abandoned(error) | Self::Uncertain(error) => error,
+        }
+    }
+}
+
+/// Answers, if anybody still waits.
+pub(super) fn answer<T>(reply: Sender<T>, value: T) {
+    drop(reply.send(value));
+}
+
+fn encode_change(change: &Change, out: &mut Vec<u8>) {
+    match change {
+        Change::Opened { epoch, nonce } => encode(
+            &Record::Opened {
+                epoch: *epoch,
+                nonce: *nonce,
+            },
+            out,
+        ),
+        Change::Closed { epoch } => encode(&Record::Closed { epoch: *epoch }, out),
+        Change::Decided { id: _, bytes } => out.extend_from_slice(bytes),
+        Change::Completed { id } => encode(&Record::Completed { id: *id }, out),
+        Change::Heuristic {
+            id,
+            resource,
+            heuristic,
+        } => encode(
+            &Record::Heuristic {
+                id: *id,
+                resource: resource.as_str(),
+                heuristic: *heuristic,
+            },
+            out,
+        ),
+    }
+}

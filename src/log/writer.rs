@@ -1,0 +1,85 @@
+//! The thread that owns an open log: opens it, takes whatever is queued as one batch, lets go.
+//!
+//! Group commit without a timer: while one batch is being synced, requests queue up; when the
+//! writer becomes free, all of them are the next batch and one flush serves them all. A lone
+//! request is written at once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+
+use tokio::sync::oneshot::Sender;
+use unanimous_core::ports::LogError;
+
+use super::engine::Engine;
+use super::errors;
+use super::folder::FolderLock;
+use super::home::{Home, Options};
+use super::open::open;
+use super::request::{Request, answer};
+use super::shared::Shared;
+use super::storage::DiskFolder;
+
+/// The most requests in one batch: bounds the memory of a batch and the time that the first in it
+/// waits for the last.
+const BATCH_REQUESTS_MAX: usize = 4096;
+
+/// Whom to tell how the opening ended.
+pub(super) type OpenReply = Sender<Result<Arc<Shared>, LogError>>;
+
+/// Locks the folder, and makes it if it is missing.
+pub(super) fn enter(folder: PathBuf, options: Options) -> Result<(FolderLock, Home), LogError> {
+    let lock = FolderLock::acquire(&folder)?;
+    let storage = DiskFolder::open(&folder);
+    let storage = storage.map_err(|error| errors::io(&folder, "open the folder", error))?;
+    let home = Home {
+        storage: Arc::new(storage),
+        folder,
+        options,
+    };
+    Ok((lock, home))
+}
+
+/// The thread's whole life. Returns when the log was shut down, or nobody is left who could ask.
+pub(super) fn run(
+    folder: PathBuf,
+    options: Options,
+    requests: &Receiver<Request>,
+    opened: OpenReply,
+) {
+    let entered = enter(folder, options).and_then(|(lock, home)| {
+        let opened = open(&home, lock.folder())?;
+        Ok((lock, Engine::new(home, opened)))
+    });
+    match entered {
+        Ok((lock, (engine, shared))) => {
+            if opened.send(Ok(shared)).is_ok() {
+                serve(lock, engine, requests);
+            }
+        }
+        Err(error) => answer(opened, Err(error)),
+    }
+}
+
+fn serve(lock: FolderLock, mut engine: Engine, requests: &Receiver<Request>) {
+    loop {
+        let first = match engine.idle_time() {
+            None => requests.recv().map_err(RecvTimeoutError::from),
+            Some(time) => requests.recv_timeout(time),
+        };
+        engine.do_what_is_due();
+        let first = match first {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        let rest = requests.try_iter().take(BATCH_REQUESTS_MAX - 1);
+        if let Some((reply, ended)) = engine.commit(std::iter::once(first).chain(rest)) {
+            engine.leave();
+            drop(engine);
+            drop(lock);
+            return answer(reply, ended);
+        }
+    }
+    engine.leave();
+}
