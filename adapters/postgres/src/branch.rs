@@ -1,0 +1,388 @@
+//! The PostgreSQL branch: what the application works with, and its way through the protocol.
+//!
+//! ```text
+//! Active ── prepare ──► Prepared ── commit, rollback ──► Ended
+//!    └───── commit_one_phase, end_read_only, rollback ──► Ended
+//! any request under way, or one whose end is not known: Doubtful
+//! ```
+//! Promises:
+//! * I3: a request makes the branch Doubtful before it is sent; only the server's own word takes it
+//!   out of there. A future that is dropped leaves it Doubtful.
+//! * I8: a branch that is dropped closes its connection. Only an Ended one is wiped and kept.
+//! * Every request of the protocol is one round trip in the good case, guarded as
+//!   [`sql`](crate::sql) tells.
+
+use std::fmt;
+use std::ops::Deref;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_postgres::Client;
+use unanimous_core::ports::{
+    Branch, BranchEnv, BranchError, BranchErrorKind, OnePhaseReply, PrepareReply, Resource,
+    ServerIdentity,
+};
+use unanimous_core::xid::Xid;
+
+use crate::codes::Request;
+use crate::failure::Failure;
+use crate::finish::OnePhaseTrace;
+use crate::gid::Gid;
+use crate::pool::Lease;
+use crate::session::{Replies, Session};
+use crate::{Postgres, sql, trace};
+
+/// How long the wipe of a session may take before the connection is thrown away instead.
+const WIPE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A branch of a global transaction in PostgreSQL: use it like a
+/// [`tokio_postgres::Client`], to which it derefs.
+///
+/// The transaction has begun already, and ends with the global transaction: `BEGIN`, `COMMIT` and
+/// `ROLLBACK` are not for the application (savepoints are). If it sends one nevertheless, or leaves
+/// a failed statement behind, the branch votes to roll back.
+///
+/// What the driver hands out without a lifetime (row streams, `COPY`, the cancel token) is
+/// [replaced](crate::RowStream) by types that cannot outlive the branch, because one that is
+/// alive would block the commit. Reaching around that through `Deref` leads to a time-out.
+///
+/// Dropping a branch closes its connection, which rolls back what is not prepared.
+pub struct PgBranch {
+    xid: Xid,
+    gid: Gid,
+    resource: Postgres,
+    lease: Lease,
+    reader: bool,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The application works in it.
+    Active,
+    /// Prepared; only its end is missing.
+    Prepared,
+    /// Its end is known and the session is idle.
+    Ended,
+    /// A request is under way, or its end is not known.
+    Doubtful,
+}
+
+impl Deref for PgBranch {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        self.lease.client()
+    }
+}
+
+impl fmt::Debug for PgBranch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgBranch")
+            .field("xid", &self.xid)
+            .field("stage", &self.stage)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Resource for Postgres {
+    type Branch = PgBranch;
+
+    async fn open(&self, env: BranchEnv) -> Result<PgBranch, BranchError> {
+        let gid = Gid::of(&env.xid);
+        let begin = sql::begin(self.settings(), &env, &gid);
+        let lease = match self.pools().begin(&begin).await {
+            Ok(lease) => lease,
+            Err(failure) => {
+                let name = &self.settings().name;
+                return Err(failure.into_branch(Request::Open, name, "cannot open a branch"));
+            }
+        };
+        Ok(PgBranch {
+            xid: env.xid,
+            gid,
+            resource: self.clone(),
+            lease,
+            reader: env.read_only,
+            stage: Stage::Active,
+        })
+    }
+}
+
+#[async_trait]
+impl Branch for PgBranch {
+    fn xid(&self) -> &Xid {
+        &self.xid
+    }
+
+    fn identity(&self) -> &ServerIdentity {
+        &self.lease.facts().identity
+    }
+
+    fn scope(&self) -> &str {
+        self.identity().as_str()
+    }
+
+    async fn prepare(&mut self) -> PrepareReply {
+        if self.reader {
+            return match self.end_read_only().await {
+                Ok(()) => PrepareReply::ReadOnly,
+                Err(error) => PrepareReply::RolledBack(error),
+            };
+        }
+        match self.leave(Stage::Active, "prepare") {
+            Ok(()) => {}
+            Err(error) => return PrepareReply::Undetermined(error),
+        }
+        if let Some(error) = self.lost_before("cannot prepare").await {
+            return PrepareReply::RolledBack(error);
+        }
+        self.lease.watch_warnings();
+        let text = sql::prepare(&self.gid, self.lease.facts().backend.pid);
+        match self.run_guarded(&text).await {
+            Ok(replies) => self.prepared(&replies),
+            Err(failure) => self.not_prepared(failure).await,
+        }
+    }
+
+    async fn commit(&mut self) -> Result<(), BranchError> {
+        self.leave(Stage::Prepared, "commit")?;
+        let text = sql::commit_prepared(&self.gid);
+        self.end_prepared(&text, "cannot commit the prepared branch")
+            .await
+    }
+
+    async fn rollback(&mut self) -> Result<(), BranchError> {
+        match self.stage {
+            Stage::Ended => Ok(()),
+            Stage::Prepared => {
+                self.stage = Stage::Doubtful;
+                let text = sql::rollback_prepared(&self.gid);
+                self.end_prepared(&text, "cannot roll back the prepared branch")
+                    .await
+            }
+            Stage::Active => {
+                self.stage = Stage::Doubtful;
+                self.settle()
+                    .await
+                    .map_err(|failure| self.error(failure, Request::RollBack, "cannot roll back"))
+            }
+            Stage::Doubtful => self.leave(Stage::Active, "roll back"),
+        }
+    }
+
+    async fn commit_one_phase(&mut self) -> OnePhaseReply {
+        match self.leave(Stage::Active, "commit in one phase") {
+            Ok(()) => {}
+            Err(error) => return OnePhaseReply::Undetermined(error),
+        }
+        if let Some(error) = self.lost_before("cannot commit in one phase").await {
+            return OnePhaseReply::RolledBack(error);
+        }
+        self.lease.watch_warnings();
+        let (guard, end) = self.guard_and_commit().await;
+        match (guard, end) {
+            (Ok(_), Ok(_)) => {
+                self.stage = Stage::Ended;
+                OnePhaseReply::Committed
+            }
+            (Err(failure), _) => self.not_committed(failure, None).await,
+            (Ok(guard), Err(failure)) => {
+                let facts = self.lease.facts();
+                let trace = OnePhaseTrace::new(facts, guard.field(0));
+                self.not_committed(failure, trace).await
+            }
+        }
+    }
+
+    async fn end_read_only(&mut self) -> Result<(), BranchError> {
+        self.leave(Stage::Active, "end the reader")?;
+        let text = sql::end_reader(&self.gid, self.lease.facts().backend.pid);
+        match self.run_guarded(&text).await {
+            Ok(_) => {
+                self.stage = Stage::Ended;
+                Ok(())
+            }
+            Err(failure) => {
+                self.settle_after(&failure).await;
+                Err(self.error(failure, Request::EndReader, "cannot end the reader"))
+            }
+        }
+    }
+
+    /// Returns at once; the wipe goes on in the background.
+    async fn release(self: Box<Self>) {
+        if self.stage != Stage::Ended || self.lease.is_spoiled() {
+            return;
+        }
+        let Self {
+            lease, resource, ..
+        } = *self;
+        tokio::spawn(async move {
+            let wiped = tokio::time::timeout(WIPE_TIMEOUT, wipe(&lease, &resource)).await;
+            match wiped {
+                Ok(Ok(())) => lease.keep(),
+                Ok(Err(failure)) => {
+                    tracing::debug!(resource = %resource.settings().name, %failure, "not wiped");
+                }
+                Err(_) => {
+                    tracing::debug!(resource = %resource.settings().name, "not wiped in time")
+                }
+            }
+        });
+    }
+}
+
+impl PgBranch {
+    pub(crate) fn session(&self) -> &Session {
+        &self.lease
+    }
+
+    /// Takes the branch out of `from` for a request, or says that it is not there.
+    fn leave(&mut self, from: Stage, asked: &str) -> Result<(), BranchError> {
+        if self.stage == from {
+            self.stage = Stage::Doubtful;
+            return Ok(());
+        }
+        let stage = self.stage;
+        Err(BranchError::new(
+            BranchErrorKind::WrongState,
+            self.resource.settings().name.clone(),
+            format!("cannot {asked}: the branch is {stage:?}"),
+        ))
+    }
+
+    fn error(&self, failure: Failure, request: Request, asked: &str) -> BranchError {
+        failure.into_branch(request, &self.resource.settings().name, asked)
+    }
+
+    /// The connection is closed already, so that nothing can be sent: the server has rolled the
+    /// branch back, or will when it notices.
+    async fn lost_before(&self, asked: &str) -> Option<BranchError> {
+        let failure = self.lease.loss().await?;
+        Some(self.error(failure, Request::Unsent, asked))
+    }
+
+    async fn run_guarded(&self, text: &str) -> Result<Replies, Failure> {
+        self.lease.run(text).await?.all_of(sql::GUARDED_STATEMENTS)
+    }
+
+    fn prepared(&mut self, replies: &Replies) -> PrepareReply {
+        let xid8 = replies.field(0).and_then(|text| text.parse().ok());
+        match xid8.and_then(|xid8| trace::evidence(xid8, self.lease.facts())) {
+            Some(evidence) => {
+                self.stage = Stage::Prepared;
+                PrepareReply::Prepared(evidence)
+            }
+            None => {
+                let odd = Failure::lost("the answer holds no transaction number", None);
+                PrepareReply::Undetermined(self.error(odd, Request::Prepare, "cannot prepare"))
+            }
+        }
+    }
+
+    async fn not_prepared(&mut self, failure: Failure) -> PrepareReply {
+        self.settle_after(&failure).await;
+        let error = self.error(failure, Request::Prepare, "cannot prepare");
+        if error.kind() == BranchErrorKind::Undetermined {
+            self.stage = Stage::Doubtful;
+            PrepareReply::Undetermined(error)
+        } else {
+            PrepareReply::RolledBack(error)
+        }
+    }
+
+    /// Both strings are on their way before the first answer is read: one round trip. If the guard
+    /// fails, the `SAVEPOINT` of the second string does, too: the block has failed, or is none.
+    async fn guard_and_commit(&self) -> (Result<Replies, Failure>, Result<Replies, Failure>) {
+        let text = sql::one_phase_guard(&self.gid, self.lease.facts().backend.pid);
+        let guard = self.lease.send(&text).await;
+        let end = self.lease.send(sql::ONE_PHASE_END).await;
+        let guard = match guard {
+            Ok(stream) => self.lease.read(stream).await,
+            Err(failure) => Err(failure),
+        };
+        let end = match end {
+            Ok(stream) => self.lease.read(stream).await,
+            Err(failure) => Err(failure),
+        };
+        let end = end.and_then(|replies| replies.all_of(sql::ONE_PHASE_END_STATEMENTS));
+        (guard, end)
+    }
+
+    async fn not_committed(
+        &mut self,
+        failure: Failure,
+        trace: Option<OnePhaseTrace>,
+    ) -> OnePhaseReply {
+        let asked = "cannot commit in one phase";
+        self.settle_after(&failure).await;
+        let error = self.error(failure, Request::OnePhase, asked);
+        if error.kind() != BranchErrorKind::Undetermined {
+            return OnePhaseReply::RolledBack(error);
+        }
+        self.stage = Stage::Doubtful;
+        let Some(trace) = trace else {
+            return OnePhaseReply::Undetermined(error);
+        };
+        self.lease.close();
+        self.resource.resolve_one_phase(&trace, error).await
+    }
+
+    async fn end_prepared(&mut self, text: &str, asked: &str) -> Result<(), BranchError> {
+        match self
+            .lease
+            .run(text)
+            .await
+            .and_then(|replies| replies.all_of(1))
+        {
+            Ok(_) => {
+                self.stage = Stage::Ended;
+                Ok(())
+            }
+            Err(failure) => {
+                let error = self.error(failure, Request::Finish, asked);
+                if still_prepared(error.kind()) {
+                    self.stage = Stage::Prepared;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// After a refusal: leaves the failed block, so that its locks go now and the session is idle.
+    async fn settle_after(&mut self, failure: &Failure) {
+        if failure.is_refusal() {
+            // If it fails, the connection is closed with the branch, which does the same.
+            let _ = self.settle().await;
+        }
+    }
+
+    async fn settle(&mut self) -> Result<(), Failure> {
+        self.lease.run("ROLLBACK").await?;
+        self.stage = Stage::Ended;
+        Ok(())
+    }
+}
+
+/// The server said that it has done nothing, so the same may be asked again.
+fn still_prepared(kind: BranchErrorKind) -> bool {
+    matches!(kind, BranchErrorKind::Unavailable | BranchErrorKind::Failed)
+}
+
+/// Removes what a branch may have left in the session.
+async fn wipe(session: &Session, resource: &Postgres) -> Result<(), Failure> {
+    let replies = session.run(sql::WIPE).await?;
+    let mut again = sql::limits(resource.settings());
+    // The first row is the answer of pg_advisory_unlock_all.
+    for statement in replies.rows.iter().skip(1).filter_map(|row| row.get(0)) {
+        again.push_str("; DEALLOCATE ");
+        again.push_str(statement);
+    }
+    session.run(&again).await?;
+    if let Some(setup) = &resource.settings().session_setup {
+        session.run(setup).await?;
+    }
+    Ok(())
+}

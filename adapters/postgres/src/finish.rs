@@ -1,0 +1,334 @@
+//! Recovery's side: the scan, the end of a branch by its XID, and what became of an absent one.
+//!
+//! # Absent, with a decision to commit
+//!
+//! The decision names the transaction's number (`xid8`), read in the branch itself. Its end is in
+//! the server's commit log, and `pg_xact_status` reads it. That may be believed, because:
+//! 1. `PREPARE TRANSACTION` was answered, so the record with that number was flushed: no crash
+//!    gives the number to another transaction. (The number of a transaction that was *not* prepared
+//!    can be given out again after a crash: observed. So a commit in one phase asks for the same
+//!    server start as well; see [`Postgres::resolve_one_phase`].)
+//! 2. It is asked on a primary with the same system identifier, timeline and database. A fail-over
+//!    or a restore that went another way has another timeline.
+//! 3. From the answer to prepare until its end the branch is listed. Its end is written to the
+//!    commit log *before* it leaves the list, and the list is looked at first. So *committed* and
+//!    *aborted* are final: no session can hold or prepare the branch any more, and none is ended
+//!    for it (it may be serving another branch by now).
+//!
+//! If the number is still in progress although the branch is not listed, the session that prepared
+//! it is ended and seen gone, and everything is asked again.
+//!
+//! What cannot be seen is a server that was reset in place to an older copy of its own data on the
+//! same timeline, a file-system snapshot for example.
+
+use std::time::Duration;
+
+use unanimous_core::ports::{
+    Absence, BranchError, BranchErrorKind, BranchRecord, Cause, OnePhaseReply, RecoveryScan,
+    ResourceError, ScannedBranch, ServerIdentity, XidOwner,
+};
+use unanimous_core::protocol::{Decision, Heuristic};
+use unanimous_core::xid::Xid;
+
+use crate::codes::{self, Request};
+use crate::failure::Failure;
+use crate::gid::Gid;
+use crate::session::{Backend, Facts, Replies};
+use crate::trace::Trace;
+use crate::{Postgres, sql};
+
+/// How long a session that is ended has to go, in milliseconds.
+const FENCE_MS: u32 = 5000;
+
+impl Postgres {
+    /// Lists what is prepared in this database.
+    pub(crate) async fn scan(&self) -> Result<RecoveryScan, ResourceError> {
+        // One string on one session: who the server is, then what it lists.
+        let question = format!("{}; {}", sql::FACTS, sql::SCAN);
+        let asked = "cannot list what is prepared";
+        let replies = self
+            .pools()
+            .ask(&question)
+            .await
+            .map_err(|failure| self.resource_error(failure, asked))?;
+        read_scan(replies).map_err(|failure| self.resource_error(failure, asked))
+    }
+
+    /// Ends a prepared branch by its XID.
+    pub(crate) async fn finish_prepared(
+        &self,
+        xid: &Xid,
+        decision: Decision,
+    ) -> Result<(), BranchError> {
+        let gid = Gid::of(xid);
+        let (text, asked) = match decision {
+            Decision::Commit => (
+                sql::commit_prepared(&gid),
+                "cannot commit a prepared branch",
+            ),
+            Decision::Rollback => (
+                sql::rollback_prepared(&gid),
+                "cannot roll back a prepared branch",
+            ),
+        };
+        let name = &self.settings().name;
+        let session = match self.pools().recovery_session().await {
+            Ok(session) => session,
+            // Nothing was sent.
+            Err(failure) => return Err(failure.into_branch(Request::Open, name, asked)),
+        };
+        match session.run(&text).await {
+            Ok(_) => {
+                session.keep();
+                Ok(())
+            }
+            Err(failure) => {
+                if failure.is_refusal() {
+                    session.keep();
+                }
+                Err(failure.into_branch(Request::Finish, name, asked))
+            }
+        }
+    }
+
+    /// What became of a branch that was prepared, with a decision to commit, and is not listed.
+    pub(crate) async fn fate(
+        &self,
+        xid: &Xid,
+        branch: &BranchRecord,
+    ) -> Result<Absence, ResourceError> {
+        let Some(trace) = Trace::read(&branch.evidence) else {
+            let why = "its evidence is not one of a PostgreSQL branch";
+            return Ok(Absence::Hazard(why.to_owned()));
+        };
+        let first = self.look(xid, &branch.identity, trace.xid8).await?;
+        let Fate::InProgress = first else {
+            return Ok(first.absence());
+        };
+        if let Err(why) = self.fence(trace.backend).await {
+            return Ok(Absence::InDoubt(why));
+        }
+        let second = self.look(xid, &branch.identity, trace.xid8).await?;
+        Ok(second.absence())
+    }
+
+    /// After a lost reply to a commit in one phase: the end of that very transaction, if it can be
+    /// proven, else `lost` as it is.
+    ///
+    /// The number of a transaction that was not prepared may be given away again after a crash, so
+    /// it is believed only under the same start of the same server, and after its session is gone.
+    pub(crate) async fn resolve_one_phase(
+        &self,
+        trace: &OnePhaseTrace,
+        lost: BranchError,
+    ) -> OnePhaseReply {
+        if self.fence(trace.backend).await.is_err() {
+            return OnePhaseReply::Undetermined(lost);
+        }
+        let question = format!("{}; {}", sql::FACTS, status_of(trace.xid8));
+        let Ok(replies) = self.pools().ask(&question).await else {
+            return OnePhaseReply::Undetermined(lost);
+        };
+        let Some((facts, rows)) = split_facts(replies) else {
+            return OnePhaseReply::Undetermined(lost);
+        };
+        let same = facts.identity == trace.identity && facts.server_start == trace.server_start;
+        match Fate::of_status(rows.field(0)) {
+            Fate::Committed if same => OnePhaseReply::Committed,
+            Fate::RolledBack if same => OnePhaseReply::RolledBack(BranchError::new(
+                BranchErrorKind::RolledBack(Cause::Unreachable),
+                self.settings().name.clone(),
+                "the connection was lost before the commit took; the server says that the \
+                 transaction was rolled back",
+            )),
+            Fate::Committed
+            | Fate::RolledBack
+            | Fate::InProgress
+            | Fate::Listed
+            | Fate::OtherServer(_)
+            | Fate::Forgotten => OnePhaseReply::Undetermined(lost),
+        }
+    }
+
+    /// The list first, then the commit log, on a server whose identity is read in the same string.
+    async fn look(
+        &self,
+        xid: &Xid,
+        identity: &ServerIdentity,
+        xid8: u64,
+    ) -> Result<Fate, ResourceError> {
+        let gid = Gid::of(xid);
+        let listed = format!(
+            "SELECT count(*) FROM pg_catalog.pg_prepared_xacts WHERE gid = '{gid}' \
+             AND database = pg_catalog.current_database()"
+        );
+        let asked = "cannot ask what became of a branch";
+        let question = format!("{}; {listed}", sql::FACTS);
+        let fail = |failure| self.resource_error(failure, asked);
+        let replies = self.pools().ask(&question).await.map_err(fail)?;
+        let Some((facts, rows)) = split_facts(replies) else {
+            let odd = Failure::lost("the server's answer is incomplete", None);
+            return Err(fail(odd));
+        };
+        if facts.identity != *identity {
+            return Ok(Fate::OtherServer(facts.identity));
+        }
+        if rows.field(0) != Some("0") {
+            return Ok(Fate::Listed);
+        }
+        let question = format!("{}; {}", sql::FACTS, status_of(xid8));
+        let replies = match self.pools().ask(&question).await {
+            Ok(replies) => replies,
+            Err(failure) if never_given_out(&failure) => return Ok(Fate::Forgotten),
+            Err(failure) => return Err(fail(failure)),
+        };
+        match split_facts(replies) {
+            Some((facts, _)) if facts.identity != *identity => {
+                Ok(Fate::OtherServer(facts.identity))
+            }
+            Some((_, rows)) => Ok(Fate::of_status(rows.field(0))),
+            None => Ok(Fate::Forgotten),
+        }
+    }
+
+    /// Ends one server process and sees it gone, with the right that every role has over its own
+    /// sessions. The sentence says why it could not be seen.
+    async fn fence(&self, backend: Backend) -> Result<(), String> {
+        let Backend { pid, start } = backend;
+        let since = "(extract(epoch FROM backend_start) * 1000000)::bigint";
+        let terminate = format!(
+            "SELECT pg_catalog.pg_terminate_backend(pid, {FENCE_MS}) \
+             FROM pg_catalog.pg_stat_activity WHERE pid = {pid} AND {since} = {start}"
+        );
+        // Another role's session hides its start: it may be the one that is meant.
+        let count = format!(
+            "SELECT count(*) FROM pg_catalog.pg_stat_activity \
+             WHERE pid = {pid} AND coalesce({since} = {start}, true)"
+        );
+        let refused = |failure: Failure| {
+            format!(
+                "the session that prepared it (process {pid}) cannot be ended: {failure}; \
+                 connect as the role of that session, or grant pg_signal_backend"
+            )
+        };
+        self.pools().ask(&terminate).await.map_err(refused)?;
+        // In a string of its own: within one transaction the view does not change.
+        let replies = self.pools().ask(&count).await.map_err(refused)?;
+        if replies.field(0) == Some("0") {
+            Ok(())
+        } else {
+            Err(format!(
+                "the session that prepared it (process {pid}) may still live"
+            ))
+        }
+    }
+
+    fn resource_error(&self, failure: Failure, asked: &str) -> ResourceError {
+        failure.into_resource(&self.settings().name, asked)
+    }
+}
+
+/// What is needed to find out how a commit in one phase ended.
+#[derive(Debug, Clone)]
+pub(crate) struct OnePhaseTrace {
+    identity: ServerIdentity,
+    server_start: i64,
+    backend: Backend,
+    xid8: u64,
+}
+
+impl OnePhaseTrace {
+    /// `xid8` is what the guard answered; a transaction without number leaves no trace.
+    pub(crate) fn new(facts: &Facts, xid8: Option<&str>) -> Option<Self> {
+        Some(Self {
+            identity: facts.identity.clone(),
+            server_start: facts.server_start,
+            backend: facts.backend,
+            xid8: xid8?.parse().ok()?,
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Fate {
+    Committed,
+    RolledBack,
+    InProgress,
+    Listed,
+    OtherServer(ServerIdentity),
+    Forgotten,
+}
+
+impl Fate {
+    /// `status` is the answer of `pg_xact_status`, NULL if the commit log no longer has it.
+    fn of_status(status: Option<&str>) -> Self {
+        match status {
+            Some("committed") => Self::Committed,
+            Some("aborted") => Self::RolledBack,
+            Some("in progress") => Self::InProgress,
+            _ => Self::Forgotten,
+        }
+    }
+
+    fn absence(self) -> Absence {
+        match self {
+            Self::Committed => Absence::Finished,
+            Self::RolledBack => Absence::Heuristic(Heuristic::Rollback),
+            Self::InProgress => Absence::InDoubt(
+                "its transaction is in progress although it is not listed".to_owned(),
+            ),
+            Self::Listed => Absence::InDoubt("it is listed as prepared again".to_owned()),
+            Self::OtherServer(identity) => Absence::Hazard(format!(
+                "the server is another one now ({identity}): a fail-over, or a restored backup"
+            )),
+            Self::Forgotten => Absence::Hazard(
+                "the server's commit log does not know its transaction (any more)".to_owned(),
+            ),
+        }
+    }
+}
+
+fn never_given_out(failure: &Failure) -> bool {
+    let (kind, _) = codes::meaning(Request::Status, failure.answer());
+    kind == BranchErrorKind::UnknownXid
+}
+
+fn status_of(xid8: u64) -> String {
+    format!("SELECT pg_catalog.pg_xact_status('{xid8}'::xid8)")
+}
+
+/// Takes the row of [`sql::FACTS`] from the front.
+fn split_facts(mut replies: Replies) -> Option<(Facts, Replies)> {
+    if replies.rows.is_empty() {
+        return None;
+    }
+    let rows = replies.rows.split_off(1);
+    let facts = Facts::read(&replies).ok()?;
+    let completed = replies.completed;
+    Some((facts, Replies { rows, completed }))
+}
+
+fn read_scan(mut replies: Replies) -> Result<RecoveryScan, Failure> {
+    let incomplete = || Failure::lost("the server's answer is incomplete", None);
+    if replies.rows.is_empty() || replies.completed != 2 {
+        return Err(incomplete());
+    }
+    let listed = replies.rows.split_off(1);
+    let facts = Facts::read(&replies)?;
+    let mut branches = Vec::with_capacity(listed.len());
+    for row in &listed {
+        let gid = row.get(0).ok_or_else(incomplete)?;
+        let micros = row.get(1).and_then(|text| text.parse().ok());
+        branches.push(ScannedBranch {
+            owner: match Gid::parse(gid) {
+                Some(xid) => XidOwner::Unanimous(xid),
+                None => XidOwner::Foreign(gid.to_owned()),
+            },
+            age: micros.map(Duration::from_micros),
+        });
+    }
+    Ok(RecoveryScan {
+        identity: facts.identity,
+        branches,
+    })
+}

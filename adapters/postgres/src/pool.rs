@@ -1,0 +1,164 @@
+//! The connections of one resource: those of branches, and a few for recovery.
+//!
+//! They are kept apart so that branches that wait for each other can never keep recovery from
+//! working (I6). Invariant I8: a session goes back to its pool only by [`Lease::keep`], and is
+//! looked at once more before it is handed out; a lease that is dropped in any other way, also by a
+//! dropped future or at the end of the runtime, closes its connection.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use deadpool::managed::{self, Manager, Metrics, Object, Pool, QueueMode, RecycleError};
+
+use crate::config::Settings;
+use crate::failure::Failure;
+use crate::session::{Replies, Session};
+
+/// Makes sessions, and says which may be used again.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    settings: Arc<Settings>,
+    setup: bool,
+}
+
+impl Manager for Connector {
+    type Type = Session;
+    type Error = Failure;
+
+    async fn create(&self) -> Result<Session, Failure> {
+        Session::connect(&self.settings, self.setup).await
+    }
+
+    async fn recycle(&self, session: &mut Session, _: &Metrics) -> managed::RecycleResult<Failure> {
+        if session.is_reusable() {
+            session.mark_used();
+            Ok(())
+        } else {
+            Err(RecycleError::message("not reusable"))
+        }
+    }
+}
+
+/// The pools of one resource.
+pub(crate) struct Pools {
+    pub(crate) settings: Arc<Settings>,
+    branches: Pool<Connector>,
+    recovery: Pool<Connector>,
+}
+
+impl Pools {
+    pub(crate) fn new(settings: Arc<Settings>) -> Self {
+        let pool = |setup, size| {
+            let settings = Arc::clone(&settings);
+            Pool::builder(Connector { settings, setup })
+                .max_size(size)
+                .queue_mode(QueueMode::Lifo)
+                .build()
+                .expect("a pool without time-outs of its own needs no runtime")
+        };
+        Self {
+            branches: pool(true, settings.pool_size),
+            recovery: pool(false, settings.recovery_sessions),
+            settings,
+        }
+    }
+
+    /// A session for a branch, on which `begin` has been answered. A pooled session that turns out
+    /// to be dead (the server was restarted) is replaced; that costs nothing in the good case.
+    pub(crate) async fn begin(&self, begin: &str) -> Result<Lease, Failure> {
+        loop {
+            let lease = self.acquire(&self.branches).await?;
+            match lease.run(begin).await {
+                Ok(_) => return Ok(lease),
+                Err(failure) if lease.was_pooled && !failure.is_refusal() => {
+                    let resource = &self.settings.name;
+                    tracing::debug!(%resource, %failure, "a pooled connection was dead");
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// A session for recovery. It may turn out to be dead.
+    pub(crate) async fn recovery_session(&self) -> Result<Lease, Failure> {
+        self.acquire(&self.recovery).await
+    }
+
+    /// Asks something that may be asked twice, on a session of recovery.
+    pub(crate) async fn ask(&self, question: &str) -> Result<Replies, Failure> {
+        loop {
+            let lease = self.recovery_session().await?;
+            match lease.run(question).await {
+                Ok(replies) => {
+                    lease.keep();
+                    return Ok(replies);
+                }
+                Err(failure) if lease.was_pooled && !failure.is_refusal() => {}
+                Err(failure) => {
+                    if failure.is_refusal() {
+                        lease.keep();
+                    }
+                    return Err(failure);
+                }
+            }
+        }
+    }
+
+    /// How many connections of branches exist, used or not.
+    #[cfg(test)]
+    pub(crate) fn branch_connections(&self) -> usize {
+        self.branches.status().size
+    }
+
+    async fn acquire(&self, pool: &Pool<Connector>) -> Result<Lease, Failure> {
+        let within = self.settings.acquire_timeout;
+        match tokio::time::timeout(within, pool.get()).await {
+            Ok(Ok(object)) => Ok(Lease {
+                was_pooled: Object::metrics(&object).recycle_count > 0,
+                object,
+            }),
+            Ok(Err(managed::PoolError::Backend(failure))) => Err(failure),
+            Ok(Err(other)) => Err(Failure::lost(other.to_string(), None)),
+            Err(_) => Err(Failure::lost(
+                format!("no connection of the pool was free within {within:?}; raise pool_size"),
+                None,
+            )),
+        }
+    }
+}
+
+/// A session that is in use.
+pub(crate) struct Lease {
+    object: Object<Connector>,
+    was_pooled: bool,
+}
+
+impl Lease {
+    /// Gives the session back to its pool. The caller has left nothing in it.
+    pub(crate) fn keep(mut self) {
+        self.object.mark_clean();
+    }
+}
+
+impl Deref for Lease {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.object
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Session {
+        &mut self.object
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // The pool gets it back in any case, and throws away what is closed or not clean.
+        if !self.object.is_clean() {
+            self.object.close();
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! One connection to the server, and what is known of the session at its other end.
+//!
+//! Owns the driver's client and the task that does its input and output. Promises:
+//! * A session is on a primary: a standby is refused when it is connected, and a primary does not
+//!   become a standby without ending its sessions. So the identity read then stays right.
+//! * I8: a session that is dropped, or [closed](Session::close), without having been marked clean
+//!   loses its socket at once, whatever the driver still has queued and whichever stream of the
+//!   application is alive; only a clean one can be used again.
+//! * What the connection itself ended with is kept: a session that the server ends while nothing is
+//!   asked of it (25P03, 57P01) tells that to the connection alone, and the next request only
+//!   learns "connection closed" (observed).
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::TryStreamExt;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio_postgres::error::{DbError, Severity};
+use tokio_postgres::{
+    AsyncMessage, Client, Connection, NoTls, SimpleQueryMessage, SimpleQueryRow, SimpleQueryStream,
+    Socket,
+};
+use unanimous_core::ports::ServerIdentity;
+use unanimous_core::xid::ResourceName;
+
+use crate::config::Settings;
+use crate::failure::Failure;
+use crate::sql;
+
+type Stream = tokio_postgres::tls::NoTlsStream;
+type Ending = Option<Arc<tokio_postgres::Error>>;
+
+/// What was read when the session was connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// `pg:<system identifier>:<timeline>:<oid of the database>`.
+    pub(crate) identity: ServerIdentity,
+    /// When the server was started, in microseconds since 1970.
+    pub(crate) server_start: i64,
+    /// The process of the session.
+    pub(crate) backend: Backend,
+}
+
+/// One server process: a process number alone may be given to another session later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Backend {
+    pub(crate) pid: i32,
+    /// When it was started, in microseconds since 1970.
+    pub(crate) start: i64,
+}
+
+/// The answers to one string of statements.
+#[derive(Debug, Default)]
+pub(crate) struct Replies {
+    /// All rows, of all statements.
+    pub(crate) rows: Vec<SimpleQueryRow>,
+    /// How many statements were answered.
+    pub(crate) completed: usize,
+}
+
+/// One connection, connected and known.
+pub(crate) struct Session {
+    client: Client,
+    link: Link,
+    facts: Facts,
+    clean: bool,
+    spoiled: AtomicBool,
+}
+
+impl Session {
+    /// Connects, reads the facts and sets the limits: one round trip after the log-in, one more if
+    /// there is set-up SQL.
+    pub(crate) async fn connect(settings: &Settings, setup: bool) -> Result<Self, Failure> {
+        let within = settings.connect_timeout;
+        match tokio::time::timeout(within, Self::connect_unbounded(settings, setup)).await {
+            Ok(result) => result,
+            Err(_) => Err(Failure::lost(format!("no answer within {within:?}"), None)),
+        }
+    }
+
+    async fn connect_unbounded(settings: &Settings, setup: bool) -> Result<Self, Failure> {
+        let (client, connection) = settings
+            .config
+            .connect(NoTls)
+            .await
+            .map_err(|error| Failure::read(error, None))?;
+        let link = Link::spawn(connection, settings.name.clone());
+        let text = format!("{}; {}", sql::FACTS, sql::limits(settings));
+        let replies = read(&client, &link, send(&client, &link, &text).await?).await?;
+        let facts = Facts::read(&replies)?;
+        let session = Self {
+            client,
+            link,
+            facts,
+            clean: false,
+            spoiled: AtomicBool::new(false),
+        };
+        if setup && let Some(text) = &settings.session_setup {
+            session.run(text).await?;
+        }
+        Ok(session)
+    }
+
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) const fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Sends one string of statements and reads all answers.
+    pub(crate) async fn run(&self, text: &str) -> Result<Replies, Failure> {
+        let stream = self.send(text).await?;
+        self.read(stream).await
+    }
+
+    /// Hands one string of statements to the connection; does not wait for an answer.
+    pub(crate) async fn send(&self, text: &str) -> Result<SimpleQueryStream, Failure> {
+        send(&self.client, &self.link, text).await
+    }
+
+    /// Reads the answers to what was sent, up to the first error.
+    pub(crate) async fn read(&self, stream: SimpleQueryStream) -> Result<Replies, Failure> {
+        read(&self.client, &self.link, stream).await
+    }
+
+    /// How the connection was closed, if it is.
+    pub(crate) async fn loss(&self) -> Option<Failure> {
+        if !self.client.is_closed() {
+            return None;
+        }
+        Some(match self.link.ending().await {
+            Some(ending) => Failure::ended(ending),
+            None => Failure::lost("connection closed", None),
+        })
+    }
+
+    /// From here on every statement is the protocol's own, so a warning of the server concerns it.
+    pub(crate) fn watch_warnings(&self) {
+        self.link.in_protocol.store(true, Ordering::Relaxed);
+    }
+
+    /// Never again: something can reach this session after its branch has ended.
+    pub(crate) fn spoil(&self) {
+        self.spoiled.store(true, Ordering::Relaxed);
+    }
+
+    /// See [`spoil`](Self::spoil).
+    pub(crate) fn is_spoiled(&self) -> bool {
+        self.spoiled.load(Ordering::Relaxed)
+    }
+
+    /// May it be given to another branch?
+    pub(crate) fn is_reusable(&self) -> bool {
+        self.clean && !self.client.is_closed()
+    }
+
+    /// Nothing of its last use is left in it.
+    pub(crate) fn mark_clean(&mut self) {
+        self.link.in_protocol.store(false, Ordering::Relaxed);
+        self.clean = !self.is_spoiled();
+    }
+
+    pub(crate) fn mark_used(&mut self) {
+        self.clean = false;
+    }
+
+    pub(crate) const fn is_clean(&self) -> bool {
+        self.clean
+    }
+
+    /// Closes the socket, whatever is under way.
+    pub(crate) fn close(&self) {
+        self.link.task.abort();
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // A clean session says good-bye: its connection ends when its client is gone.
+        self.link.polite = self.clean;
+    }
+}
+
+async fn send(client: &Client, link: &Link, text: &str) -> Result<SimpleQueryStream, Failure> {
+    match client.simple_query_raw(text).await {
+        Ok(stream) => Ok(stream),
+        Err(error) => Err(link.failure(client, error).await),
+    }
+}
+
+async fn read(client: &Client, link: &Link, stream: SimpleQueryStream) -> Result<Replies, Failure> {
+    let mut stream = Box::pin(stream);
+    let mut replies = Replies::default();
+    loop {
+        match stream.try_next().await {
+            Ok(Some(SimpleQueryMessage::Row(row))) => replies.rows.push(row),
+            Ok(Some(SimpleQueryMessage::CommandComplete(_))) => replies.completed += 1,
+            // Descriptions of rows, and whatever the driver may add.
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(replies),
+            Err(error) => return Err(link.failure(client, error).await),
+        }
+    }
+}
+
+impl Replies {
+    /// These, if they answer all `statements` that were sent.
+    pub(crate) fn all_of(self, statements: usize) -> Result<Self, Failure> {
+        if self.completed == statements {
+            Ok(self)
+        } else {
+            let words = "the server's answer is incomplete";
+            Err(Failure::lost(words, None))
+        }
+    }
+
+    /// One field of the only row, as text; `None` where it is NULL or not there.
+    pub(crate) fn field(&self, column: usize) -> Option<&str> {
+        match self.rows.as_slice() {
+            [row] if column < row.len() => row.get(column),
+            _ => None,
+        }
+    }
+
+    fn number<T: std::str::FromStr>(&self, column: usize) -> Option<T> {
+        self.field(column)?.parse().ok()
+    }
+}
+
+impl Facts {
+    /// Reads the row of [`sql::FACTS`].
+    pub(crate) fn read(replies: &Replies) -> Result<Self, Failure> {
+        if replies.field(0) == Some("t") {
+            return Err(Failure::standby());
+        }
+        Self::parse(replies).ok_or_else(|| {
+            Failure::lost("the server did not say who it is, as PostgreSQL does", None)
+        })
+    }
+
+    fn parse(replies: &Replies) -> Option<Self> {
+        let system: u64 = replies.number(1)?;
+        let timeline = replies.field(2)?;
+        let database: u32 = replies.number(3)?;
+        Some(Self {
+            identity: ServerIdentity::new(format!("pg:{system}:{timeline}:{database}"))?,
+            server_start: replies.number(4)?,
+            backend: Backend {
+                pid: replies.number(5)?,
+                start: replies.number(6)?,
+            },
+        })
+    }
+}
+
+/// The task that does a connection's input and output.
+struct Link {
+    task: AbortHandle,
+    ending: watch::Receiver<Ending>,
+    in_protocol: Arc<AtomicBool>,
+    polite: bool,
+}
+
+impl Link {
+    fn spawn(connection: Connection<Socket, Stream>, resource: ResourceName) -> Self {
+        let (tell, ending) = watch::channel(None);
+        let in_protocol = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&in_protocol);
+        let task = tokio::spawn(drive(connection, resource, tell, flag)).abort_handle();
+        Self {
+            task,
+            ending,
+            in_protocol,
+            polite: false,
+        }
+    }
+
+    async fn failure(&self, client: &Client, error: tokio_postgres::Error) -> Failure {
+        let ending = if client.is_closed() {
+            self.ending().await
+        } else {
+            None
+        };
+        Failure::read(error, ending)
+    }
+
+    /// What a closed connection ended with. Its task is at its end: this waits for nothing outside.
+    async fn ending(&self) -> Ending {
+        let mut ending = self.ending.clone();
+        match ending.wait_for(Option::is_some).await {
+            Ok(error) => error.clone(),
+            Err(_) => None,
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if !self.polite {
+            self.task.abort();
+        }
+    }
+}
+
+async fn drive(
+    mut connection: Connection<Socket, Stream>,
+    resource: ResourceName,
+    tell: watch::Sender<Ending>,
+    in_protocol: Arc<AtomicBool>,
+) {
+    // The connection is dropped, and with it every waiting request, after its ending is told.
+    loop {
+        match poll_fn(|cx| connection.poll_message(cx)).await {
+            Some(Ok(AsyncMessage::Notice(notice))) => {
+                note(&resource, &notice, in_protocol.load(Ordering::Relaxed));
+            }
+            // Notifications have no reader: a branch that listens cannot be prepared.
+            Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                tracing::debug!(%resource, %error, "connection ended");
+                let _ = tell.send(Some(Arc::new(error)));
+                break;
+            }
+            None => break,
+        }
+    }
+}
+
+/// The text of a notice may hold the application's data, so only its code is written.
+fn note(resource: &ResourceName, notice: &DbError, in_protocol: bool) {
+    let code = notice.code().code();
+    let warning = notice.parsed_severity() == Some(Severity::Warning);
+    // 01000 and 57P01 at this point say that the commit is not known to be replicated.
+    if in_protocol && warning && (code == "01000" || code == "57P01") {
+        tracing::warn!(
+            %resource,
+            code,
+            "the server warned while it prepared or ended a branch: done here, but perhaps not \
+             replicated to a synchronous standby"
+        );
+    } else {
+        tracing::debug!(%resource, code, severity = notice.severity(), "notice of the server");
+    }
+}

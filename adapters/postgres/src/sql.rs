@@ -1,0 +1,245 @@
+//! The statements of the protocol, as text.
+//!
+//! All of them go through the simple query protocol: utility statements take no parameters, one
+//! string is one round trip, and execution stops at the first error. Only text of our own enters
+//! them: GIDs and numbers, which need no quoting, and what [`config`](crate::config) has checked.
+//!
+//! # The guard
+//!
+//! `PREPARE TRANSACTION` and `COMMIT` in a block that has failed answer *success* (tag ROLLBACK),
+//! which the driver shows exactly like a real success; outside a block they only warn; after
+//! `COMMIT AND CHAIN` they end another transaction than the one that was meant. So both are sent
+//! behind two statements that fail in all of these cases:
+//!
+//! * A `SELECT` that looks for the marker `unanimous.xid`, which was set with `SET LOCAL` when the
+//!   branch was opened and vanishes with that transaction. If it is gone, the `SELECT` asks for a
+//!   setting that does not exist, whose name then says in the error what was wrong.
+//! * A `SAVEPOINT`, which fails in a failed block (25P02) and outside a block (25P01), even inside
+//!   the implicit block of a string of several statements, where a bare `PREPARE TRANSACTION`
+//!   would prepare that implicit transaction.
+
+use std::time::Duration;
+
+use unanimous_core::ports::BranchEnv;
+
+use crate::codes::Guard;
+use crate::config::Settings;
+use crate::gid::Gid;
+
+/// How many statements [`prepare`] and [`end_reader`] hold: each has to be answered.
+pub(crate) const GUARDED_STATEMENTS: usize = 3;
+
+const MARKER_GONE: &str = "unanimous.the_marker_of_the_branch_is_gone";
+const OTHER_SESSION: &str = "unanimous.another_server_session_answers";
+const MAY_WRITE: &str = "unanimous.the_reader_may_write";
+
+/// The longest application name that PostgreSQL keeps, in bytes.
+const APPLICATION_NAME_BYTES_MAX: usize = 63;
+
+/// What a server and a session are: read by [`Facts`](crate::session::Facts), one row.
+///
+/// The timeline is that of the current WAL file, because the one of the last checkpoint lags
+/// behind after a promotion (observed).
+pub(crate) const FACTS: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
+    (SELECT system_identifier FROM pg_catalog.pg_control_system()), \
+    CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE pg_catalog.substr(\
+    pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8) END, \
+    (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()), \
+    (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint, \
+    pg_catalog.pg_backend_pid(), \
+    (SELECT (extract(epoch FROM backend_start) * 1000000)::bigint \
+    FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid())";
+
+/// Everything that is prepared in this database, with its age in microseconds.
+pub(crate) const SCAN: &str = "SELECT gid, greatest(0, \
+    extract(epoch FROM pg_catalog.clock_timestamp() - prepared) * 1000000)::bigint \
+    FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()";
+
+/// The settings that decide whether the server can do what will be asked of it.
+pub(crate) const PREFLIGHT: &str = "SELECT \
+    pg_catalog.current_setting('server_version_num')::integer, \
+    pg_catalog.current_setting('max_prepared_transactions')::integer, \
+    pg_catalog.current_setting('fsync'), \
+    pg_catalog.current_setting('full_page_writes')";
+
+/// Makes a session as fresh as a new one, but for `DEALLOCATE ALL`: the driver keeps statements of
+/// its own prepared. What the application prepared by SQL is listed, to be dropped one by one.
+pub(crate) const WIPE: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; \
+    RESET ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; \
+    DISCARD TEMP; DISCARD SEQUENCES; \
+    SELECT pg_catalog.quote_ident(name) FROM pg_catalog.pg_prepared_statements WHERE from_sql";
+
+/// Lets the server notice that our host has vanished, and end the session with its locks.
+pub(crate) fn limits(settings: &Settings) -> String {
+    let ms = millis(settings.vanished_after);
+    let interval = (ms / 4000).max(1);
+    format!(
+        "SET tcp_user_timeout = {ms}; SET tcp_keepalives_idle = {interval}; \
+         SET tcp_keepalives_interval = {interval}; SET tcp_keepalives_count = 3"
+    )
+}
+
+/// Begins a branch, in one round trip.
+///
+/// A reader takes its snapshot here, because until the first snapshot `SET TRANSACTION READ WRITE`
+/// would still be possible.
+pub(crate) fn begin(settings: &Settings, env: &BranchEnv, gid: &Gid) -> String {
+    let isolation = settings
+        .isolation
+        .map_or("", |isolation| isolation.clause());
+    let (access, snapshot) = if env.read_only {
+        (" READ ONLY", "; SELECT 1")
+    } else {
+        ("", "")
+    };
+    let name = application_name(&settings.application_name, env);
+    format!(
+        "BEGIN{isolation}{access}; SET LOCAL unanimous.xid = '{gid}'; \
+         SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
+         SET LOCAL application_name = '{name}'{snapshot}",
+        millis(env.lock_timeout),
+        millis(env.idle_timeout),
+    )
+}
+
+/// Prepares the branch, if it still is what it was begun as. Its one row is the transaction's
+/// number (`xid8`).
+pub(crate) fn prepare(gid: &Gid, backend_pid: i32) -> String {
+    let guard = guard(
+        gid,
+        backend_pid,
+        "",
+        "pg_catalog.pg_current_xact_id()::text",
+    );
+    format!("SELECT {guard}; SAVEPOINT unanimous_guard; PREPARE TRANSACTION '{gid}'")
+}
+
+/// The guard of a commit in one phase, and its durability: `off` and `local` would lose an
+/// acknowledged commit (observed), stronger levels are kept. Its row is the transaction's number,
+/// or NULL if it has not written.
+pub(crate) fn one_phase_guard(gid: &Gid, backend_pid: i32) -> String {
+    let xid8 = "pg_catalog.pg_current_xact_id_if_assigned()::text";
+    let guard = guard(gid, backend_pid, "", xid8);
+    format!(
+        "SELECT {guard}, pg_catalog.set_config('synchronous_commit', \
+         CASE WHEN pg_catalog.current_setting('synchronous_commit') IN ('off', 'local') \
+         THEN 'on' ELSE pg_catalog.current_setting('synchronous_commit') END, true)"
+    )
+}
+
+/// How many statements [`ONE_PHASE_END`] holds: each has to be answered.
+pub(crate) const ONE_PHASE_END_STATEMENTS: usize = 2;
+
+/// The end of a commit in one phase. Sent together with [`one_phase_guard`], in a string of its
+/// own so that the guard's row is not held back until the commit is answered.
+pub(crate) const ONE_PHASE_END: &str = "SAVEPOINT unanimous_guard; COMMIT";
+
+/// Ends a reader, if it still is one.
+pub(crate) fn end_reader(gid: &Gid, backend_pid: i32) -> String {
+    let still_reads = format!(
+        "WHEN pg_catalog.current_setting('transaction_read_only') <> 'on' \
+         THEN pg_catalog.current_setting('{MAY_WRITE}') "
+    );
+    let guard = guard(gid, backend_pid, &still_reads, "'reader'");
+    format!("SELECT {guard}; SAVEPOINT unanimous_guard; COMMIT")
+}
+
+/// Ends a prepared branch. Has to be alone in its string (25001 otherwise).
+pub(crate) fn commit_prepared(gid: &Gid) -> String {
+    format!("COMMIT PREPARED '{gid}'")
+}
+
+/// Ends a prepared branch. Has to be alone in its string (25001 otherwise).
+pub(crate) fn rollback_prepared(gid: &Gid) -> String {
+    format!("ROLLBACK PREPARED '{gid}'")
+}
+
+/// Which guard spoke, if the error is a guard's: 42704 (no such setting), naming ours.
+pub(crate) fn guard_in(code: &str, message: &str) -> Option<Guard> {
+    if code != "42704" {
+        return None;
+    }
+    [
+        (MARKER_GONE, Guard::MarkerGone),
+        (OTHER_SESSION, Guard::OtherSession),
+        (MAY_WRITE, Guard::MayWrite),
+    ]
+    .into_iter()
+    .find_map(|(name, guard)| message.contains(name).then_some(guard))
+}
+
+fn guard(gid: &Gid, backend_pid: i32, further: &str, value: &str) -> String {
+    format!(
+        "CASE WHEN pg_catalog.pg_backend_pid() <> {backend_pid} \
+         THEN pg_catalog.current_setting('{OTHER_SESSION}') \
+         WHEN pg_catalog.current_setting('unanimous.xid', true) IS DISTINCT FROM '{gid}' \
+         THEN pg_catalog.current_setting('{MARKER_GONE}') {further}ELSE {value} END"
+    )
+}
+
+/// The prefix is cut rather than the gtrid, by which an operator finds the transaction.
+fn application_name(prefix: &str, env: &BranchEnv) -> String {
+    let gtrid = env.xid.gtrid.to_string();
+    let room = APPLICATION_NAME_BYTES_MAX.saturating_sub(gtrid.len() + 1);
+    let prefix: String = prefix.chars().take(room).collect();
+    if prefix.is_empty() {
+        gtrid
+    } else {
+        format!("{prefix} {gtrid}")
+    }
+}
+
+/// Milliseconds as a server setting takes them: 0 would mean "for ever" and is not written.
+fn millis(duration: Duration) -> i32 {
+    i32::try_from(duration.as_millis())
+        .unwrap_or(i32::MAX)
+        .max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use unanimous_core::xid::{Epoch, ManagerId, Opening, Xid};
+
+    fn env(sequence: u64) -> BranchEnv {
+        let opening = Opening {
+            manager: ManagerId::from_bytes([7; 10]),
+            epoch: Epoch(u32::MAX),
+            nonce: u64::MAX,
+        };
+        BranchEnv {
+            xid: Xid {
+                gtrid: opening.gtrid(sequence),
+                bqual: "orders".parse().unwrap(),
+            },
+            read_only: false,
+            lock_timeout: Duration::ZERO,
+            idle_timeout: Duration::MAX,
+        }
+    }
+
+    #[test]
+    fn the_application_name_always_holds_the_whole_gtrid() {
+        for (prefix, sequence) in [("shop", 1), ("", 1), (&*"p".repeat(63), u64::MAX)] {
+            let env = env(sequence);
+            let name = application_name(prefix, &env);
+            assert!(name.len() <= APPLICATION_NAME_BYTES_MAX, "{name}");
+            assert!(name.ends_with(&env.xid.gtrid.to_string()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_never_written_as_none() {
+        assert_eq!(millis(Duration::ZERO), 1);
+        assert_eq!(millis(Duration::from_micros(10)), 1);
+        assert_eq!(millis(Duration::MAX), i32::MAX);
+    }
+
+    #[test]
+    fn a_guard_is_known_by_code_and_name_only() {
+        let message = format!("unrecognized configuration parameter \"{MARKER_GONE}\"");
+        assert_eq!(guard_in("42704", &message), Some(Guard::MarkerGone));
+        assert_eq!(guard_in("P0001", &message), None);
+        assert_eq!(guard_in("42704", "type \"x\" does not exist"), None);
+    }
+}
