@@ -86,6 +86,7 @@ pub(super) fn begin(
         bytes,
     };
     let (header_bytes, mut chain) = header.encode();
+    let records = u64::from(snapshot.records());
     let mut block = vec![0; BLOCK];
     block[..header_bytes.len()].copy_from_slice(&header_bytes);
     block.extend_from_slice(&snapshot.seal(&mut chain));
@@ -104,6 +105,7 @@ pub(super) fn begin(
         bytes,
         chain,
         end,
+        records,
     })
 }
 
@@ -114,6 +116,7 @@ pub(super) struct Appender {
     bytes: u64,
     chain: Chain,
     end: u64,
+    records: u64,
 }
 
 impl Appender {
@@ -136,11 +139,14 @@ impl Appender {
     /// Writes the batch and makes it durable. After an error this segment must not be written to
     /// again: what is on the disk is unknown, and a later success would prove nothing.
     ///
+    /// Answers the position of its first record; the others have the following ones.
+    ///
     /// # Errors
     /// The batch may or may not be durable.
     pub(super) fn append(&mut self, batch: Batch) -> io::Result<LogSeq> {
         assert!(self.fits(&batch), "room was made for the batch");
-        let at = position(self.number, self.end);
+        let at = position(self.number, self.records);
+        self.records += u64::from(batch.records());
         let bytes = batch.seal(&mut self.chain);
         self.file.write_at(self.end, &bytes)?;
         self.file.sync_data()?;
@@ -149,7 +155,7 @@ impl Appender {
     }
 }
 
-/// Where a batch lies: the segment's number, and the block in it (28 bits).
-pub(super) const fn position(number: u64, offset: u64) -> LogSeq {
-    LogSeq(number << 28 | (offset / BLOCK as u64))
+/// Where a record lies: the segment's number, and how many records are before it there.
+pub(super) const fn position(number: u64, records_before: u64) -> LogSeq {
+    LogSeq(number << 32 | records_before)
 }

@@ -200,21 +200,22 @@ impl Engine {
     /// Writes the batch together with what is lazy, changes the state and answers.
     fn write(&mut self, staged: Staged) {
         let batch = staged.batch(&self.lazy);
-        if batch.is_empty() {
+        if batch.records() == 0 {
             return;
         }
         match self.append(batch) {
-            Ok(at) => self.written(staged, at),
+            Ok(at) => self.written(staged, LogSeq(at.0 + self.lazy.len() as u64)),
             Err(error) => self.not_written(staged, &error),
         }
     }
 
+    /// `at`: the position of the first change's record.
     fn written(&mut self, mut staged: Staged, at: LogSeq) {
         self.lazy.clear();
         self.lazy_since = None;
         let mut view = self.shared.lock();
-        for change in std::mem::take(&mut staged.changes) {
-            view.state.apply(change, at);
+        for (change, at) in std::mem::take(&mut staged.changes).into_iter().zip(at.0..) {
+            view.state.apply(change, LogSeq(at));
         }
         drop(view);
         staged.answer(Ok(at));

@@ -18,6 +18,8 @@ mod appender;
 mod engine;
 mod errors;
 mod file;
+#[cfg(test)]
+mod file_test;
 mod folder;
 mod home;
 mod identity;

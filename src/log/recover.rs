@@ -6,6 +6,7 @@
 //! has written it to a segment of its own and synced that.
 
 use unanimous_core::ports::LogError;
+use unanimous_core::protocol::LogSeq;
 use unanimous_core::xid::{Epoch, ManagerId};
 
 use super::appender::{position, segment_name, segment_number};
@@ -77,8 +78,9 @@ fn read_file(home: &Home, name: &str) -> Result<Vec<u8>, LogError> {
 
 fn replay(home: &Home, manager: ManagerId, contents: &Contents<'_>) -> Result<State, Fault> {
     let mut state = State::new(manager, home.options.retain_completed);
+    let mut at = position(contents.header.number, 0);
     for batch in &contents.batches {
-        replay_batch(&mut state, contents.header.number, batch).ok_or(Fault::Damage {
+        replay_batch(&mut state, &mut at, batch).ok_or(Fault::Damage {
             offset: batch.offset,
         })?;
     }
@@ -91,8 +93,7 @@ fn replay(home: &Home, manager: ManagerId, contents: &Contents<'_>) -> Result<St
 
 /// `None` if a record is none, or names an epoch that is not listed: then the batch, although its
 /// checksum is right, was not written by this program.
-fn replay_batch(state: &mut State, number: u64, batch: &ReadBatch<'_>) -> Option<()> {
-    let at = position(number, batch.offset);
+fn replay_batch(state: &mut State, at: &mut LogSeq, batch: &ReadBatch<'_>) -> Option<()> {
     let mut rest = batch.payload;
     for _ in 0..batch.records {
         let before = rest;
@@ -125,7 +126,8 @@ fn replay_batch(state: &mut State, number: u64, batch: &ReadBatch<'_>) -> Option
                 heuristic,
             },
         };
-        state.apply(change, at);
+        state.apply(change, *at);
+        at.0 += 1;
     }
     rest.is_empty().then_some(())
 }

@@ -44,7 +44,8 @@ pub(super) struct Staged {
     /// Where in `changes` the transaction's decision is.
     decided: HashMap<Id, usize>,
     closing: Vec<Epoch>,
-    deciding: Vec<(Id, DecideReply)>,
+    /// Who waits, and for which of `changes`.
+    deciding: Vec<(usize, DecideReply)>,
     waiting: Vec<Reply>,
 }
 
@@ -70,18 +71,22 @@ impl Staged {
 
     pub(super) fn decide(&mut self, gtrid: Gtrid, bytes: Box<[u8]>, reply: DecideReply) {
         let id = Id::of(gtrid);
-        match self.decided.get(&id).map(|at| &self.changes[*at]) {
-            Some(Change::Decided { bytes: earlier, .. }) if *earlier != bytes => {
-                answer(reply, Err(conflict(gtrid)));
-                return;
-            }
-            Some(_) => {}
+        let at = match self.decided.get(&id) {
             None => {
                 self.decided.insert(id, self.changes.len());
                 self.changes.push(Change::Decided { id, bytes });
+                self.changes.len() - 1
             }
-        }
-        self.deciding.push((id, reply));
+            Some(at) => {
+                let change = &self.changes[*at];
+                let is_same = matches!(change, Change::Decided { bytes: b, .. } if *b == bytes);
+                if !is_same {
+                    return answer(reply, Err(conflict(gtrid)));
+                }
+                *at
+            }
+        };
+        self.deciding.push((at, reply));
     }
 
     pub(super) fn close(&mut self, epoch: Epoch, reply: Option<Reply>) {
@@ -125,12 +130,13 @@ impl Staged {
         self.decided.keys().copied()
     }
 
-    /// Answers everybody who waits.
+    /// Answers everybody who waits; if all is well, with the position of the first change.
     pub(super) fn answer(self, written: Result<LogSeq, &WriteError>) {
-        for (_, reply) in self.deciding {
+        for (change, reply) in self.deciding {
+            let at = written.map(|first| LogSeq(first.0 + change as u64));
             answer(
                 reply,
-                written.map_err(|error| match error {
+                at.map_err(|error| match error {
                     WriteError::NotBegun(error) | WriteError::Abandoned(error) => {
                         DecideError::Refused(Refusal::NotAttempted(error.clone()))
                     }

@@ -145,8 +145,8 @@ impl Batch {
         self.records += 1;
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
-        self.records == 0
+    pub(super) const fn records(&self) -> u32 {
+        self.records
     }
 
     /// How many bytes of the segment it will take.

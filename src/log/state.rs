@@ -200,28 +200,20 @@ impl State {
         }
     }
 
-    /// What the port's `lookup` answers. A pending decision is shown as pending even if a branch of
-    /// it ended against the decision: the others still have to be committed.
+    /// What the port's `lookup` answers. A heuristic end is told before anything else; whether the
+    /// transaction still has to be committed elsewhere is what [`State::pending`] says.
     pub(super) fn lookup(&self, gtrid: Gtrid) -> Lookup {
         if !self.is_listed(gtrid.opening) {
             return Lookup::UnknownOpening;
         }
-        let recorded = self.recorded(gtrid);
-        if let Recorded::Pending(_, bytes) = recorded {
-            return Lookup::Pending(decision(gtrid, bytes));
-        }
         if let Some(ends) = self.heuristics.get(&Id::of(gtrid)) {
             return Lookup::Heuristic(ends.clone());
         }
-        match recorded {
+        match self.recorded(gtrid) {
+            Recorded::Pending(_, bytes) => Lookup::Pending(decision(gtrid, bytes)),
             Recorded::Completed(_) => Lookup::Completed,
-            Recorded::Pending(..) | Recorded::Not => {
-                if self.is_open(gtrid.opening) {
-                    Lookup::Open
-                } else {
-                    Lookup::NoRecord
-                }
-            }
+            Recorded::Not if self.is_open(gtrid.opening) => Lookup::Open,
+            Recorded::Not => Lookup::NoRecord,
         }
     }
 
