@@ -1,1 +1,262 @@
-//! Under construction.
+//! MySQL and MariaDB as parts of a global transaction, through `mysql_async`.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use unanimous_mysql::Mysql;
+//! use unanimous_mysql::mysql_async::IsolationLevel;
+//!
+//! let ledger = Mysql::builder("ledger", "mysql://app:secret@127.0.0.1:3306/app")
+//!     .pool_size(32)
+//!     .isolation(IsolationLevel::ReadCommitted)
+//!     .session_setup("SET SESSION sql_mode = 'STRICT_ALL_TABLES'")
+//!     .build()?;
+//! # Ok::<(), unanimous_mysql::ConfigError>(())
+//! ```
+//!
+//! Hand the resource to the transaction manager and enlist it; inside the transaction it is a
+//! [`MysqlBranch`], in which one works as in any connection of `mysql_async`:
+//!
+//! ```no_run
+//! use unanimous_mysql::MysqlBranch;
+//! use unanimous_mysql::mysql_async::{self, prelude::Queryable};
+//!
+//! async fn book(ledger: &mut MysqlBranch, id: u64, amount: i64) -> mysql_async::Result<()> {
+//!     ledger.exec_drop("INSERT INTO entry (id, amount) VALUES (?, ?)", (id, amount)).await
+//! }
+//! ```
+//!
+//! # Servers
+//! MySQL 8.0.30 or newer, MariaDB 10.6 or newer; which of the two is found out at login. Run
+//! against MySQL 9.7 and MariaDB 10.11. The preflight refuses older servers, Galera, settings that
+//! let an acknowledged prepare vanish, and an account that may not list what is prepared, each with
+//! the reason and the statement that mends it.
+//!
+//! # What to know
+//! * One branch per server and transaction: two branches of one transaction on one server wait for
+//!   each other's locks. [`Branch::scope`](unanimous_core::ports::Branch::scope) names the server.
+//! * Only InnoDB is transactional. What is written to a MyISAM table stays, whatever is decided.
+//! * After a server crash a prepared branch has the locks of the rows that it has changed, but no
+//!   longer those that it has only locked (`SELECT … FOR UPDATE`). Change a row to guard it.
+//! * On MariaDB a branch that was prepared without changes ends by itself when its connection
+//!   closes. Committing it then is answered with 1402; it is reported as committed, because nothing
+//!   was there to be committed.
+//! * A person who rolls a prepared branch back by hand cannot be told from its commit afterwards.
+
+mod branch;
+mod codes;
+mod config;
+mod fence;
+mod finish;
+mod identity;
+mod latch;
+mod pool;
+mod preflight;
+mod queryable;
+mod session;
+mod xid;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use deadpool::managed::BuildError;
+use mysql_async::Opts;
+use unanimous_core::ports::{
+    Absence, BranchEnv, BranchError, BranchRecord, Problem, RecoveryScan, Resource, ResourceError,
+    ResourceManager, ServerIdentity,
+};
+use unanimous_core::protocol::Decision;
+use unanimous_core::xid::{ResourceName, Xid};
+
+pub use branch::MysqlBranch;
+pub use config::{Builder, ConfigError};
+pub use latch::RollbackOnly;
+/// The driver, in the version in which branches speak it.
+pub use mysql_async;
+
+use config::Config;
+use fence::{Fenced, Holder};
+use pool::{Lease, Pool};
+use session::Session;
+
+/// A MySQL or MariaDB database that takes part in global transactions.
+///
+/// Cloning is cheap and gives the same resource: the same pool, the same settings.
+#[derive(Clone)]
+pub struct Mysql {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Arc<Config>,
+    branches: Pool,
+    control: Pool,
+}
+
+impl fmt::Debug for Mysql {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mysql")
+            .field("name", &self.inner.config.name)
+            .finish()
+    }
+}
+
+impl Mysql {
+    /// Begins the description of a resource.
+    ///
+    /// `name` is 1 to 64 of `A-Z a-z 0-9 _ -`, beginning with a letter, and stays the same as long
+    /// as transactions may be pending. `url` is `mysql://user:password@host:port/database`, for
+    /// MariaDB, too.
+    pub fn builder(name: impl Into<String>, url: impl Into<String>) -> Builder {
+        Builder::from_url(name.into(), url.into())
+    }
+
+    /// The same with options of the driver in the place of an address. `prefer_socket` is off
+    /// whatever they say, and the driver's pool is not used.
+    pub fn builder_with_opts(name: impl Into<String>, opts: impl Into<Opts>) -> Builder {
+        Builder::from_opts(name.into(), opts.into())
+    }
+
+    fn new(config: Config) -> Result<Self, BuildError> {
+        let config = Arc::new(config);
+        let branches = Pool::for_branches(&config)?;
+        let control = Pool::for_control(&config)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                config,
+                branches,
+                control,
+            }),
+        })
+    }
+
+    fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    async fn lend(&self) -> Result<Lease, ResourceError> {
+        self.inner.branches.lend().await
+    }
+
+    fn purge_branches(&self) {
+        self.inner.branches.purge();
+    }
+
+    async fn lend_control(&self) -> Result<Lease, ResourceError> {
+        self.inner.control.lend().await
+    }
+
+    fn purge_control(&self) {
+        self.inner.control.purge();
+    }
+
+    /// A recovery session that has just shown a sign of life.
+    async fn lend_checked_control(&self) -> Result<Lease, ResourceError> {
+        loop {
+            let mut lease = self.lend_control().await?;
+            if lease.is_fresh() {
+                return Ok(lease);
+            }
+            if let Some(session) = lease.session()
+                && session.ping().await.is_ok()
+            {
+                return Ok(lease);
+            }
+            // Ends: each round throws a session away, and a fresh one is not asked.
+            self.purge_control();
+        }
+    }
+
+    /// Who the server is; on MariaDB only once preflight has made the identity row.
+    async fn identity_of(&self, session: &mut Session) -> Result<ServerIdentity, ResourceError> {
+        if let Some(identity) = &session.server().identity {
+            return Ok(identity.clone());
+        }
+        match session.learn_identity().await {
+            Ok(Some(identity)) => Ok(identity),
+            Ok(None) => Err(self.unfit(preflight::no_identity(session))),
+            Err(error) => {
+                let message = format!("cannot read the server's identity: {error}");
+                Err(self
+                    .error(codes::connect(&error), message)
+                    .with_source(error))
+            }
+        }
+    }
+
+    /// Sees a branch's connection gone.
+    ///
+    /// # Errors
+    /// It cannot be seen: the reason.
+    async fn fence(&self, holder: &Holder, identity: &ServerIdentity) -> Result<(), String> {
+        let mut lease = self
+            .lend_checked_control()
+            .await
+            .map_err(|error| error.to_string())?;
+        let Some(session) = lease.session() else {
+            return Err("the connection is closed".to_owned());
+        };
+        let now = self
+            .identity_of(session)
+            .await
+            .map_err(|error| error.to_string())?;
+        if now != *identity {
+            return Err(format!(
+                "the branch is on {identity}, and {now} answers now"
+            ));
+        }
+        match fence::fence(session, holder).await {
+            Ok(Fenced::Gone) => {
+                lease.give_back();
+                Ok(())
+            }
+            Ok(Fenced::NotSeen(reason)) => {
+                lease.give_back();
+                Err(reason)
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn error(&self, problem: Problem, message: impl Into<String>) -> ResourceError {
+        ResourceError::new(problem, self.config().name.clone(), message)
+    }
+
+    fn unfit(&self, message: impl Into<String>) -> ResourceError {
+        self.error(Problem::Unfit, message)
+    }
+}
+
+#[async_trait]
+impl ResourceManager for Mysql {
+    fn name(&self) -> &ResourceName {
+        &self.config().name
+    }
+
+    /// On MariaDB makes the table `unanimous_identity` in the resource's database, if it is not there.
+    async fn preflight(&self) -> Result<ServerIdentity, ResourceError> {
+        preflight::check(self).await
+    }
+
+    async fn recover(&self) -> Result<RecoveryScan, ResourceError> {
+        finish::recover(self).await
+    }
+
+    async fn finish(&self, xid: &Xid, decision: Decision) -> Result<(), BranchError> {
+        finish::finish(self, xid, decision).await
+    }
+
+    async fn absent(&self, xid: &Xid, branch: &BranchRecord) -> Result<Absence, ResourceError> {
+        finish::absent(self, xid, branch).await
+    }
+}
+
+#[async_trait]
+impl Resource for Mysql {
+    type Branch = MysqlBranch;
+
+    async fn open(&self, env: BranchEnv) -> Result<MysqlBranch, BranchError> {
+        branch::open(self, env).await
+    }
+}

@@ -1,0 +1,618 @@
+//! A branch: one XA transaction on one connection, from `XA START` to its end.
+//!
+//! * Every request of the protocol moves [`Stage`] to [`Stage::Doubt`] before it is sent and out of
+//!   it only by the server's own word, so a future that is dropped half-way leaves a branch that
+//!   claims nothing (I3, I7).
+//! * Phase two runs on the connection that prepared. It is not reset, and no statement of the
+//!   application gets there, until the branch has ended (I8).
+//! * "Rolled back for certain" is answered in two cases only: `XA PREPARE` was never sent, or the
+//!   server has confirmed it on this very connection.
+//!
+//! What it does not do: repeat a request, or finish what another connection prepared; that is
+//! `finish.rs`.
+
+use std::fmt;
+use std::mem;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mysql_async::{Error, IsolationLevel};
+use unanimous_core::ports::{
+    Branch, BranchEnv, BranchError, BranchErrorKind, Cause, OnePhaseReply, PrepareReply, Problem,
+    ResourceError, ServerIdentity,
+};
+use unanimous_core::xid::Xid;
+
+use crate::codes::{self, During};
+use crate::fence::Holder;
+use crate::latch::{Failure, Latch, Results};
+use crate::pool::Lease;
+use crate::session::{PairError, Session};
+use crate::{Mysql, xid};
+
+/// The longest time-out that both servers take, in seconds: a year.
+const SECONDS_MAX: u64 = 31_536_000;
+
+/// How far the branch has come, as far as the server has said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The application works in it; no `XA PREPARE` was sent.
+    Active,
+    /// `XA PREPARE` was answered with success.
+    Prepared,
+    /// Ended by the server's positive word; the session holds nothing of it but leftovers.
+    Ended,
+    /// A request was sent whose answer is missing or proves nothing.
+    Doubt,
+}
+
+/// A branch in a MySQL or MariaDB database, and the application's hand on its connection.
+///
+/// Work in it through the driver's own [`Queryable`](mysql_async::prelude::Queryable). Statements
+/// that end or begin transactions fail inside it with 1399, and nothing happens.
+///
+/// # Failed statements
+/// Both servers roll back only the statement that failed, even after a lock wait timeout (1205), and
+/// would commit the rest. So a branch in which a statement failed votes to roll back, unless
+/// [`statement_error_handled`](Self::statement_error_handled) was called. After a deadlock (1213)
+/// the server has rolled back the whole branch: every further statement is refused with
+/// [`RollbackOnly`](crate::RollbackOnly).
+///
+/// # Cancellation
+/// Dropping the future of a statement makes the branch rollback-only for good. Dropping the branch
+/// closes its connection, and the server rolls back what was not prepared.
+pub struct MysqlBranch {
+    pub(crate) lease: Lease,
+    pub(crate) latch: Latch,
+    stage: Stage,
+    is_reader: bool,
+    xid: Xid,
+    literal: String,
+    identity: ServerIdentity,
+    scope: String,
+    holder: Holder,
+    resource: Mysql,
+}
+
+impl fmt::Debug for MysqlBranch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MysqlBranch")
+            .field("xid", &self.xid)
+            .field("stage", &self.stage)
+            .field("holder", &self.holder)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens a branch: a session of the pool, and one round trip.
+///
+/// A session that went stale in the pool (the server was restarted, or has closed it) is noticed by
+/// this round trip and replaced. A request of a stale session cannot have opened anything that
+/// lasts: what is not prepared ends with its connection.
+pub(crate) async fn open(resource: &Mysql, env: BranchEnv) -> Result<MysqlBranch, BranchError> {
+    let literal = xid::literal(&env.xid);
+    let sql = opening(&env, &literal, resource.config().isolation);
+    loop {
+        let mut lease = resource
+            .lend()
+            .await
+            .map_err(|error| cannot_open(resource, error))?;
+        let is_fresh = lease.is_fresh();
+        match begin(resource, &mut lease, &sql).await {
+            Ok((identity, scope, holder)) => {
+                let latch = if env.read_only {
+                    Latch::of_reader()
+                } else {
+                    Latch::of_writer()
+                };
+                return Ok(MysqlBranch {
+                    lease,
+                    latch,
+                    stage: Stage::Active,
+                    is_reader: env.read_only,
+                    xid: env.xid,
+                    literal,
+                    identity,
+                    scope,
+                    holder,
+                    resource: resource.clone(),
+                });
+            }
+            Err(error) if is_fresh || error.kind() != BranchErrorKind::Unavailable => {
+                return Err(error);
+            }
+            // Ends: each round throws a session away, and a fresh one is not tried twice.
+            Err(_) => resource.purge_branches(),
+        }
+    }
+}
+
+/// The names by which a branch's server and connection are known.
+type Place = (ServerIdentity, String, Holder);
+
+async fn begin(resource: &Mysql, lease: &mut Lease, sql: &str) -> Result<Place, BranchError> {
+    let name = resource.config().name.clone();
+    let Some(session) = lease.session() else {
+        let message = "the connection is closed";
+        return Err(BranchError::new(
+            BranchErrorKind::Unavailable,
+            name,
+            message,
+        ));
+    };
+    let identity = match resource.identity_of(session).await {
+        Ok(identity) => identity,
+        Err(error) => return Err(cannot_open(resource, error)),
+    };
+    session.run(sql).await.map_err(|error| {
+        let kind = match (codes::meaning(&error, During::Open), &error) {
+            // A server that answers is there; what it says has to be mended.
+            (BranchErrorKind::Undetermined, Error::Server(_)) => BranchErrorKind::Failed,
+            (BranchErrorKind::Undetermined, _) => BranchErrorKind::Unavailable,
+            (kind, _) => kind,
+        };
+        BranchError::new(kind, name, format!("cannot open a branch: {error}")).with_source(error)
+    })?;
+    Ok((
+        identity,
+        session.server().scope.clone(),
+        Holder::of(session),
+    ))
+}
+
+fn cannot_open(resource: &Mysql, error: ResourceError) -> BranchError {
+    let is_unfit = error.problem() == Problem::Unfit;
+    let kind = if is_unfit {
+        BranchErrorKind::Failed
+    } else {
+        BranchErrorKind::Unavailable
+    };
+    let message = format!("cannot open a branch: {error}");
+    BranchError::new(kind, resource.config().name.clone(), message).with_source(error)
+}
+
+/// Session limits, isolation, and the beginning, as one request.
+///
+/// The limits make the server itself end what a vanished host leaves behind. The isolation level
+/// cannot be set once the transaction runs (1568).
+fn opening(env: &BranchEnv, literal: &str, isolation: Option<IsolationLevel>) -> String {
+    let lock = seconds(env.lock_timeout);
+    let idle = seconds(env.idle_timeout);
+    let isolation = match isolation {
+        Some(level) => format!("SET TRANSACTION ISOLATION LEVEL {level}; "),
+        None => String::new(),
+    };
+    let start = if env.read_only {
+        // For the session, too: should a statement end the transaction, the next cannot write either.
+        "SET SESSION TRANSACTION READ ONLY; START TRANSACTION READ ONLY".to_owned()
+    } else {
+        format!("XA START {literal}")
+    };
+    format!(
+        "SET SESSION innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}, \
+         wait_timeout = {idle}; {isolation}{start}"
+    )
+}
+
+/// Whole seconds, rounded up, as the servers take them.
+fn seconds(duration: Duration) -> u64 {
+    let whole = duration
+        .as_secs()
+        .saturating_add(u64::from(duration.subsec_nanos() > 0));
+    whole.clamp(1, SECONDS_MAX)
+}
+
+impl MysqlBranch {
+    /// Says that the application has dealt with the statements that failed so far, so that the
+    /// branch may be committed with what the other statements have done.
+    ///
+    /// Answers `false` if that is not possible: the server has rolled back the whole branch, or its
+    /// connection cannot be used any more.
+    #[must_use = "the branch is rollback-only all the same if this answers false"]
+    pub fn statement_error_handled(&mut self) -> bool {
+        if let Some(session) = self.lease.session() {
+            self.latch.observe(session.conn());
+        }
+        self.latch.handled()
+    }
+
+    fn error(&self, kind: BranchErrorKind, message: impl Into<String>) -> BranchError {
+        BranchError::new(kind, self.xid.bqual.clone(), message)
+    }
+
+    /// "cannot prepare X: the server's words", with the driver's error as source.
+    fn failed(&self, kind: BranchErrorKind, doing: &str, error: Error) -> BranchError {
+        self.error(kind, format!("cannot {doing} {}: {error}", self.xid))
+            .with_source(error)
+    }
+
+    fn wrong_stage(&self, doing: &str) -> BranchError {
+        let message = format!("cannot {doing} {}: it is {:?}", self.xid, self.stage);
+        self.error(BranchErrorKind::WrongState, message)
+    }
+
+    fn closed(&self, doing: &str) -> BranchError {
+        let message = format!("cannot {doing} {}: its connection is closed", self.xid);
+        self.error(BranchErrorKind::Undetermined, message)
+    }
+
+    /// The session, if no request is half answered.
+    fn usable(&mut self) -> Option<&mut Session> {
+        if self.latch.is_in_flight() {
+            return None;
+        }
+        self.lease.session().filter(|session| session.is_usable())
+    }
+
+    /// Looks for everything that forbids to commit; reads what the application left unread.
+    async fn settle_work(&mut self) -> Result<(), Failure> {
+        if let Some(session) = self.lease.session() {
+            self.latch.observe(session.conn());
+            if self.latch.failure().is_none() && self.latch.may_have_unread_results() {
+                if session.has_unread_results() {
+                    self.latch.begin(Results::Read);
+                    let result = session.ping().await;
+                    self.latch.settle(&result);
+                }
+                self.latch.results_are_read();
+                self.latch.observe(session.conn());
+            }
+        }
+        match self.latch.failure() {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Rolls back what was never asked to prepare, and says why. Nothing can commit it any more,
+    /// whether the rollback is confirmed or not.
+    async fn give_up(&mut self, failure: &Failure) -> BranchError {
+        let message = format!("{} is rolled back: {}", self.xid, failure.reason);
+        let error = self.error(BranchErrorKind::RolledBack(failure.cause), message);
+        if let Err(unconfirmed) = self.rollback_active().await {
+            tracing::debug!(%unconfirmed, "the server will roll back when it sees the connection gone");
+        }
+        error
+    }
+
+    /// `XA END` was refused, so that what came after it was not carried out.
+    async fn end_refused(&mut self, error: Error) -> BranchError {
+        self.stage = Stage::Active;
+        let failure = Failure {
+            cause: codes::statement(&error).cause,
+            is_final: true,
+            reason: format!("the server refused to end its work: {error}"),
+        };
+        self.give_up(&failure).await.with_source(error)
+    }
+
+    async fn rollback_active(&mut self) -> Result<(), BranchError> {
+        let (end, rollback) = (self.sql("XA END"), self.sql("XA ROLLBACK"));
+        let is_reader = self.is_reader;
+        let unread = self.latch.may_have_unread_results();
+        let confirmed = match self.usable() {
+            None => false,
+            Some(session) if is_reader => session.run("ROLLBACK").await.is_ok(),
+            Some(session) => rollback_session(session, unread, &end, &rollback).await,
+        };
+        if confirmed {
+            self.stage = Stage::Ended;
+            return Ok(());
+        }
+        self.rollback_by_closing().await
+    }
+
+    /// The connection cannot be used: a closed connection rolls back what is not prepared, as soon as
+    /// the server notices. It does not notice while a statement runs or waits for a lock, so the
+    /// connection is killed and seen gone.
+    async fn rollback_by_closing(&mut self) -> Result<(), BranchError> {
+        self.lease.close();
+        self.resource
+            .fence(&self.holder, &self.identity)
+            .await
+            .map_err(|reason| {
+                let message = format!("rollback of {} is not confirmed: {reason}", self.xid);
+                self.error(BranchErrorKind::Undetermined, message)
+            })?;
+        self.stage = Stage::Ended;
+        Ok(())
+    }
+
+    /// After a request that a server's error has refused: is the branch rolled back for certain?
+    ///
+    /// Asked on the connection that works in it, where nothing else is under way: *done* proves it.
+    /// *Unknown* proves it if the error itself said so (`ended`): there is nothing left to prepare
+    /// or to hold.
+    async fn confirm_rollback(&mut self, ended: bool) -> bool {
+        let rollback = self.sql("XA ROLLBACK");
+        let Some(session) = self.usable() else {
+            return false;
+        };
+        let confirmed = match session.run(&rollback).await {
+            Ok(()) => true,
+            Err(error) => ended && codes::is_unknown_xid(&error),
+        };
+        if confirmed {
+            self.stage = Stage::Ended;
+        }
+        confirmed
+    }
+
+    /// `XA END` was accepted, and what came after it was refused.
+    async fn last_step_refused(
+        &mut self,
+        doing: &str,
+        during: During,
+        error: Error,
+    ) -> Result<BranchError, BranchError> {
+        let meaning = codes::meaning(&error, during);
+        let (ended, cause) = if let BranchErrorKind::RolledBack(cause) = meaning {
+            (true, cause)
+        } else {
+            (false, Cause::Refused)
+        };
+        if self.confirm_rollback(ended).await {
+            return Ok(self.failed(BranchErrorKind::RolledBack(cause), doing, error));
+        }
+        Err(self.failed(BranchErrorKind::Undetermined, doing, error))
+    }
+
+    fn sql(&self, verb: &str) -> String {
+        format!("{verb} {}", self.literal)
+    }
+}
+
+/// `XA END` and `XA ROLLBACK`, in one round trip when all is well. After a refused `XA END` (both
+/// servers refuse it in a branch that they have rolled back already) the rollback is sent alone.
+async fn rollback_session(session: &mut Session, unread: bool, end: &str, rollback: &str) -> bool {
+    if unread {
+        // Reads what is left, and its error, which nobody waits for.
+        drop(session.ping().await);
+    }
+    match session.run_pair(end, rollback).await {
+        Ok(()) => true,
+        Err(PairError::First(Error::Server(_)) | PairError::Second(Error::Server(_))) => {
+            match session.run(rollback).await {
+                Ok(()) => true,
+                // Never prepared, and this session does not hold it: it is gone.
+                Err(error) => codes::is_unknown_xid(&error),
+            }
+        }
+        Err(PairError::First(_) | PairError::Second(_)) => false,
+    }
+}
+
+#[async_trait]
+impl Branch for MysqlBranch {
+    fn xid(&self) -> &Xid {
+        &self.xid
+    }
+
+    fn identity(&self) -> &ServerIdentity {
+        &self.identity
+    }
+
+    fn scope(&self) -> &str {
+        &self.scope
+    }
+
+    async fn prepare(&mut self) -> PrepareReply {
+        if self.is_reader {
+            return match self.end_read_only().await {
+                Ok(()) => PrepareReply::ReadOnly,
+                Err(error) => PrepareReply::RolledBack(error),
+            };
+        }
+        if self.stage != Stage::Active {
+            return PrepareReply::Undetermined(self.wrong_stage("prepare"));
+        }
+        if let Err(failure) = self.settle_work().await {
+            return PrepareReply::RolledBack(self.give_up(&failure).await);
+        }
+        let (end, prepare) = (self.sql("XA END"), self.sql("XA PREPARE"));
+        self.stage = Stage::Doubt;
+        let Some(session) = self.lease.session() else {
+            return PrepareReply::Undetermined(self.closed("prepare"));
+        };
+        match session.run_pair(&end, &prepare).await {
+            Ok(()) => {
+                self.stage = Stage::Prepared;
+                PrepareReply::Prepared(self.holder.evidence())
+            }
+            Err(PairError::First(error @ Error::Server(_))) => {
+                PrepareReply::RolledBack(self.end_refused(error).await)
+            }
+            Err(PairError::Second(error @ Error::Server(_))) => {
+                match self
+                    .last_step_refused("prepare", During::Prepare, error)
+                    .await
+                {
+                    Ok(error) => PrepareReply::RolledBack(error),
+                    Err(error) => PrepareReply::Undetermined(error),
+                }
+            }
+            Err(PairError::First(error) | PairError::Second(error)) => PrepareReply::Undetermined(
+                self.failed(BranchErrorKind::Undetermined, "prepare", error),
+            ),
+        }
+    }
+
+    async fn commit(&mut self) -> Result<(), BranchError> {
+        if self.stage != Stage::Prepared {
+            return Err(self.wrong_stage("commit"));
+        }
+        let commit = self.sql("XA COMMIT");
+        let Some(session) = self.lease.session() else {
+            return Err(self.closed("commit"));
+        };
+        self.stage = Stage::Doubt;
+        match session.run(&commit).await {
+            Ok(()) => {
+                self.stage = Stage::Ended;
+                Ok(())
+            }
+            Err(error) => {
+                let kind = codes::meaning(&error, During::Commit);
+                if matches!(kind, BranchErrorKind::Unavailable | BranchErrorKind::Failed) {
+                    self.stage = Stage::Prepared;
+                }
+                Err(self.failed(kind, "commit", error))
+            }
+        }
+    }
+
+    async fn rollback(&mut self) -> Result<(), BranchError> {
+        match self.stage {
+            Stage::Active => return self.rollback_active().await,
+            Stage::Ended => return Ok(()),
+            Stage::Prepared | Stage::Doubt => {}
+        }
+        let rollback = self.sql("XA ROLLBACK");
+        let before = mem::replace(&mut self.stage, Stage::Doubt);
+        let Some(session) = self.usable() else {
+            return Err(self.closed("roll back"));
+        };
+        match session.run(&rollback).await {
+            Ok(()) => {
+                self.stage = Stage::Ended;
+                Ok(())
+            }
+            Err(error) => {
+                let kind = codes::meaning(&error, During::Rollback);
+                if matches!(kind, BranchErrorKind::Unavailable | BranchErrorKind::Failed) {
+                    self.stage = before;
+                }
+                Err(self.failed(kind, "roll back", error))
+            }
+        }
+    }
+
+    async fn commit_one_phase(&mut self) -> OnePhaseReply {
+        if self.stage != Stage::Active || self.is_reader {
+            return OnePhaseReply::Undetermined(self.wrong_stage("commit in one phase"));
+        }
+        if let Err(failure) = self.settle_work().await {
+            return OnePhaseReply::RolledBack(self.give_up(&failure).await);
+        }
+        let (end, commit) = (self.sql("XA END"), self.sql("XA COMMIT") + " ONE PHASE");
+        self.stage = Stage::Doubt;
+        let Some(session) = self.lease.session() else {
+            return OnePhaseReply::Undetermined(self.closed("commit in one phase"));
+        };
+        match session.run_pair(&end, &commit).await {
+            Ok(()) => {
+                self.stage = Stage::Ended;
+                OnePhaseReply::Committed
+            }
+            Err(PairError::First(error @ Error::Server(_))) => {
+                OnePhaseReply::RolledBack(self.end_refused(error).await)
+            }
+            Err(PairError::Second(error @ Error::Server(_))) => {
+                let doing = "commit in one phase";
+                match self.last_step_refused(doing, During::OnePhase, error).await {
+                    Ok(error) => OnePhaseReply::RolledBack(error),
+                    Err(error) => OnePhaseReply::Undetermined(error),
+                }
+            }
+            Err(PairError::First(error) | PairError::Second(error)) => OnePhaseReply::Undetermined(
+                self.failed(BranchErrorKind::Undetermined, "commit in one phase", error),
+            ),
+        }
+    }
+
+    async fn end_read_only(&mut self) -> Result<(), BranchError> {
+        if self.stage != Stage::Active || !self.is_reader {
+            return Err(self.wrong_stage("end read-only"));
+        }
+        if let Err(failure) = self.settle_work().await {
+            return Err(self.give_up(&failure).await);
+        }
+        let Some(session) = self.lease.session() else {
+            return Err(self.closed("end read-only"));
+        };
+        match session.run("COMMIT").await {
+            Ok(()) => {
+                self.stage = Stage::Ended;
+                Ok(())
+            }
+            Err(error) => {
+                let cause = codes::statement(&error).cause;
+                Err(self.failed(BranchErrorKind::RolledBack(cause), "end read-only", error))
+            }
+        }
+    }
+
+    /// The wipe runs in the background; the session is lent again when it has succeeded.
+    async fn release(mut self: Box<Self>) {
+        if self.stage == Stage::Ended {
+            let lease = mem::replace(&mut self.lease, Lease::closed());
+            tokio::spawn(lease.wipe());
+        }
+    }
+}
+
+impl Drop for MysqlBranch {
+    fn drop(&mut self) {
+        self.lease.close();
+        // A statement that runs, or waits for a lock, keeps its own locks until the server notices.
+        let lingers = self.stage == Stage::Active && self.latch.is_in_flight();
+        if let (true, Ok(runtime)) = (lingers, tokio::runtime::Handle::try_current()) {
+            let (resource, holder) = (self.resource.clone(), self.holder.clone());
+            let identity = self.identity.clone();
+            runtime.spawn(async move {
+                if let Err(reason) = resource.fence(&holder, &identity).await {
+                    tracing::debug!(%reason, "an abandoned connection ends by its time limits");
+                }
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(read_only: bool) -> BranchEnv {
+        BranchEnv {
+            xid: "0000000000000001-7-000000000000z-42:ledger"
+                .parse()
+                .unwrap(),
+            read_only,
+            lock_timeout: Duration::from_millis(2500),
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn a_writer_is_opened_by_one_request_with_its_limits() {
+        let sql = opening(
+            &env(false),
+            "X'61',X'62',7",
+            Some(IsolationLevel::ReadCommitted),
+        );
+        assert_eq!(
+            sql,
+            "SET SESSION innodb_lock_wait_timeout = 3, lock_wait_timeout = 3, wait_timeout = 60; \
+             SET TRANSACTION ISOLATION LEVEL READ COMMITTED; XA START X'61',X'62',7"
+        );
+    }
+
+    #[test]
+    fn a_reader_has_no_xid_and_a_session_that_cannot_write() {
+        let sql = opening(&env(true), "X'61',X'62',7", None);
+        assert!(!sql.contains("XA "), "{sql}");
+        assert!(sql.ends_with("SET SESSION TRANSACTION READ ONLY; START TRANSACTION READ ONLY"));
+    }
+
+    #[test]
+    fn time_outs_are_whole_seconds_that_the_servers_take() {
+        for (duration, expected) in [
+            (Duration::ZERO, 1),
+            (Duration::from_millis(1), 1),
+            (Duration::from_millis(1001), 2),
+            (Duration::MAX, SECONDS_MAX),
+        ] {
+            assert_eq!(seconds(duration), expected, "{duration:?}");
+        }
+    }
+}

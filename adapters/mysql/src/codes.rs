@@ -1,0 +1,252 @@
+//! What the servers' error codes mean, in one table: (code, what was asked) → meaning.
+//!
+//! The same code means different things in different phases: 1205 refuses a prepare and rolls the
+//! branch back, but leaves a prepared branch as it is when a commit meets it. Every row was seen from
+//! a real server (MySQL 9.7 and MariaDB 10.11, unless the row says otherwise). A pair that is not in
+//! the table is `Undetermined`: it may have happened (I3). So is everything that is not a server's
+//! answer at all: a closed socket, a time-out, an error of the driver.
+
+use mysql_async::Error;
+use unanimous_core::ports::{BranchErrorKind, Cause, Problem};
+
+use crate::session::Flavour;
+
+/// What the server was asked when it answered with a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum During {
+    /// `XA START`, or `START TRANSACTION READ ONLY`, with the settings before it.
+    Open,
+    /// `XA PREPARE`, after `XA END` was answered with success.
+    Prepare,
+    /// `XA COMMIT … ONE PHASE`, after `XA END` was answered with success.
+    OnePhase,
+    /// `XA COMMIT` on the connection that prepared.
+    Commit,
+    /// `XA COMMIT` by XID, on another connection.
+    CommitElsewhere,
+    /// `XA ROLLBACK`, on whichever connection.
+    Rollback,
+}
+
+/// What a code means for a statement of the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StatementFailure {
+    /// Why the branch will be rolled back, unless the application says that it has handled it.
+    pub(crate) cause: Cause,
+    /// The server has rolled back the whole branch: nothing that the application does mends it.
+    pub(crate) branch_is_gone: bool,
+}
+
+struct Row(u16, &'static [During], BranchErrorKind);
+
+const LOCK_WAIT_TIMEOUT: u16 = 1205;
+const LOCK_DEADLOCK: u16 = 1213;
+const READ_ONLY_OPTION: u16 = 1290;
+const QUERY_INTERRUPTED: u16 = 1317;
+const XAER_NOTA: u16 = 1397;
+const XAER_INVAL: u16 = 1398;
+const XAER_RMFAIL: u16 = 1399;
+const XAER_OUTSIDE: u16 = 1400;
+const XAER_RMERR: u16 = 1401;
+const XA_RBROLLBACK: u16 = 1402;
+const XAER_DUPID: u16 = 1440;
+const XA_RBTIMEOUT: u16 = 1613;
+const XA_RBDEADLOCK: u16 = 1614;
+
+const ROLLED_BACK_BY_TIMEOUT: BranchErrorKind = BranchErrorKind::RolledBack(Cause::Timeout);
+const ROLLED_BACK_BY_CONFLICT: BranchErrorKind = BranchErrorKind::RolledBack(Cause::Conflict);
+const ROLLED_BACK_BY_REFUSAL: BranchErrorKind = BranchErrorKind::RolledBack(Cause::Refused);
+
+use During::{Commit, CommitElsewhere, OnePhase, Open, Prepare, Rollback};
+
+/// The first row that fits counts.
+const TABLE: &[Row] = &[
+    // Before there is a branch. 1400: the session has local work, or autocommit is off.
+    Row(XAER_DUPID, &[Open], BranchErrorKind::DuplicateXid),
+    Row(XAER_OUTSIDE, &[Open], BranchErrorKind::WrongState),
+    Row(XAER_RMFAIL, &[Open], BranchErrorKind::WrongState),
+    // A prepare that was refused for these reasons has rolled the branch back: `XA ROLLBACK`
+    // answers 1397 afterwards. 1205 comes under `FLUSH TABLES WITH READ LOCK` and `BACKUP STAGE`,
+    // 1317 from `KILL QUERY`.
+    Row(LOCK_WAIT_TIMEOUT, &[Prepare], ROLLED_BACK_BY_TIMEOUT),
+    Row(LOCK_DEADLOCK, &[Prepare], ROLLED_BACK_BY_CONFLICT),
+    Row(QUERY_INTERRUPTED, &[Prepare], ROLLED_BACK_BY_REFUSAL),
+    Row(XA_RBROLLBACK, &[Prepare, OnePhase], ROLLED_BACK_BY_REFUSAL),
+    Row(XA_RBTIMEOUT, &[Prepare, OnePhase], ROLLED_BACK_BY_TIMEOUT),
+    Row(XA_RBDEADLOCK, &[Prepare, OnePhase], ROLLED_BACK_BY_CONFLICT),
+    // Nothing was done: the branch is in another state than we believe, still open or unknown.
+    Row(XAER_NOTA, &[Prepare, OnePhase], BranchErrorKind::WrongState),
+    Row(
+        XAER_INVAL,
+        &[Prepare, OnePhase],
+        BranchErrorKind::WrongState,
+    ),
+    Row(
+        XAER_RMFAIL,
+        &[Prepare, OnePhase],
+        BranchErrorKind::WrongState,
+    ),
+    Row(
+        XAER_OUTSIDE,
+        &[Prepare, OnePhase],
+        BranchErrorKind::WrongState,
+    ),
+    // The branch is still prepared; the same request succeeds once the reason is gone. 1290:
+    // MariaDB under `read_only`; MySQL lets it through.
+    Row(
+        LOCK_WAIT_TIMEOUT,
+        &[Commit, CommitElsewhere, Rollback],
+        BranchErrorKind::Unavailable,
+    ),
+    Row(
+        QUERY_INTERRUPTED,
+        &[Commit, CommitElsewhere, Rollback],
+        BranchErrorKind::Unavailable,
+    ),
+    Row(
+        READ_ONLY_OPTION,
+        &[Commit, CommitElsewhere, Rollback],
+        BranchErrorKind::Unavailable,
+    ),
+    // 1401: MariaDB waited in vain for its backup lock ("return error to user for a retry",
+    // `trans_xa_rollback` in its sql/xa.cc). Elsewhere it is a fatal error: undetermined.
+    Row(XAER_RMERR, &[Rollback], BranchErrorKind::Unavailable),
+    // Committed, rolled back, never prepared, or still held by an open connection (MariaDB): all of
+    // them answer 1397. It proves nothing by itself.
+    Row(
+        XAER_NOTA,
+        &[Commit, CommitElsewhere, Rollback],
+        BranchErrorKind::UnknownXid,
+    ),
+    // Also "the connection is inside another transaction" (1400).
+    Row(
+        XAER_RMFAIL,
+        &[Commit, CommitElsewhere, Rollback],
+        BranchErrorKind::WrongState,
+    ),
+    Row(
+        XAER_OUTSIDE,
+        &[Commit, CommitElsewhere, Rollback],
+        BranchErrorKind::WrongState,
+    ),
+    Row(
+        XAER_INVAL,
+        &[Commit, CommitElsewhere, Rollback],
+        BranchErrorKind::WrongState,
+    ),
+    // The server ended a prepared branch alone: a heuristic, if the decision was to commit.
+    Row(
+        XA_RBROLLBACK,
+        &[Commit, CommitElsewhere],
+        ROLLED_BACK_BY_REFUSAL,
+    ),
+    Row(
+        XA_RBTIMEOUT,
+        &[Commit, CommitElsewhere],
+        ROLLED_BACK_BY_TIMEOUT,
+    ),
+    Row(
+        XA_RBDEADLOCK,
+        &[Commit, CommitElsewhere],
+        ROLLED_BACK_BY_CONFLICT,
+    ),
+];
+
+/// What the answer to a request of the protocol means.
+pub(crate) fn meaning(error: &Error, during: During) -> BranchErrorKind {
+    server_code(error).map_or(BranchErrorKind::Undetermined, |code| lookup(code, during))
+}
+
+fn lookup(code: u16, during: During) -> BranchErrorKind {
+    TABLE
+        .iter()
+        .find(|Row(listed, phases, _)| *listed == code && phases.contains(&during))
+        .map_or(BranchErrorKind::Undetermined, |Row(_, _, kind)| *kind)
+}
+
+/// MariaDB's answer to a commit by XID of a branch that has written nothing: there is nothing that
+/// could have been lost.
+///
+/// When the preparing connection closes, MariaDB detaches the branch; it marks it with this very
+/// code if, and only if, no engine holds a change of it (`trans_xa_detach` in its sql/xa.cc, read in
+/// 10.5 and later; seen on 10.11). No other way leads to 1402 for a branch that is prepared.
+pub(crate) fn had_nothing_to_commit(error: &Error, flavour: Flavour) -> bool {
+    match flavour {
+        Flavour::MariaDb => server_code(error) == Some(XA_RBROLLBACK),
+        Flavour::MySql => false,
+    }
+}
+
+/// The server says that it does not know the XID.
+pub(crate) fn is_unknown_xid(error: &Error) -> bool {
+    server_code(error) == Some(XAER_NOTA)
+}
+
+/// MySQL's way to say that the privilege XA_RECOVER_ADMIN is missing, as an answer to `XA RECOVER`.
+pub(crate) fn is_recover_refused(error: &Error) -> bool {
+    server_code(error) == Some(XAER_RMERR)
+}
+
+/// The server says that the table does not exist.
+pub(crate) fn is_no_such_table(error: &Error) -> bool {
+    server_code(error) == Some(1146)
+}
+
+/// The answer to `KILL`: there is no such connection.
+pub(crate) fn is_no_such_connection(error: &Error) -> bool {
+    server_code(error) == Some(1094)
+}
+
+/// A privilege is missing: on a database, a table, or in general.
+pub(crate) fn is_access_denied(error: &Error) -> bool {
+    matches!(server_code(error), Some(1044 | 1045 | 1142 | 1227))
+}
+
+/// What a failed statement of the application does to its branch.
+///
+/// MySQL and MariaDB roll back only the statement for most errors, a lock wait timeout (1205)
+/// included, and would let the rest be committed; the branch becomes rollback-only here until the
+/// application says that it has handled the error. Where the server has rolled back the whole branch
+/// there is nothing to handle: MariaDB before the fix of MDEV-37141 even ran the next statements
+/// in a new transaction of InnoDB.
+pub(crate) fn statement(error: &Error) -> StatementFailure {
+    let of = |cause, branch_is_gone| StatementFailure {
+        cause,
+        branch_is_gone,
+    };
+    match server_code(error) {
+        Some(LOCK_DEADLOCK | XA_RBDEADLOCK) => of(Cause::Conflict, true),
+        // ER_CHECKREAD: MariaDB's snapshot isolation rolls the transaction back.
+        Some(1020) => of(Cause::Conflict, true),
+        // ER_LOCK_TABLE_FULL: InnoDB rolls the transaction back.
+        Some(1206) => of(Cause::Exhausted, true),
+        Some(XA_RBTIMEOUT) => of(Cause::Timeout, true),
+        Some(XA_RBROLLBACK) => of(Cause::Refused, true),
+        // 3024 and 1969: MySQL's max_execution_time, MariaDB's max_statement_time.
+        Some(LOCK_WAIT_TIMEOUT | 3024 | 1969) => of(Cause::Timeout, false),
+        // ER_RECORD_FILE_FULL: also a full disk.
+        Some(1114) => of(Cause::Exhausted, false),
+        Some(_) => of(Cause::Refused, false),
+        None => of(Cause::Unreachable, false),
+    }
+}
+
+/// Whether a server that refuses a connection may mend itself.
+pub(crate) fn connect(error: &Error) -> Problem {
+    match server_code(error) {
+        // Access denied (user, password, database), unknown database, host not allowed.
+        Some(1044 | 1045 | 1049 | 1130 | 1698) => Problem::Unfit,
+        Some(_) | None => Problem::Unavailable,
+    }
+}
+
+fn server_code(error: &Error) -> Option<u16> {
+    match error {
+        Error::Server(server) => Some(server.code),
+        Error::Driver(_) | Error::Io(_) | Error::Other(_) | Error::Url(_) => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "codes_test.rs"]
+mod tests;

@@ -1,0 +1,227 @@
+//! Every row of the table, written down a second time as sentences.
+
+use mysql_async::{DriverError, ServerError};
+use unanimous_core::ports::BranchErrorKind::{
+    DuplicateXid, RolledBack, Unavailable, Undetermined, UnknownXid, WrongState,
+};
+
+use super::*;
+
+const PHASES: [During; 6] = [Open, Prepare, OnePhase, Commit, CommitElsewhere, Rollback];
+
+fn server(code: u16) -> Error {
+    let state = "HY000".to_owned();
+    Error::Server(ServerError {
+        code,
+        message: "as the server says".to_owned(),
+        state,
+    })
+}
+
+/// The meanings of a code in the order of [`PHASES`].
+fn meanings(code: u16) -> [BranchErrorKind; 6] {
+    PHASES.map(|phase| meaning(&server(code), phase))
+}
+
+#[test]
+fn a_lock_wait_timeout_ends_a_branch_at_prepare_and_leaves_a_prepared_one_as_it_is() {
+    let expected = [
+        Undetermined,
+        RolledBack(Cause::Timeout),
+        Undetermined,
+        Unavailable,
+        Unavailable,
+        Unavailable,
+    ];
+    assert_eq!(meanings(1205), expected);
+}
+
+#[test]
+fn a_deadlock_at_prepare_is_a_conflict() {
+    let expected = [
+        Undetermined,
+        RolledBack(Cause::Conflict),
+        Undetermined,
+        Undetermined,
+        Undetermined,
+        Undetermined,
+    ];
+    assert_eq!(meanings(1213), expected);
+}
+
+#[test]
+fn a_killed_request_ends_a_branch_at_prepare_and_leaves_a_prepared_one_as_it_is() {
+    let expected = [
+        Undetermined,
+        RolledBack(Cause::Refused),
+        Undetermined,
+        Unavailable,
+        Unavailable,
+        Unavailable,
+    ];
+    assert_eq!(meanings(1317), expected);
+}
+
+#[test]
+fn a_read_only_server_leaves_a_prepared_branch_as_it_is() {
+    let expected = [
+        Undetermined,
+        Undetermined,
+        Undetermined,
+        Unavailable,
+        Unavailable,
+        Unavailable,
+    ];
+    assert_eq!(meanings(1290), expected);
+}
+
+#[test]
+fn i3_an_unknown_xid_is_never_taken_for_an_end() {
+    let expected = [
+        Undetermined,
+        WrongState,
+        WrongState,
+        UnknownXid,
+        UnknownXid,
+        UnknownXid,
+    ];
+    assert_eq!(meanings(1397), expected);
+}
+
+#[test]
+fn an_invalid_argument_is_our_own_wrong_state() {
+    let expected = [
+        Undetermined,
+        WrongState,
+        WrongState,
+        WrongState,
+        WrongState,
+        WrongState,
+    ];
+    assert_eq!(meanings(1398), expected);
+}
+
+#[test]
+fn the_codes_of_a_wrong_state_are_told_apart_from_an_unreachable_server() {
+    assert_eq!(meanings(1399), [WrongState; 6]);
+    assert_eq!(meanings(1400), [WrongState; 6]);
+}
+
+#[test]
+fn a_backup_lock_leaves_a_branch_to_be_rolled_back_as_it_is() {
+    let mut expected = [Undetermined; 6];
+    expected[5] = Unavailable;
+    assert_eq!(meanings(1401), expected);
+}
+
+#[test]
+fn the_servers_own_rollbacks_are_rollbacks_in_every_phase_that_could_commit() {
+    for (code, cause) in [
+        (1402, Cause::Refused),
+        (1613, Cause::Timeout),
+        (1614, Cause::Conflict),
+    ] {
+        let rolled_back = RolledBack(cause);
+        let expected = [
+            Undetermined,
+            rolled_back,
+            rolled_back,
+            rolled_back,
+            rolled_back,
+            Undetermined,
+        ];
+        assert_eq!(meanings(code), expected, "{code}");
+    }
+}
+
+#[test]
+fn a_duplicate_xid_is_told_at_open() {
+    let mut expected = [Undetermined; 6];
+    expected[0] = DuplicateXid;
+    assert_eq!(meanings(1440), expected);
+}
+
+#[test]
+fn i3_what_is_not_listed_may_have_happened() {
+    for code in [0, 1, 1053, 1105, 1180, 3100, 65535] {
+        assert_eq!(meanings(code), [Undetermined; 6], "{code}");
+    }
+    let closed = Error::Driver(DriverError::ConnectionClosed);
+    assert_eq!(
+        PHASES.map(|phase| meaning(&closed, phase)),
+        [Undetermined; 6]
+    );
+}
+
+#[test]
+fn no_row_of_the_table_is_hidden_by_another() {
+    let mut seen = Vec::new();
+    for Row(code, phases, _) in TABLE {
+        for phase in *phases {
+            assert!(!seen.contains(&(*code, *phase)), "{code} {phase:?}");
+            seen.push((*code, *phase));
+        }
+    }
+}
+
+#[test]
+fn only_mariadbs_1402_says_that_there_was_nothing_to_commit() {
+    assert!(had_nothing_to_commit(&server(1402), Flavour::MariaDb));
+    assert!(!had_nothing_to_commit(&server(1402), Flavour::MySql));
+    assert!(!had_nothing_to_commit(&server(1397), Flavour::MariaDb));
+    assert!(!had_nothing_to_commit(&server(1614), Flavour::MariaDb));
+}
+
+#[test]
+fn a_failed_statement_says_whether_the_branch_is_gone_and_why() {
+    for (code, cause, branch_is_gone) in [
+        (1213, Cause::Conflict, true),
+        (1614, Cause::Conflict, true),
+        (1020, Cause::Conflict, true),
+        (1206, Cause::Exhausted, true),
+        (1613, Cause::Timeout, true),
+        (1402, Cause::Refused, true),
+        (1205, Cause::Timeout, false),
+        (3024, Cause::Timeout, false),
+        (1969, Cause::Timeout, false),
+        (1114, Cause::Exhausted, false),
+        (1062, Cause::Refused, false),
+        (1146, Cause::Refused, false),
+        (1399, Cause::Refused, false),
+    ] {
+        let expected = StatementFailure {
+            cause,
+            branch_is_gone,
+        };
+        assert_eq!(statement(&server(code)), expected, "{code}");
+    }
+}
+
+#[test]
+fn a_refused_login_needs_a_person_and_a_full_server_does_not() {
+    for code in [1044, 1045, 1049, 1130, 1698] {
+        assert_eq!(connect(&server(code)), Problem::Unfit, "{code}");
+    }
+    for code in [1040, 1053, 1203, 1129] {
+        assert_eq!(connect(&server(code)), Problem::Unavailable, "{code}");
+    }
+    assert_eq!(
+        connect(&Error::Driver(DriverError::ConnectionClosed)),
+        Problem::Unavailable
+    );
+}
+
+#[test]
+fn the_helpers_know_their_own_code_only() {
+    for (is, code) in [
+        (is_unknown_xid as fn(&Error) -> bool, 1397),
+        (is_recover_refused, 1401),
+        (is_no_such_table, 1146),
+        (is_no_such_connection, 1094),
+        (is_access_denied, 1142),
+    ] {
+        assert!(is(&server(code)));
+        assert!(!is(&server(1064)));
+        assert!(!is(&Error::Driver(DriverError::ConnectionClosed)));
+    }
+}

@@ -1,0 +1,192 @@
+//! Seeing a connection gone: as long as it is there, its server may still carry out a request that
+//! was sent to it, or hold a branch for it.
+//!
+//! A connection's number is unique only as long as its server process lives; the numbers begin again
+//! after a restart, and the new bearer is innocent. So a [`Holder`] keeps the second in which the
+//! server was started, too. Another start: no connection of that time is left. The same start: it
+//! is killed, which a user may always do to his own connections, and awaited.
+//!
+//! A user without the privilege PROCESS sees its own account's connections only. Of another
+//! account's connection nothing is concluded then.
+
+use std::fmt;
+use std::time::Duration;
+
+use mysql_async::Error;
+use unanimous_core::ports::Evidence;
+
+use crate::codes;
+use crate::session::{Session, text};
+
+/// How often and how long to look until a killed connection is gone. A killed connection rolls back
+/// first, which takes as long as its changes were many.
+const LOOKS_MAX: u32 = 100;
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The connection that holds, or held, a branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Holder {
+    connection: u32,
+    started: u64,
+    account: Option<String>,
+}
+
+/// Longer account names are left out; then PROCESS is needed to see the connection.
+const ACCOUNT_BYTES_MAX: usize = 80;
+
+impl Holder {
+    pub(crate) fn of(session: &Session) -> Self {
+        let account = &session.server().account;
+        let fits = !account.is_empty()
+            && account.len() <= ACCOUNT_BYTES_MAX
+            && account.bytes().all(|byte| (b' '..0x7f).contains(&byte));
+        Self {
+            connection: session.connection_id(),
+            started: session.server().started,
+            account: fits.then(|| account.clone()),
+        }
+    }
+
+    /// The text to keep with the decision.
+    pub(crate) fn evidence(&self) -> Evidence {
+        // 80 bytes of an account and two numbers fit into 128, so the default is never needed; it
+        // reads as "cannot be told", which is safe.
+        Evidence::new(self.to_string()).unwrap_or_default()
+    }
+
+    pub(crate) fn from_evidence(evidence: &Evidence) -> Option<Self> {
+        let rest = evidence.as_str().strip_prefix("connection=")?;
+        let (connection, rest) = rest.split_once(" started=")?;
+        let (started, account) = match rest.split_once(" account=") {
+            Some((started, account)) => (started, Some(account.to_owned())),
+            None => (rest, None),
+        };
+        Some(Self {
+            connection: connection.parse().ok()?,
+            started: started.parse().ok()?,
+            account,
+        })
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connection={} started={}", self.connection, self.started)?;
+        match &self.account {
+            Some(account) => write!(f, " account={account}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a connection is gone.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Fenced {
+    /// It is, and nothing that was sent to it will be carried out any more.
+    Gone,
+    /// That cannot be seen. Says why, and what to do.
+    NotSeen(String),
+}
+
+/// Ends the holder's connection, if it is still there, and waits until it is gone.
+///
+/// `session` is another connection to the server whose identity the branch has.
+pub(crate) async fn fence(session: &mut Session, holder: &Holder) -> Result<Fenced, Error> {
+    if session.server().started != holder.started {
+        return Ok(Fenced::Gone);
+    }
+    let connection = holder.connection;
+    if !sees(session, holder).await? {
+        let account = holder.account.as_deref().unwrap_or("of the branch");
+        return Ok(Fenced::NotSeen(format!(
+            "connection {connection} belongs to account {account}, and {} may not see it: GRANT \
+             PROCESS, CONNECTION_ADMIN (MariaDB: CONNECTION ADMIN) to it",
+            session.server().account
+        )));
+    }
+    if !is_listed(session, connection).await? {
+        return Ok(Fenced::Gone);
+    }
+    match session.run(&format!("KILL {connection}")).await {
+        Ok(()) => {}
+        Err(error) if codes::is_no_such_connection(&error) => {}
+        Err(error @ Error::Server(_)) => {
+            let reason = format!("connection {connection} is still there, KILL answered: {error}");
+            return Ok(Fenced::NotSeen(reason));
+        }
+        Err(error) => return Err(error),
+    }
+    for _ in 0..LOOKS_MAX {
+        if !is_listed(session, connection).await? {
+            return Ok(Fenced::Gone);
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    Ok(Fenced::NotSeen(format!(
+        "connection {connection} was killed but is still there; a long rollback may be going on"
+    )))
+}
+
+/// Whether the holder's connection would be listed if it were there.
+async fn sees(session: &mut Session, holder: &Holder) -> Result<bool, Error> {
+    if holder.account.as_deref() == Some(session.server().account.as_str()) {
+        return Ok(true);
+    }
+    // InnoDB's list of transactions is open to those who have PROCESS and to nobody else.
+    match session
+        .rows("SELECT 1 FROM information_schema.INNODB_TRX LIMIT 1")
+        .await
+    {
+        Ok(_) => Ok(true),
+        Err(error) if codes::is_access_denied(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+async fn is_listed(session: &mut Session, connection: u32) -> Result<bool, Error> {
+    let rows = session.rows("SHOW PROCESSLIST").await?;
+    let connection = connection.to_string();
+    Ok(rows
+        .iter()
+        .any(|row| text(row, 0).as_deref() == Some(connection.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(account: Option<&str>) -> Holder {
+        Holder {
+            connection: 12,
+            started: 1_700_000_000,
+            account: account.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_holder_is_read_back_from_its_evidence() {
+        for account in [
+            None,
+            Some("app@%"),
+            Some("a b@10.0.0.1"),
+            Some(&*"x".repeat(80)),
+        ] {
+            let holder = holder(account);
+            assert_eq!(Holder::from_evidence(&holder.evidence()), Some(holder));
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_holder_is_not_read_as_one() {
+        for text in [
+            "",
+            "connection=",
+            "connection=1 started=",
+            "connection=x started=1",
+            "12 13",
+        ] {
+            let evidence = Evidence::new(text).unwrap();
+            assert_eq!(Holder::from_evidence(&evidence), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Recovery by XID: what is prepared, ending it from another connection, and what became of a branch
+//! that is no longer listed.
+//!
+//! * A scan counts only on a server that may be written to: a standby lists nothing of what its
+//!   primary holds, or lists what is not its own to end.
+//! * *Unknown XID* (1397) proves nothing: both servers answer it for a branch that was never
+//!   prepared, is not prepared yet, was ended long ago, and MariaDB for one whose connection is
+//!   still open.
+//! * *Absent* proves an end only on the same server, after the branch's connection was seen gone, by
+//!   a scan made afterwards.
+
+use mysql_async::{Error, Row};
+use unanimous_core::ports::{
+    Absence, BranchError, BranchErrorKind, BranchRecord, Problem, RecoveryScan, ResourceError,
+    ScannedBranch, XidOwner,
+};
+use unanimous_core::protocol::Decision;
+use unanimous_core::xid::Xid;
+
+use crate::codes::{self, During};
+use crate::fence::{Fenced, Holder, fence};
+use crate::session::{Flavour, Session, bytes, text};
+use crate::xid::ListedXid;
+use crate::{Mysql, preflight, xid};
+
+/// Ends a prepared branch from a connection that did not prepare it.
+pub(crate) async fn finish(
+    resource: &Mysql,
+    xid: &Xid,
+    decision: Decision,
+) -> Result<(), BranchError> {
+    let (verb, during) = match decision {
+        Decision::Commit => ("COMMIT", During::CommitElsewhere),
+        Decision::Rollback => ("ROLLBACK", During::Rollback),
+    };
+    let sql = format!("XA {verb} {}", xid::literal(xid));
+    let failed =
+        |kind, message: String| BranchError::new(kind, resource.config().name.clone(), message);
+    loop {
+        let mut lease = match resource.lend_control().await {
+            Ok(lease) => lease,
+            Err(error) => {
+                let message = format!("cannot {verb} {xid}: {error}");
+                return Err(failed(BranchErrorKind::Unavailable, message).with_source(error));
+            }
+        };
+        let Some(session) = lease.session() else {
+            continue;
+        };
+        let flavour = session.server().flavour;
+        let Err(error) = session.run(&sql).await else {
+            lease.give_back();
+            return Ok(());
+        };
+        if matches!(error, Error::Server(_)) {
+            lease.give_back();
+        } else if !lease.is_fresh() {
+            // Stale. Repeating is harmless: at worst the branch is unknown now, which proves nothing.
+            resource.purge_control();
+            continue;
+        }
+        if during == During::CommitElsewhere && codes::had_nothing_to_commit(&error, flavour) {
+            return Ok(());
+        }
+        let kind = codes::meaning(&error, during);
+        return Err(failed(kind, format!("cannot {verb} {xid}: {error}")).with_source(error));
+    }
+}
+
+/// All that the server holds prepared.
+pub(crate) async fn recover(resource: &Mysql) -> Result<RecoveryScan, ResourceError> {
+    let mut lease = resource.lend_checked_control().await?;
+    let Some(session) = lease.session() else {
+        return Err(resource.error(Problem::Unavailable, "the connection is closed"));
+    };
+    let identity = resource.identity_of(session).await?;
+    let branches = scan(resource, session).await?;
+    lease.give_back();
+    Ok(RecoveryScan { identity, branches })
+}
+
+/// What became of a branch that was prepared, is to be committed, and is not listed.
+pub(crate) async fn absent(
+    resource: &Mysql,
+    xid: &Xid,
+    branch: &BranchRecord,
+) -> Result<Absence, ResourceError> {
+    let mut lease = resource.lend_checked_control().await?;
+    let Some(session) = lease.session() else {
+        return Err(resource.error(Problem::Unavailable, "the connection is closed"));
+    };
+    let answer = judge(resource, session, xid, branch).await?;
+    lease.give_back();
+    Ok(answer)
+}
+
+async fn judge(
+    resource: &Mysql,
+    session: &mut Session,
+    xid: &Xid,
+    branch: &BranchRecord,
+) -> Result<Absence, ResourceError> {
+    let identity = resource.identity_of(session).await?;
+    if identity != branch.identity {
+        return Ok(Absence::Hazard(format!(
+            "{xid} was prepared on {}, and the address of {} leads to {identity} now: look for it \
+             there, or compare the data",
+            branch.identity, branch.resource
+        )));
+    }
+    let Some(holder) = Holder::from_evidence(&branch.evidence) else {
+        return Ok(Absence::Hazard(format!(
+            "the connection that prepared {xid} is not known: the record's evidence cannot be read"
+        )));
+    };
+    let fenced = fence(session, &holder).await.map_err(|error| {
+        let message = format!("cannot see the connection of {xid} gone: {error}");
+        resource
+            .error(Problem::Unavailable, message)
+            .with_source(error)
+    })?;
+    if let Fenced::NotSeen(reason) = fenced {
+        return Ok(Absence::InDoubt(reason));
+    }
+    let listed = scan(resource, session).await?;
+    let ours = XidOwner::Unanimous(xid.clone());
+    if listed.iter().any(|branch| branch.owner == ours) {
+        return Ok(Absence::InDoubt(format!("{xid} is listed again")));
+    }
+    Ok(Absence::Finished)
+}
+
+/// Lists what is prepared, and whether the server may be written to, in one round trip.
+pub(crate) async fn scan(
+    resource: &Mysql,
+    session: &mut Session,
+) -> Result<Vec<ScannedBranch>, ResourceError> {
+    let flavour = session.server().flavour;
+    let (writable, recover) = match flavour {
+        Flavour::MySql => (
+            "SELECT @@GLOBAL.read_only OR @@GLOBAL.super_read_only",
+            "XA RECOVER CONVERT XID",
+        ),
+        Flavour::MariaDb => ("SELECT @@GLOBAL.read_only", "XA RECOVER"),
+    };
+    let (writable, listed) = match session.rows_of_two(writable, recover).await {
+        Ok(rows) => rows,
+        Err(error) if codes::is_recover_refused(&error) => {
+            return Err(resource.unfit(preflight::no_recover_privilege(session)));
+        }
+        Err(error) => {
+            let message = format!("cannot list what is prepared: {error}");
+            return Err(resource
+                .error(codes::connect(&error), message)
+                .with_source(error));
+        }
+    };
+    let read_only = writable.first().and_then(|row| text(row, 0));
+    if !matches!(read_only.as_deref(), Some("0" | "OFF")) {
+        return Err(resource.error(Problem::Unavailable, preflight::READ_ONLY));
+    }
+    listed
+        .iter()
+        .map(|row| {
+            let listed = listed_xid(row, flavour).ok_or_else(|| {
+                let message = "a row of XA RECOVER cannot be read: is this version supported?";
+                resource.error(Problem::Unfit, message)
+            })?;
+            // Neither server says since when.
+            Ok(ScannedBranch {
+                owner: xid::owner(&listed),
+                age: None,
+            })
+        })
+        .collect()
+}
+
+/// MySQL prints the bytes in hexadecimal, because its plain form is text; MariaDB's plain form is
+/// binary.
+fn listed_xid(row: &Row, flavour: Flavour) -> Option<ListedXid> {
+    let number = |column| text(row, column)?.parse::<i64>().ok();
+    let data = match flavour {
+        Flavour::MySql => xid::from_converted(bytes(row, 3)?)?,
+        Flavour::MariaDb => bytes(row, 3)?.to_vec(),
+    };
+    Some(ListedXid {
+        format_id: number(0)?,
+        gtrid_len: number(1)?,
+        bqual_len: number(2)?,
+        data,
+    })
+}

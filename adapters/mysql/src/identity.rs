@@ -1,0 +1,307 @@
+//! Which server is at the other end: flavour, version, identity, scope, and when it was started.
+//!
+//! * MySQL has a `server_uuid` in its data folder.
+//! * MariaDB's `server_uid` is made from the machine and was equal for two data folders, so a row of
+//!   our own, random and made once, takes its place, together with `server_id`: a replica has the
+//!   same row (it is replicated) and another `server_id`.
+//!
+//! Versions that cannot keep a prepared branch safe are refused here, before anything else is asked.
+
+use std::collections::BTreeMap;
+
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, Error, Row};
+use unanimous_core::ports::ServerIdentity;
+
+use crate::codes;
+use crate::session::{Flavour, Server, text};
+
+/// The table that holds a MariaDB database's identity.
+pub(crate) const TABLE: &str = "unanimous_identity";
+
+/// Makes the identity row, if it is not there: the statements that a person can paste, too.
+///
+/// `UUID()` holds the time to 100 ns and the machine's address; two data folders of one machine get
+/// different ones.
+pub(crate) const CREATE: &str = "CREATE TABLE IF NOT EXISTS unanimous_identity \
+     (one TINYINT NOT NULL PRIMARY KEY CHECK (one = 1), \
+     identity CHAR(32) CHARACTER SET ascii NOT NULL) ENGINE=InnoDB";
+/// See [`CREATE`].
+pub(crate) const INSERT: &str =
+    "INSERT IGNORE INTO unanimous_identity VALUES (1, REPLACE(UUID(), '-', ''))";
+
+const ROW: &str = "SELECT identity FROM unanimous_identity WHERE one = 1";
+
+/// The time is read before and after the uptime, so that both are known to be of the same second.
+const FACTS: &str = "SELECT UNIX_TIMESTAMP(), CURRENT_USER(); \
+     SHOW GLOBAL STATUS LIKE 'Uptime'; \
+     SELECT UNIX_TIMESTAMP(); \
+     SHOW GLOBAL VARIABLES WHERE Variable_name IN \
+     ('version', 'server_uuid', 'server_uid', 'server_id', 'hostname', 'port', 'datadir')";
+
+/// A second boundary is hit once; hitting it again and again means that the clock runs wild.
+const ATTEMPTS_MAX: usize = 5;
+
+/// What a server said of itself.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    variables: BTreeMap<String, String>,
+    account: String,
+    started: Option<u64>,
+    identity_row: Option<String>,
+}
+
+/// Reads it, in one round trip; on MariaDB in two.
+pub(crate) async fn read(conn: &mut Conn) -> Result<Facts, Error> {
+    let mut facts = read_variables(conn).await?;
+    for _ in 1..ATTEMPTS_MAX {
+        if facts.started.is_some() {
+            break;
+        }
+        facts = read_variables(conn).await?;
+    }
+    if facts.flavour() == Flavour::MariaDb {
+        facts.identity_row = read_row(conn).await?;
+    }
+    Ok(facts)
+}
+
+/// The identity row, if there is one.
+pub(crate) async fn read_row(conn: &mut Conn) -> Result<Option<String>, Error> {
+    match conn.query_first::<Row, _>(ROW).await {
+        Ok(row) => Ok(row.and_then(|row| text(&row, 0))),
+        // 1142: the table is there, or would be, but may not be read. Preflight says what to grant.
+        Err(error) if codes::is_no_such_table(&error) || codes::is_access_denied(&error) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn read_variables(conn: &mut Conn) -> Result<Facts, Error> {
+    let mut result = conn.query_iter(FACTS).await?;
+    let before = result.collect::<Row>().await?;
+    let uptime = result.collect::<Row>().await?;
+    let after = result.collect::<Row>().await?;
+    let variables = result.collect::<Row>().await?;
+    result.drop_result().await?;
+    let number = |rows: &[Row], column| text(rows.first()?, column)?.parse::<u64>().ok();
+    let started = match (number(&before, 0), number(&uptime, 1), number(&after, 0)) {
+        (Some(before), Some(uptime), Some(after)) if before == after => before.checked_sub(uptime),
+        _ => None,
+    };
+    Ok(Facts {
+        variables: to_map(&variables),
+        account: before
+            .first()
+            .and_then(|row| text(row, 1))
+            .unwrap_or_default(),
+        started,
+        identity_row: None,
+    })
+}
+
+/// The rows of `SHOW VARIABLES`, names in lower case.
+pub(crate) fn to_map(rows: &[Row]) -> BTreeMap<String, String> {
+    rows.iter()
+        .filter_map(|row| Some((text(row, 0)?.to_ascii_lowercase(), text(row, 1)?)))
+        .collect()
+}
+
+impl Facts {
+    fn variable(&self, name: &str) -> &str {
+        self.variables.get(name).map_or("", String::as_str)
+    }
+
+    fn flavour(&self) -> Flavour {
+        flavour(self.variable("version"))
+    }
+
+    /// What follows from it.
+    ///
+    /// # Errors
+    /// The server is too old, or does not say what it must: the reason.
+    pub(crate) fn into_server(self) -> Result<Server, String> {
+        check_version(self.variable("version"))?;
+        let Some(started) = self.started else {
+            return Err(
+                "the server's clock and its Uptime do not fit together: check the clock of \
+                        the server's machine"
+                    .to_owned(),
+            );
+        };
+        let flavour = self.flavour();
+        let (identity, scope) = match flavour {
+            Flavour::MySql => {
+                let uuid = self.variable("server_uuid");
+                (identity_of_mysql(uuid)?, format!("mysql:{uuid}"))
+            }
+            Flavour::MariaDb => (self.identity_of_mariadb()?, self.scope_of_mariadb()),
+        };
+        Ok(Server {
+            flavour,
+            identity,
+            scope,
+            started,
+            account: self.account,
+        })
+    }
+
+    fn identity_of_mariadb(&self) -> Result<Option<ServerIdentity>, String> {
+        let Some(row) = &self.identity_row else {
+            return Ok(None);
+        };
+        mariadb_identity(row, self.variable("server_id")).map(Some)
+    }
+
+    /// The identity rows of two databases on one server differ; these do not.
+    fn scope_of_mariadb(&self) -> String {
+        ["server_uid", "server_id", "hostname", "port", "datadir"]
+            .iter()
+            .fold("mariadb".to_owned(), |scope, name| {
+                scope + ":" + self.variable(name)
+            })
+    }
+}
+
+/// A MariaDB's identity: the row of ours, and the number that tells replicas apart.
+pub(crate) fn mariadb_identity(row: &str, server_id: &str) -> Result<ServerIdentity, String> {
+    let refused = || format!("the row in table {TABLE} is not one that Unanimous has made");
+    if row.len() != 32 || !row.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(refused());
+    }
+    ServerIdentity::new(format!("mariadb:{row}:{server_id}")).ok_or_else(refused)
+}
+
+fn identity_of_mysql(uuid: &str) -> Result<Option<ServerIdentity>, String> {
+    let text = format!("mysql:{uuid}");
+    match ServerIdentity::new(text) {
+        Some(identity) if !uuid.is_empty() => Ok(Some(identity)),
+        Some(_) | None => Err("the server names no server_uuid: it is not MySQL".to_owned()),
+    }
+}
+
+fn flavour(version: &str) -> Flavour {
+    if version.to_ascii_lowercase().contains("mariadb") {
+        Flavour::MariaDb
+    } else {
+        Flavour::MySql
+    }
+}
+
+/// Refuses servers on which a prepared branch is not safe.
+pub(crate) fn check_version(version: &str) -> Result<(), String> {
+    let too_old = |product, reason| Err(format!("{product} {version} is too old: {reason}"));
+    match (flavour(version), numbers(version)) {
+        (_, None) => Err(format!("the server's version {version:?} cannot be read")),
+        (Flavour::MySql, Some(numbers)) if numbers < (8, 0, 30) => too_old(
+            "MySQL",
+            "before 8.0.30 a crash can leave a prepared branch and the binary log apart; use 8.0.30 \
+             or newer",
+        ),
+        (Flavour::MariaDb, Some(numbers)) if numbers < (10, 6, 0) => too_old(
+            "MariaDB",
+            "before 10.5.2 a prepared branch is lost when its connection closes (MDEV-742), and \
+             10.5 is out of support; use 10.6 or newer",
+        ),
+        (_, Some(_)) => Ok(()),
+    }
+}
+
+fn numbers(version: &str) -> Option<(u32, u32, u32)> {
+    let mut numbers = version.splitn(3, '.').map(|part| {
+        let digits = part
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(part.len());
+        part[..digits].parse::<u32>().ok()
+    });
+    Some((numbers.next()??, numbers.next()??, numbers.next()??))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_servers_are_refused_with_the_reason() {
+        for version in [
+            "5.7.44-log",
+            "8.0.29",
+            "8.0.11-TiDB-v7.5.0",
+            "10.5.29-MariaDB-log",
+        ] {
+            let reason = check_version(version).unwrap_err();
+            assert!(
+                reason.contains(&format!("{version} is too old: before ")),
+                "{reason}"
+            );
+        }
+        for version in [
+            "8.0.30",
+            "8.4.6",
+            "9.7.4-2",
+            "10.6.0-MariaDB",
+            "11.8.6-MariaDB-0+deb13u1",
+        ] {
+            assert_eq!(check_version(version), Ok(()), "{version}");
+        }
+        for version in ["", "8.0", "x.y.z", "8.x.30"] {
+            assert!(
+                check_version(version)
+                    .unwrap_err()
+                    .contains("cannot be read"),
+                "{version}"
+            );
+        }
+    }
+
+    fn facts(variables: &[(&str, &str)]) -> Facts {
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Facts {
+            variables: variables.collect(),
+            account: "app@%".to_owned(),
+            started: Some(7),
+            identity_row: None,
+        }
+    }
+
+    #[test]
+    fn a_mysql_is_known_by_its_uuid() {
+        let server = facts(&[("version", "9.7.4"), ("server_uuid", "a-b")])
+            .into_server()
+            .unwrap();
+        assert_eq!(server.identity.unwrap().as_str(), "mysql:a-b");
+        assert_eq!(server.scope, "mysql:a-b");
+        assert!(facts(&[("version", "9.7.4")]).into_server().is_err());
+    }
+
+    #[test]
+    fn two_databases_of_one_mariadb_have_two_identities_and_one_scope() {
+        let of_row = |row: &str| {
+            let mut facts = facts(&[("version", "10.11.19-MariaDB"), ("server_id", "3")]);
+            facts.identity_row = Some(row.to_owned());
+            facts.into_server()
+        };
+        let (one, other) = (
+            of_row(&"1".repeat(32)).unwrap(),
+            of_row(&"2".repeat(32)).unwrap(),
+        );
+        assert_ne!(one.identity, other.identity);
+        assert_eq!(one.scope, other.scope);
+        assert_eq!(
+            one.identity.unwrap().as_str(),
+            format!("mariadb:{}:3", "1".repeat(32))
+        );
+        assert!(of_row("drop table").is_err());
+    }
+
+    #[test]
+    fn a_mariadb_without_its_row_has_no_identity_yet() {
+        let server = facts(&[("version", "10.11.19-MariaDB")])
+            .into_server()
+            .unwrap();
+        assert_eq!(server.identity, None);
+    }
+}

@@ -1,0 +1,182 @@
+//! The pools of sessions: one for branches, a small one for recovery.
+//!
+//! A session is lent as a [`Lease`]. It goes back to its pool only by [`Lease::give_back`], after
+//! everything that was asked of it was answered; a lease that is dropped in any other way closes its
+//! socket at once (I8). So dropping a future of this crate at any await point leaves no session
+//! behind that another branch could be given.
+//!
+//! The driver's own pool is not used: it resets a connection when it comes back, and on MariaDB a
+//! reset between `XA PREPARE` and `XA COMMIT` makes the commit answer OK and do nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{
+    self, BuildError, Metrics, Object, PoolError, RecycleError, RecycleResult, TimeoutType,
+};
+use mysql_async::Opts;
+use unanimous_core::ports::{Problem, ResourceError};
+use unanimous_core::xid::ResourceName;
+
+use crate::config::Config;
+use crate::session::Session;
+
+/// How long a wipe may take before the session is rather thrown away.
+const WIPE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Makes sessions for a pool.
+pub(crate) struct Manager {
+    config: Arc<Config>,
+    control: bool,
+}
+
+impl Manager {
+    fn opts(&self) -> &Opts {
+        if self.control {
+            &self.config.control_opts
+        } else {
+            &self.config.branch_opts
+        }
+    }
+}
+
+impl managed::Manager for Manager {
+    type Type = Session;
+    type Error = ResourceError;
+
+    async fn create(&self) -> Result<Session, ResourceError> {
+        let config = &*self.config;
+        Session::connect(&config.name, self.opts(), config.connect_timeout).await
+    }
+
+    /// Asks nothing of the server: a session that went stale is noticed by its next request.
+    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<ResourceError> {
+        if session.is_usable() {
+            Ok(())
+        } else {
+            Err(RecycleError::message("the connection is closed"))
+        }
+    }
+}
+
+/// A pool of sessions.
+#[derive(Clone)]
+pub(crate) struct Pool {
+    name: ResourceName,
+    sessions: managed::Pool<Manager>,
+}
+
+impl Pool {
+    pub(crate) fn for_branches(config: &Arc<Config>) -> Result<Self, BuildError> {
+        Self::new(config, false, config.pool_size)
+    }
+
+    pub(crate) fn for_control(config: &Arc<Config>) -> Result<Self, BuildError> {
+        Self::new(config, true, config.control_size)
+    }
+
+    fn new(config: &Arc<Config>, control: bool, size: usize) -> Result<Self, BuildError> {
+        let manager = Manager {
+            config: Arc::clone(config),
+            control,
+        };
+        let sessions = managed::Pool::builder(manager)
+            .max_size(size)
+            .wait_timeout(Some(config.pool_timeout))
+            .runtime(Runtime::Tokio1)
+            .build()?;
+        Ok(Self {
+            name: config.name.clone(),
+            sessions,
+        })
+    }
+
+    /// Lends a session, a new one if none is idle.
+    pub(crate) async fn lend(&self) -> Result<Lease, ResourceError> {
+        match self.sessions.get().await {
+            Ok(object) => {
+                let is_fresh = Object::metrics(&object).recycle_count == 0;
+                Ok(Lease {
+                    object: Some(object),
+                    is_fresh,
+                })
+            }
+            Err(PoolError::Backend(error)) => Err(error),
+            Err(PoolError::Timeout(TimeoutType::Wait)) => Err(self.unavailable(
+                "every session of the pool is in use: end transactions sooner or raise pool_size",
+            )),
+            Err(error) => Err(self.unavailable(&format!("no session: {error}"))),
+        }
+    }
+
+    /// Throws all idle sessions away: one was found stale, as all are after a server's restart.
+    pub(crate) fn purge(&self) {
+        for session in self.sessions.retain(|_, _| false).removed {
+            session.close();
+        }
+    }
+
+    fn unavailable(&self, message: &str) -> ResourceError {
+        ResourceError::new(Problem::Unavailable, self.name.clone(), message)
+    }
+}
+
+/// A session that is lent. Dropped: closed.
+pub(crate) struct Lease {
+    /// `None` once it was closed.
+    object: Option<Object<Manager>>,
+    is_fresh: bool,
+}
+
+impl Lease {
+    /// No session any more.
+    pub(crate) const fn closed() -> Self {
+        Self {
+            object: None,
+            is_fresh: false,
+        }
+    }
+
+    /// The session, unless it was closed.
+    pub(crate) fn session(&mut self) -> Option<&mut Session> {
+        self.object.as_deref_mut()
+    }
+
+    /// The session was made for this lease: if it fails, it is not because it had gone stale.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.is_fresh
+    }
+
+    /// Closes the socket at once.
+    pub(crate) fn close(&mut self) {
+        if let Some(object) = self.object.take() {
+            Object::take(object).close();
+        }
+    }
+
+    /// Lets the session be lent again. Everything that was asked of it has been answered, and it
+    /// holds neither a branch nor anything that a branch may leave behind.
+    pub(crate) fn give_back(mut self) {
+        drop(self.object.take());
+    }
+
+    /// Wipes the session of all that a branch left behind and gives it back; closes it if that
+    /// does not succeed. The branch has ended, by the server's positive word.
+    pub(crate) async fn wipe(mut self) {
+        let Some(session) = self.session() else {
+            return;
+        };
+        match tokio::time::timeout(WIPE_TIMEOUT, session.reset()).await {
+            Ok(Ok(())) => self.give_back(),
+            Ok(Err(error)) => tracing::debug!(%error, "a session that cannot be wiped is closed"),
+            Err(_) => tracing::debug!("a session that is not wiped in time is closed"),
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,203 @@
+//! One connection to one server, with what is known of that server.
+//!
+//! A session is read once, after login: flavour, version, identity and the second in which the
+//! server was started. All of it stays true as long as the connection lives, because a connection
+//! never outlives its server process.
+//!
+//! A session whose request was not answered to the end is never used again: the driver would take
+//! the late answer for the answer to the next request (seen: `XA PREPARE 'WRONG'` returned `Ok`).
+//! [`Session::is_usable`] knows; [`Session::close`] closes without another word to the server.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, Error, Opts, Row, TextProtocol, Value};
+use unanimous_core::ports::{Problem, ResourceError, ServerIdentity};
+use unanimous_core::xid::ResourceName;
+
+use crate::{codes, identity};
+
+/// Which of the two servers it is; they differ in what XA does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    MySql,
+    MariaDb,
+}
+
+/// What is known of the server at the other end.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    pub(crate) flavour: Flavour,
+    /// `None`: a MariaDB whose identity row does not exist yet.
+    pub(crate) identity: Option<ServerIdentity>,
+    /// What two branches of one transaction may not share: the server itself.
+    pub(crate) scope: String,
+    /// The second in which the server process started, by its own clock at that time.
+    ///
+    /// Both servers compute their `Uptime` as *now* minus this, so *now* minus `Uptime` gives it
+    /// back exactly, however the clock was set meanwhile.
+    pub(crate) started: u64,
+    /// The account that the server has matched to our login, as `CURRENT_USER()` prints it.
+    pub(crate) account: String,
+}
+
+/// Of two statements that were sent as one request: which one failed.
+#[derive(Debug)]
+pub(crate) enum PairError {
+    /// The first; the second was not carried out if the server said so itself.
+    First(Error),
+    /// The second; the first was answered with success.
+    Second(Error),
+}
+
+/// A connection with what is known of its server.
+#[derive(Debug)]
+pub(crate) struct Session {
+    conn: Conn,
+    server: Server,
+}
+
+impl Session {
+    /// Logs in, runs the set-up and reads what there is to know of the server.
+    pub(crate) async fn connect(
+        name: &ResourceName,
+        opts: &Opts,
+        timeout: Duration,
+    ) -> Result<Self, ResourceError> {
+        match tokio::time::timeout(timeout, Self::login(name, opts)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let message = format!("no connection within {timeout:?}");
+                Err(ResourceError::new(
+                    Problem::Unavailable,
+                    name.clone(),
+                    message,
+                ))
+            }
+        }
+    }
+
+    async fn login(name: &ResourceName, opts: &Opts) -> Result<Self, ResourceError> {
+        let failed = |doing: &str, error: Error| {
+            let message = format!("{doing}: {error}");
+            ResourceError::new(codes::connect(&error), name.clone(), message).with_source(error)
+        };
+        let mut conn = Conn::new(opts.clone())
+            .await
+            .map_err(|error| failed("cannot connect", error))?;
+        let facts = identity::read(&mut conn)
+            .await
+            .map_err(|error| failed("cannot read the server's variables", error))?;
+        let server = facts
+            .into_server()
+            .map_err(|message| ResourceError::new(Problem::Unfit, name.clone(), message))?;
+        Ok(Self { conn, server })
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// The connection's number on the server, as `KILL` takes it.
+    pub(crate) fn connection_id(&self) -> u32 {
+        self.conn.id()
+    }
+
+    pub(crate) fn conn_mut(&mut self) -> &mut Conn {
+        &mut self.conn
+    }
+
+    pub(crate) fn conn(&self) -> &Conn {
+        &self.conn
+    }
+
+    /// Looks again for the identity row of a MariaDB, which may have been made meanwhile.
+    pub(crate) async fn learn_identity(&mut self) -> Result<Option<ServerIdentity>, Error> {
+        if self.server.identity.is_none() {
+            let facts = identity::read(&mut self.conn).await?;
+            if let Ok(server) = facts.into_server() {
+                self.server = server;
+            }
+        }
+        Ok(self.server.identity.clone())
+    }
+
+    /// No request is half answered, and the connection was not seen closed.
+    pub(crate) fn is_usable(&self) -> bool {
+        !self.conn.is_disconnected()
+    }
+
+    /// Runs statements that return nothing, all in one round trip; stops at the first error.
+    pub(crate) async fn run(&mut self, sql: &str) -> Result<(), Error> {
+        self.conn.query_drop(sql).await
+    }
+
+    /// Runs two statements in one round trip and tells which one failed.
+    ///
+    /// The server carries out the second only if the first succeeded.
+    pub(crate) async fn run_pair(&mut self, first: &str, second: &str) -> Result<(), PairError> {
+        let sql = format!("{first}; {second}");
+        let result = self.conn.query_iter(sql).await.map_err(PairError::First)?;
+        result.drop_result().await.map_err(PairError::Second)
+    }
+
+    /// Runs a query whose rows are read completely.
+    pub(crate) async fn rows(&mut self, sql: &str) -> Result<Vec<Row>, Error> {
+        self.conn.query(sql).await
+    }
+
+    /// Runs `first; second` in one round trip and reads the rows of both.
+    pub(crate) async fn rows_of_two(
+        &mut self,
+        first: &str,
+        second: &str,
+    ) -> Result<(Vec<Row>, Vec<Row>), Error> {
+        let mut result = self.conn.query_iter(format!("{first}; {second}")).await?;
+        let of_first = result.collect::<Row>().await?;
+        let of_second = result.collect::<Row>().await?;
+        result.drop_result().await?;
+        Ok((of_first, of_second))
+    }
+
+    /// Asks for a sign of life.
+    pub(crate) async fn ping(&mut self) -> Result<(), Error> {
+        self.conn.ping().await
+    }
+
+    /// Wipes what a branch has left behind and runs the set-up again. Never while a branch is
+    /// prepared here: MariaDB would then answer `XA COMMIT` with OK and commit nothing.
+    pub(crate) async fn reset(&mut self) -> Result<(), Error> {
+        self.conn.reset().await.map(drop)
+    }
+
+    /// Rows or results of the last statement may still be on their way.
+    pub(crate) fn has_unread_results(&mut self) -> bool {
+        !mysql_async::QueryResult::<'_, '_, TextProtocol>::new(&mut self.conn).is_empty()
+    }
+
+    /// Closes the socket at once.
+    ///
+    /// The driver's own way would read all rows that are still on their way and say goodbye, in a
+    /// task, for as long as that takes. It does not if a request is half answered; so a ping is
+    /// begun and given up after its first step.
+    pub(crate) fn close(mut self) {
+        if self.is_usable() {
+            drop(self.conn.ping().now_or_never());
+        }
+    }
+}
+
+/// The text in a column of a row of the text protocol, in which everything but NULL is text.
+pub(crate) fn text(row: &Row, column: usize) -> Option<String> {
+    bytes(row, column).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// The bytes in a column of a row of the text protocol; `None` for NULL or no such column.
+pub(crate) fn bytes(row: &Row, column: usize) -> Option<&[u8]> {
+    if let Some(Value::Bytes(bytes)) = row.as_ref(column) {
+        Some(bytes)
+    } else {
+        None
+    }
+}
