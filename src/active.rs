@@ -85,6 +85,30 @@ impl ActiveToken {
     }
 }
 
+/// A decision is on its way to the log. If its task dies with it (a panic, a runtime that shuts
+/// down), the log may still record it: then the transaction never leaves A in this process, so that
+/// no recovery pass here takes "no record" for final. The next start resolves it.
+pub(crate) struct DecisionInFlight(Option<Arc<ActiveToken>>);
+
+impl DecisionInFlight {
+    pub(crate) fn new(token: &Arc<ActiveToken>) -> Self {
+        Self(Some(Arc::clone(token)))
+    }
+
+    /// The log has answered; what it answered is the driver's to handle.
+    pub(crate) fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for DecisionInFlight {
+    fn drop(&mut self) {
+        if let Some(token) = self.0.take() {
+            std::mem::forget(token);
+        }
+    }
+}
+
 impl Drop for ActiveToken {
     fn drop(&mut self) {
         self.set.lock().remove(&self.gtrid);
@@ -96,5 +120,45 @@ impl Drop for ActiveToken {
         for resource in handed_over.drain(..) {
             self.wake.resource(&resource);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use unanimous_core::xid::{Epoch, ManagerId, Opening};
+
+    fn enter(set: &Arc<ActiveSet>) -> Arc<ActiveToken> {
+        let opening = Opening {
+            manager: ManagerId::from_bytes([1; 10]),
+            epoch: Epoch(1),
+            nonce: 1,
+        };
+        ActiveToken::enter(set, Wake::new(std::iter::empty()), opening.gtrid(1))
+    }
+
+    #[test]
+    fn a_transaction_leaves_with_its_last_token() {
+        let set = Arc::<ActiveSet>::default();
+        let token = enter(&set);
+        let second = Arc::clone(&token);
+        drop(token);
+        assert_eq!(set.len(), 1);
+        drop(second);
+        assert_eq!(set.len(), 0);
+    }
+
+    #[test]
+    fn i5_a_decision_that_died_on_its_way_keeps_its_transaction_active() {
+        let set = Arc::<ActiveSet>::default();
+        let token = enter(&set);
+        DecisionInFlight::new(&token).answered();
+        drop(token);
+        assert_eq!(set.len(), 0);
+
+        let token = enter(&set);
+        drop(DecisionInFlight::new(&token));
+        drop(token);
+        assert_eq!(set.len(), 1);
     }
 }

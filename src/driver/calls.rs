@@ -6,13 +6,14 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::debug;
+use tracing::{Instrument, debug, debug_span};
 use unanimous_core::ports::{
     BranchError, DecideError, DecisionLog, DecisionRecord, OnePhaseReply, PrepareReply, Refusal,
 };
 use unanimous_core::protocol::{BranchIndex, LogSeq};
 use unanimous_core::xid::ResourceName;
 
+use crate::active::{ActiveToken, DecisionInFlight};
 use crate::config::Config;
 use crate::observe::{Point, Probes};
 use crate::transaction::AnyBranch;
@@ -115,6 +116,9 @@ pub(super) struct Deciding {
     pub(super) log: Arc<dyn DecisionLog>,
     pub(super) probes: Probes,
     pub(super) decision: DecisionRecord,
+    pub(super) token: Arc<ActiveToken>,
+    /// An earlier attempt that may still be recorded.
+    pub(super) in_flight: Option<DecisionInFlight>,
     /// How long to wait before the next attempt.
     pub(super) pause: Duration,
 }
@@ -130,15 +134,22 @@ pub(super) fn decide(mut deciding: Deciding) -> Call {
             sleep(deciding.pause).await;
         }
         let started = Instant::now();
+        let token = &deciding.token;
+        let in_flight = deciding.in_flight.take().unwrap_or_else(|| DecisionInFlight::new(token));
         let decided = deciding.log.decide(&deciding.decision).await;
         debug!(target: "unanimous", phase = "decide", elapsed = ?started.elapsed(), ok = decided.is_ok());
         match decided {
             Ok(seq) => {
+                in_flight.answered();
                 deciding.probes.reached(|| Point::DecisionDurable).await;
                 Event::Decided(Ok(seq))
             }
-            Err(DecideError::Refused(refusal)) => Event::Decided(Err(refusal)),
+            Err(DecideError::Refused(refusal)) => {
+                in_flight.answered();
+                Event::Decided(Err(refusal))
+            }
             Err(DecideError::Uncertain(error)) => {
+                deciding.in_flight = Some(in_flight);
                 deciding.pause = (deciding.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                 Event::DecideUncertain(deciding, error.to_string())
             }
@@ -163,9 +174,10 @@ impl CallEnv {
         call: impl Future<Output = T>,
     ) -> Option<T> {
         let started = Instant::now();
-        let reply = timeout(limit, call).await.ok();
-        let (resource, elapsed) = (&self.name, started.elapsed());
-        debug!(target: "unanimous", phase, %resource, ?elapsed, answered = reply.is_some());
+        let span = debug_span!(target: "unanimous", "branch", resource = %self.name, phase);
+        let reply = timeout(limit, call).instrument(span.clone()).await.ok();
+        let elapsed = started.elapsed();
+        debug!(target: "unanimous", parent: &span, ?elapsed, answered = reply.is_some());
         reply
     }
 }

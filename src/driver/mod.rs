@@ -43,6 +43,7 @@ pub(crate) struct Driver {
     cause: Option<RollbackCause>,
     /// What was not heard, if the outcome should be undetermined.
     unheard: Option<String>,
+    has_unrecorded_heuristic: bool,
     answer: Option<oneshot::Sender<Answer>>,
     deadline: Instant,
     span: Span,
@@ -65,6 +66,7 @@ impl Driver {
             ended: Vec::new(),
             cause: parts.rollback_only,
             unheard: None,
+            has_unrecorded_heuristic: false,
             answer,
             deadline: parts.deadline,
             span: parts.span,
@@ -151,7 +153,7 @@ impl Driver {
             Command::Rollback(index) => self.call_rollback(index),
             Command::Decide(indices) => self.call_decide(&indices),
             Command::HandOver(index) => self.hand_over(index),
-            Command::Complete(_) => self.manager.log.complete(self.gtrid),
+            Command::Complete(_) => self.complete(),
         }
     }
 
@@ -193,15 +195,24 @@ impl Driver {
         };
         let log = Arc::clone(&self.manager.log);
         let probes = self.manager.probes.clone();
-        let pause = std::time::Duration::ZERO;
-        self.calls.push(calls::decide(Deciding {
+        let deciding = Deciding {
             log,
             probes,
             decision,
-            pause,
-        }));
+            token: Arc::clone(&self.token),
+            in_flight: None,
+            pause: std::time::Duration::ZERO,
+        };
+        self.calls.push(calls::decide(deciding));
         self.calls
             .push(calls::overdue(self.manager.config.decide_timeout));
+    }
+
+    /// A heuristic that the log did not take yet keeps its decision pending: recovery finds both.
+    fn complete(&self) {
+        if !self.has_unrecorded_heuristic {
+            self.manager.log.complete(self.gtrid);
+        }
     }
 
     fn hand_over(&mut self, index: BranchIndex) {
@@ -389,10 +400,11 @@ impl Driver {
     async fn record_heuristic(&mut self, index: BranchIndex, finish: Finish) {
         if let Finish::Heuristic(heuristic) = finish {
             let name = &self.slots[index.0].name;
-            self.manager
+            let (manager, gtrid) = (&self.manager, self.gtrid);
+            let recording = manager
                 .recovery
-                .record_heuristic(&self.manager, self.gtrid, name, heuristic)
-                .await;
+                .record_heuristic(manager, gtrid, name, heuristic);
+            self.has_unrecorded_heuristic |= !recording.await;
         }
     }
 

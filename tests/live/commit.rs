@@ -58,7 +58,10 @@ mod checks {
         let committed = transfer.begin(tm).await.unwrap().commit().await.unwrap();
         assert!(committed.unfinished().is_empty());
         assert_eq!((from.balance().await, to.balance().await), (70, 130));
-        assert_eq!(tm.outcome(committed.gtrid()).await.unwrap(), TransactionOutcome::Committed);
+        assert_eq!(
+            tm.outcome(committed.gtrid()).await.unwrap(),
+            TransactionOutcome::Committed
+        );
     }
 
     pub(super) async fn i1_a_refusal_on_one_side_changes_neither<A: Bank, B: Bank>(
@@ -128,7 +131,10 @@ mod checks {
                 transfer.begin(tm).await.unwrap().commit().await.unwrap();
             }
         }
-        assert_eq!((from.balance().await, to.balance().await), (100 - 15 * 30, 100 + 15 * 30));
+        assert_eq!(
+            (from.balance().await, to.balance().await),
+            (100 - 15 * 30, 100 + 15 * 30)
+        );
     }
 
     pub(super) async fn transactions_run_side_by_side<A: Bank, B: Bank>(
@@ -151,7 +157,10 @@ mod checks {
         let committed = ended.iter().filter(|result| result.is_ok()).count();
         assert_eq!(committed, 8, "{ended:?}");
         let moved = 30 * 8;
-        assert_eq!((from.balance().await, to.balance().await), (100 - moved, 100 + moved));
+        assert_eq!(
+            (from.balance().await, to.balance().await),
+            (100 - moved, 100 + moved)
+        );
     }
 }
 
@@ -185,8 +194,11 @@ async fn one_transaction_spans_three_databases() {
     b.unwrap();
     c.unwrap();
     tx.commit().await.unwrap();
-    let balances =
-        [order.balance().await, payment.balance().await, delivery.balance().await];
+    let balances = [
+        order.balance().await,
+        payment.balance().await,
+        delivery.balance().await,
+    ];
     assert_eq!(balances, [101, 102, 103]);
     for account in [order, payment, delivery] {
         account.drop_table().await;

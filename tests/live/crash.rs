@@ -29,7 +29,12 @@ struct Spot {
 fn spots() -> Vec<Spot> {
     let orders = || "orders".parse().unwrap();
     let ledger = || "ledger".parse().unwrap();
-    let spot = |name, stop, hold, is_decided| Spot { name, stop, hold, is_decided };
+    let spot = |name, stop, hold, is_decided| Spot {
+        name,
+        stop,
+        hold,
+        is_decided,
+    };
     vec![
         spot(
             "before_prepare",
@@ -88,19 +93,32 @@ impl Probe for StopAt {
 /// Not a test of its own: the other half of the tests below. Without a plan it has nothing to do.
 #[tokio::test]
 async fn victim() {
-    let Ok(plan) = std::env::var(PLAN) else { return };
+    let Ok(plan) = std::env::var(PLAN) else {
+        return;
+    };
     let [spot, from, to, from_table, to_table, log] =
         plan.split('|').collect::<Vec<_>>().try_into().unwrap();
     let from = Account::at(Db::parse(from), from_table);
     let to = Account::at(Db::parse(to), to_table);
-    let spot = spots().into_iter().find(|candidate| candidate.name == spot).unwrap();
+    let spot = spots()
+        .into_iter()
+        .find(|candidate| candidate.name == spot)
+        .unwrap();
     with_banks!((from, to), die_at(spot, &from, &to, Path::new(log)));
 }
 
 async fn die_at<A: Bank, B: Bank>(spot: Spot, from: &Account, to: &Account, log: &Path) {
     let transfer = Transfer::<A, B>::new(from, to);
-    let probe = Arc::new(StopAt { spot, gtrid: std::sync::Mutex::default() });
-    let tm = transfer.builder(log).probe(probe.clone()).start().await.unwrap();
+    let probe = Arc::new(StopAt {
+        spot,
+        gtrid: std::sync::Mutex::default(),
+    });
+    let tm = transfer
+        .builder(log)
+        .probe(probe.clone())
+        .start()
+        .await
+        .unwrap();
     let tx = transfer.begin(&tm).await.unwrap();
     *probe.gtrid.lock().unwrap() = Some(tx.gtrid());
     let ended = tx.commit().await;
@@ -114,7 +132,9 @@ impl Victim {
     fn start(plan: &str) -> Self {
         let program = std::env::current_exe().unwrap();
         let mut command = Command::new(program);
-        command.args(["crash::victim", "--exact", "--nocapture"]).env(PLAN, plan);
+        command
+            .args(["crash::victim", "--exact", "--nocapture"])
+            .env(PLAN, plan);
         Self(command.stdout(Stdio::piped()).spawn().unwrap())
     }
 
@@ -122,9 +142,12 @@ impl Victim {
     fn kill_at_the_point(mut self) -> Gtrid {
         let lines = BufReader::new(self.0.stdout.take().unwrap()).lines();
         let said = lines.map_while(Result::ok).find_map(|line| {
-            line.split_once(AT_POINT).map(|(_, gtrid)| gtrid.trim().to_owned())
+            line.split_once(AT_POINT)
+                .map(|(_, gtrid)| gtrid.trim().to_owned())
         });
-        said.expect("the victim stands at its point").parse().unwrap()
+        said.expect("the victim stands at its point")
+            .parse()
+            .unwrap()
     }
 }
 
@@ -151,7 +174,10 @@ async fn kill_and_restart(pair: (Db, Db), spot: &Spot) {
     );
     let victim = tokio::task::spawn_blocking(move || Victim::start(&plan).kill_at_the_point());
     let gtrid = victim.await.unwrap();
-    with_banks!((from, to), check_restart(&from, &to, &log, gtrid, spot.is_decided));
+    with_banks!(
+        (from, to),
+        check_restart(&from, &to, &log, gtrid, spot.is_decided)
+    );
     from.drop_table().await;
     to.drop_table().await;
 }
@@ -175,7 +201,10 @@ async fn check_restart<A: Bank, B: Bank>(
     let found = (from.balance().await, to.balance().await);
     assert_eq!(found, expected, "{gtrid}");
     if is_decided {
-        assert_eq!(tm.outcome(gtrid).await.unwrap(), TransactionOutcome::Committed);
+        assert_eq!(
+            tm.outcome(gtrid).await.unwrap(),
+            TransactionOutcome::Committed
+        );
     }
     // The restarted application works, and no lock is left behind.
     transfer.begin(&tm).await.unwrap().commit().await.unwrap();

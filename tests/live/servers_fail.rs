@@ -29,17 +29,38 @@ async fn crash_server_at(kind: Kind, point: Point, is_committed: bool) {
     let started = tokio::task::spawn_blocking(move || Server::start(kind, &Options::new()));
     let server = started.await.unwrap().unwrap();
     let name = table("server_killed");
-    let (url, is_postgres) = (server.url(), matches!(kind, Kind::Postgres15 | Kind::PostgresNewest));
-    let from = Account { url, table: name.clone(), is_postgres };
-    from.sql(&format!("CREATE TABLE {name} (id INT PRIMARY KEY, balance BIGINT)")).await;
-    from.sql(&format!("INSERT INTO {name} VALUES (1, 100)")).await;
-    let other = if is_postgres { Db::Mysql } else { Db::Postgres15 };
+    let (url, is_postgres) = (
+        server.url(),
+        matches!(kind, Kind::Postgres15 | Kind::PostgresNewest),
+    );
+    let from = Account {
+        url,
+        table: name.clone(),
+        is_postgres,
+    };
+    from.sql(&format!(
+        "CREATE TABLE {name} (id INT PRIMARY KEY, balance BIGINT)"
+    ))
+    .await;
+    from.sql(&format!("INSERT INTO {name} VALUES (1, 100)"))
+        .await;
+    let other = if is_postgres {
+        Db::Mysql
+    } else {
+        Db::Postgres15
+    };
     let to = Account::create(other, &name).await;
     let folder = tempfile::tempdir().unwrap();
     let server = Arc::new(Mutex::new(server));
-    let probe = KillServerAt { point, server: Arc::clone(&server) };
+    let probe = KillServerAt {
+        point,
+        server: Arc::clone(&server),
+    };
     let log = folder.path().join("log");
-    with_banks!((from, to), check(&from, &to, &log, probe, server, is_committed));
+    with_banks!(
+        (from, to),
+        check(&from, &to, &log, probe, server, is_committed)
+    );
     to.drop_table().await;
 }
 
@@ -52,7 +73,12 @@ async fn check<A: Bank, B: Bank>(
     is_committed: bool,
 ) {
     let transfer = Transfer::<A, B>::new(from, to);
-    let tm = transfer.builder(log).probe(Arc::new(probe)).start().await.unwrap();
+    let tm = transfer
+        .builder(log)
+        .probe(Arc::new(probe))
+        .start()
+        .await
+        .unwrap();
     let tx = transfer.begin(&tm).await.unwrap();
     let gtrid = tx.gtrid();
     let ended = tx.commit().await;
@@ -75,7 +101,12 @@ async fn check<A: Bank, B: Bank>(
     tm.shutdown().await.unwrap();
 }
 
-const KINDS: [Kind; 4] = [Kind::Postgres15, Kind::PostgresNewest, Kind::Mysql, Kind::Mariadb];
+const KINDS: [Kind; 4] = [
+    Kind::Postgres15,
+    Kind::PostgresNewest,
+    Kind::Mysql,
+    Kind::Mariadb,
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i1_a_server_killed_before_its_prepare_rolls_back() {

@@ -32,8 +32,15 @@ impl Db {
     }
 
     pub fn parse(text: &str) -> Self {
-        let all = [Self::Postgres15, Self::PostgresNewest, Self::Mysql, Self::Mariadb];
-        all.into_iter().find(|db| format!("{db:?}") == text).expect("a name printed by Debug")
+        let all = [
+            Self::Postgres15,
+            Self::PostgresNewest,
+            Self::Mysql,
+            Self::Mariadb,
+        ];
+        all.into_iter()
+            .find(|db| format!("{db:?}") == text)
+            .expect("a name printed by Debug")
     }
 
     fn is_postgres(self) -> bool {
@@ -54,16 +61,28 @@ impl Account {
     pub async fn create(db: Db, table: &str) -> Self {
         let account = Self::at(db, table);
         account.sql(&format!("DROP TABLE IF EXISTS {table}")).await;
-        let engine = if account.is_postgres { "" } else { " ENGINE=InnoDB" };
+        let engine = if account.is_postgres {
+            ""
+        } else {
+            " ENGINE=InnoDB"
+        };
         account
-            .sql(&format!("CREATE TABLE {table} (id INT PRIMARY KEY, balance BIGINT){engine}"))
+            .sql(&format!(
+                "CREATE TABLE {table} (id INT PRIMARY KEY, balance BIGINT){engine}"
+            ))
             .await;
-        account.sql(&format!("INSERT INTO {table} VALUES (1, 100)")).await;
+        account
+            .sql(&format!("INSERT INTO {table} VALUES (1, 100)"))
+            .await;
         account
     }
 
     pub fn at(db: Db, table: &str) -> Self {
-        Self { url: db.url(), table: table.to_owned(), is_postgres: db.is_postgres() }
+        Self {
+            url: db.url(),
+            table: table.to_owned(),
+            is_postgres: db.is_postgres(),
+        }
     }
 
     pub async fn drop_table(&self) {
@@ -74,7 +93,8 @@ impl Account {
     pub async fn balance(&self) -> i64 {
         let sql = format!("SELECT balance FROM {} WHERE id = 1", self.table);
         if self.is_postgres {
-            self.postgres(move |client| client.query_one(&sql, &[]).unwrap().get(0)).await
+            self.postgres(move |client| client.query_one(&sql, &[]).unwrap().get(0))
+                .await
         } else {
             let mut conn = self.mysql().await;
             conn.query_first(sql).await.unwrap().unwrap()
@@ -88,7 +108,12 @@ impl Account {
             let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
             let gids: Vec<String> = self
                 .postgres(move |client| {
-                    client.query(sql, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+                    client
+                        .query(sql, &[])
+                        .unwrap()
+                        .iter()
+                        .map(|row| row.get(0))
+                        .collect()
                 })
                 .await;
             gids.iter().filter(|gid| gid.contains(&gtrid)).count()
@@ -103,7 +128,8 @@ impl Account {
     pub async fn sql(&self, sql: &str) {
         if self.is_postgres {
             let sql = sql.to_owned();
-            self.postgres(move |client| client.batch_execute(&sql).unwrap()).await;
+            self.postgres(move |client| client.batch_execute(&sql).unwrap())
+                .await;
         } else {
             self.mysql().await.query_drop(sql).await.unwrap();
         }
@@ -190,8 +216,10 @@ impl<A: Bank, B: Bank> Transfer<A, B> {
     pub async fn begin(&self, tm: &TransactionManager) -> Result<unanimous::Transaction, BoxError> {
         let mut tx = tm.begin();
         let (from, to) = tx.enlist((&self.from, &self.to)).await?;
-        let (debited, credited) =
-            tokio::join!(A::add(from, &self.from_table, -30), B::add(to, &self.to_table, 30));
+        let (debited, credited) = tokio::join!(
+            A::add(from, &self.from_table, -30),
+            B::add(to, &self.to_table, 30)
+        );
         debited?;
         credited?;
         Ok(tx)
