@@ -4,5 +4,6 @@
 
 mod commit;
 mod crash;
+mod observability;
 mod servers_fail;
 mod support;

@@ -13,7 +13,7 @@ use unanimous::{BoxError, Config, Gtrid, TransactionManager, TransactionManagerB
 
 /// A server of the shared set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Db {
+pub(crate) enum Db {
     Postgres15,
     PostgresNewest,
     Mysql,
@@ -21,7 +21,7 @@ pub enum Db {
 }
 
 impl Db {
-    pub fn url(self) -> String {
+    pub(crate) fn url(self) -> String {
         let set = xtask::servers::shared();
         match self {
             Self::Postgres15 => set.pg15.url,
@@ -31,7 +31,7 @@ impl Db {
         }
     }
 
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let all = [
             Self::Postgres15,
             Self::PostgresNewest,
@@ -50,15 +50,15 @@ impl Db {
 
 /// An account table of one test in one database, and an independent client to look into it.
 #[derive(Debug, Clone)]
-pub struct Account {
-    pub url: String,
-    pub table: String,
-    pub is_postgres: bool,
+pub(crate) struct Account {
+    pub(crate) url: String,
+    pub(crate) table: String,
+    pub(crate) is_postgres: bool,
 }
 
 impl Account {
     /// A fresh table with one account that holds 100.
-    pub async fn create(db: Db, table: &str) -> Self {
+    pub(crate) async fn create(db: Db, table: &str) -> Self {
         let account = Self::at(db, table);
         account.sql(&format!("DROP TABLE IF EXISTS {table}")).await;
         let engine = if account.is_postgres {
@@ -77,7 +77,7 @@ impl Account {
         account
     }
 
-    pub fn at(db: Db, table: &str) -> Self {
+    pub(crate) fn at(db: Db, table: &str) -> Self {
         Self {
             url: db.url(),
             table: table.to_owned(),
@@ -85,12 +85,12 @@ impl Account {
         }
     }
 
-    pub async fn drop_table(&self) {
+    pub(crate) async fn drop_table(&self) {
         self.sql(&format!("DROP TABLE {}", self.table)).await;
     }
 
     /// What the account holds, as an independent client sees it.
-    pub async fn balance(&self) -> i64 {
+    pub(crate) async fn balance(&self) -> i64 {
         let sql = format!("SELECT balance FROM {} WHERE id = 1", self.table);
         if self.is_postgres {
             self.postgres(move |client| client.query_one(&sql, &[]).unwrap().get(0))
@@ -102,7 +102,7 @@ impl Account {
     }
 
     /// How many branches of this transaction the server lists as prepared.
-    pub async fn prepared(&self, gtrid: Gtrid) -> usize {
+    pub(crate) async fn prepared(&self, gtrid: Gtrid) -> usize {
         let gtrid = gtrid.to_string();
         if self.is_postgres {
             let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
@@ -125,7 +125,7 @@ impl Account {
         }
     }
 
-    pub async fn sql(&self, sql: &str) {
+    pub(crate) async fn sql(&self, sql: &str) {
         if self.is_postgres {
             let sql = sql.to_owned();
             self.postgres(move |client| client.batch_execute(&sql).unwrap())
@@ -155,7 +155,7 @@ impl Account {
 
 /// A resource in whose branches money can be moved.
 #[async_trait]
-pub trait Bank: Resource {
+pub(crate) trait Bank: Resource {
     fn connect(name: &str, url: &str) -> Self;
     async fn add(branch: &mut Self::Branch, table: &str, amount: i64) -> Result<(), BoxError>;
 }
@@ -187,15 +187,15 @@ impl Bank for Mysql {
 }
 
 /// Two accounts, a resource for each, and a log folder.
-pub struct Transfer<A, B> {
-    pub from: A,
-    pub to: B,
-    pub from_table: String,
-    pub to_table: String,
+pub(crate) struct Transfer<A, B> {
+    pub(crate) from: A,
+    pub(crate) to: B,
+    pub(crate) from_table: String,
+    pub(crate) to_table: String,
 }
 
 impl<A: Bank, B: Bank> Transfer<A, B> {
-    pub fn new(from: &Account, to: &Account) -> Self {
+    pub(crate) fn new(from: &Account, to: &Account) -> Self {
         Self {
             from: A::connect("orders", &from.url),
             to: B::connect("ledger", &to.url),
@@ -204,7 +204,7 @@ impl<A: Bank, B: Bank> Transfer<A, B> {
         }
     }
 
-    pub fn builder(&self, log: &Path) -> TransactionManagerBuilder {
+    pub(crate) fn builder(&self, log: &Path) -> TransactionManagerBuilder {
         TransactionManager::builder()
             .log(FileLog::at(log))
             .resource(&self.from)
@@ -213,7 +213,10 @@ impl<A: Bank, B: Bank> Transfer<A, B> {
     }
 
     /// Moves 30 within a new transaction, up to but not including its commit.
-    pub async fn begin(&self, tm: &TransactionManager) -> Result<unanimous::Transaction, BoxError> {
+    pub(crate) async fn begin(
+        &self,
+        tm: &TransactionManager,
+    ) -> Result<unanimous::Transaction, BoxError> {
         let mut tx = tm.begin();
         let (from, to) = tx.enlist((&self.from, &self.to)).await?;
         let (debited, credited) = tokio::join!(
@@ -227,7 +230,7 @@ impl<A: Bank, B: Bank> Transfer<A, B> {
 }
 
 /// Tests that wait for recovery should not wait long.
-pub fn short_intervals(config: &mut Config) {
+pub(crate) fn short_intervals(config: &mut Config) {
     config.recovery_interval = Duration::from_millis(200);
     config.recovery_interval_max = Duration::from_secs(1);
 }
@@ -248,7 +251,10 @@ macro_rules! with_banks {
 
 /// Polls for a condition that must come true without anybody's help. The limit is only there so
 /// that a failure ends.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) {
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(60) {
         if condition().await {
@@ -259,7 +265,7 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: imp
     panic!("never true: {what}");
 }
 
-pub const PAIRS: [(Db, Db); 5] = [
+pub(crate) const PAIRS: [(Db, Db); 5] = [
     (Db::Postgres15, Db::Mysql),
     (Db::PostgresNewest, Db::Mariadb),
     (Db::Mysql, Db::PostgresNewest),
@@ -268,9 +274,11 @@ pub const PAIRS: [(Db, Db); 5] = [
 ];
 
 /// A table name that no other test of this or another run uses.
-pub fn table(test: &str) -> String {
+pub(crate) fn table(test: &str) -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("{test}_{}_{next}", std::process::id())
+    // MySQL allows 64 characters in all.
+    let short = &test[..test.len().min(32)];
+    format!("{short}_{}_{next}", std::process::id())
 }
