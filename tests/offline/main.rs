@@ -1,6 +1,7 @@
-//! Tests that need no server: the protocol explored exhaustively, and the runtime against parts in
-//! memory.
+//! Tests that need no server: the protocol explored exhaustively, the runtime against parts in
+//! memory, and the rules of the house.
 #![allow(missing_docs, reason = "a test is its own documentation")]
 
 mod model;
 mod runtime;
+mod tidy;
