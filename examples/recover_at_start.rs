@@ -1,0 +1,153 @@
+//! What an application does with the recovery at its start: what to log, what to wait for, when to
+//! call a person, and how to learn what became of a transaction.
+//!
+//! ```text
+//! UNANIMOUS_PG_URL=… UNANIMOUS_MYSQL_URL=… cargo run --example recover_at_start [LOG] [GTRID]
+//! ```
+//! `LOG` is the folder of the decision log, `./unanimous-log` if not given. With `GTRID` it also
+//! says what became of that transaction: take one that `transfer` has printed.
+//!
+//! It exits with 1 if a person has to look.
+
+use std::env;
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use unanimous::log::FileLog;
+use unanimous::mysql::Mysql;
+use unanimous::postgres::Postgres;
+use unanimous::{
+    Gtrid, Left, RecoveryReport, ResourceReport, TransactionManager, TransactionOutcome,
+};
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    let mut args = env::args().skip(1);
+    let log = args.next().unwrap_or_else(|| "./unanimous-log".to_owned());
+    let gtrid: Option<Gtrid> = args.next().map(|text| text.parse()).transpose()?;
+
+    // Every resource that was ever used with this log: branches in one that is missing here would
+    // stay prepared, and keep their locks.
+    let orders = Postgres::builder("orders", address("UNANIMOUS_PG_URL")?).build()?;
+    let ledger = Mysql::builder("ledger", address("UNANIMOUS_MYSQL_URL")?).build()?;
+    let tm = TransactionManager::builder()
+        .log(FileLog::at(log))
+        .resource(&orders)
+        .resource(&ledger)
+        // A database that is down delays the start by no more than this.
+        .config(|config| config.start_timeout = Duration::from_secs(5))
+        .start()
+        .await?;
+
+    let report = tm.start_report();
+    log_report(report);
+    let needs_a_person = needs_a_person(report);
+
+    // The service can take requests from here on, whatever the report says. What could not be
+    // reached is looked after in the background; wait for it only if there is a reason to, as in
+    // this program, which ends.
+    let is_clean = report.is_clean() || wait_until_clean(&tm, Duration::from_secs(10)).await;
+    println!(
+        "in doubt: {}",
+        if is_clean {
+            "nothing"
+        } else {
+            "something, see above"
+        }
+    );
+
+    if let Some(gtrid) = gtrid {
+        let meaning = meaning(&tm.outcome(gtrid).await?);
+        println!("transaction {gtrid}: {meaning}");
+    }
+    tm.shutdown().await?;
+    if needs_a_person || !is_clean {
+        Ok(ExitCode::FAILURE)
+    } else {
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Passes run by themselves; asking for one makes it now, and its report can be looked at.
+async fn wait_until_clean(tm: &TransactionManager, limit: Duration) -> bool {
+    let begin = Instant::now();
+    while begin.elapsed() < limit {
+        let report = tm.recover().await;
+        if report.is_clean() {
+            return true;
+        }
+        log_report(&report);
+        sleep(Duration::from_millis(500)).await;
+    }
+    false
+}
+
+/// One line per thing that somebody may want to find in the service's log later.
+fn log_report(report: &RecoveryReport) {
+    for resource in &report.resources {
+        log_resource(resource);
+    }
+    for name in &report.unfinished {
+        println!("warning: {name}: not recovered yet; it goes on in the background");
+    }
+    for name in &report.unknown_resources {
+        println!("error: {name}: the log has decisions for it, but it is not registered");
+    }
+}
+
+fn log_resource(report: &ResourceReport) {
+    let name = &report.resource;
+    println!(
+        "{name}: {} committed, {} rolled back",
+        report.committed, report.rolled_back
+    );
+    if let Some(error) = &report.error {
+        println!("warning: {name}: could not be looked at: {error}");
+    }
+    for (xid, left) in &report.left {
+        match left {
+            // Another manager's, or still running: none of our business.
+            Left::Plan(_) => println!("{name}: {xid} is left alone: {left}"),
+            Left::Retry(_) => println!("warning: {name}: {xid} is tried again: {left}"),
+            Left::Person(_) => println!("error: {name}: {xid} needs a person: {left}"),
+            // Kinds of later versions.
+            other => println!("warning: {name}: {xid} is left: {other}"),
+        }
+    }
+    if !report.foreign.is_empty() {
+        let count = report.foreign.len();
+        println!("{name}: {count} prepared transactions of others, never touched");
+    }
+}
+
+/// What no further pass can mend.
+fn needs_a_person(report: &RecoveryReport) -> bool {
+    let is_stuck = |resource: &ResourceReport| {
+        resource
+            .left
+            .iter()
+            .any(|(_, left)| matches!(left, Left::Person(_)))
+    };
+    !report.unknown_resources.is_empty() || report.resources.iter().any(is_stuck)
+}
+
+/// What the caller of a transaction may do, by its outcome.
+fn meaning(outcome: &TransactionOutcome) -> &'static str {
+    match outcome {
+        TransactionOutcome::Committed => "committed: go on, do not repeat it",
+        TransactionOutcome::RolledBack => "rolled back: it may be repeated",
+        TransactionOutcome::InDoubt => "being decided: ask again",
+        TransactionOutcome::Heuristic(_) => "committed in part only: call a person",
+        TransactionOutcome::Unknown => "not in the log: look for its rows before repeating it",
+        // Outcomes of later versions.
+        _ => "in a state that this program does not know",
+    }
+}
+
+fn address(variable: &str) -> Result<String> {
+    Ok(env::var(variable).map_err(|_| format!("{variable} is not set: give the address"))?)
+}

@@ -1,0 +1,131 @@
+//! A whole program that commits across PostgreSQL and MySQL (or MariaDB):
+//!
+//! ```text
+//! UNANIMOUS_PG_URL=postgres://… UNANIMOUS_MYSQL_URL=mysql://… cargo run --example transfer
+//! ```
+//! An order is paid in one database and booked in the other. The decision log lies in
+//! `./unanimous-log`, or where the first argument says.
+
+use std::env;
+use std::error::Error;
+
+use unanimous::log::FileLog;
+use unanimous::mysql::Mysql;
+use unanimous::mysql::mysql_async::prelude::Queryable;
+use unanimous::mysql::mysql_async::{Conn, Opts, OptsBuilder};
+use unanimous::postgres::Postgres;
+use unanimous::postgres::tokio_postgres::{self, Client, NoTls};
+use unanimous::{CommitError, TransactionManager};
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+const PAY: &str = "INSERT INTO transfer_orders (id, paid) VALUES ($1, true)";
+const BOOK: &str = "INSERT INTO transfer_ledger (order_id, amount) VALUES (?, ?)";
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let (pg_url, my_url) = (
+        address("UNANIMOUS_PG_URL")?,
+        address("UNANIMOUS_MYSQL_URL")?,
+    );
+    let log = env::args()
+        .nth(1)
+        .unwrap_or_else(|| "./unanimous-log".to_owned());
+    let (pg_plain, mut my_plain) = (
+        connect_postgres(&pg_url).await?,
+        connect_mysql(&my_url).await?,
+    );
+    create_tables(&pg_plain, &mut my_plain).await?;
+
+    let orders = Postgres::builder("orders", &pg_url).build()?;
+    let ledger = Mysql::builder("ledger", &my_url).build()?;
+    let tm = TransactionManager::builder()
+        .log(FileLog::at(log))
+        .resource(&orders)
+        .resource(&ledger)
+        .start()
+        .await?;
+
+    let (id, amount) = (next_id(&pg_plain).await?, 42_i64);
+    let mut tx = tm.begin();
+    let gtrid = tx.gtrid();
+    let (pg, my) = tx.enlist((&orders, &ledger)).await?;
+    // An error here drops the transaction, which rolls it back in both databases.
+    pg.execute(PAY, &[&id]).await?;
+    my.exec_drop(BOOK, (id, amount)).await?;
+    match tx.commit().await {
+        Ok(_) => println!("transaction {gtrid} is committed"),
+        Err(error @ CommitError::RolledBack { .. }) => {
+            println!("nothing has happened, try again: {error}");
+            return Err(error.into());
+        }
+        Err(error @ CommitError::Undetermined { .. }) => {
+            println!("do not try again, but ask for outcome({gtrid}) later: {error}");
+            return Err(error.into());
+        }
+        // At least one branch was ended by hand, against the decision.
+        Err(error) => {
+            println!("a person has to look: {error}");
+            return Err(error.into());
+        }
+    }
+
+    show(&pg_plain, &mut my_plain, id, amount).await?;
+    my_plain.disconnect().await?;
+    tm.shutdown().await?;
+    Ok(())
+}
+
+/// What plain connections see in both databases.
+async fn show(pg: &Client, my: &mut Conn, id: i64, amount: i64) -> Result<()> {
+    let order = pg
+        .query_opt("SELECT paid FROM transfer_orders WHERE id = $1", &[&id])
+        .await?;
+    let paid: Option<bool> = order.map(|row| row.get(0));
+    let booked: Option<i64> = my
+        .exec_first(
+            "SELECT amount FROM transfer_ledger WHERE order_id = ?",
+            (id,),
+        )
+        .await?;
+    println!("PostgreSQL: order {id}: paid = {paid:?}");
+    println!("MySQL:      order {id}: booked = {booked:?}");
+    if paid == Some(true) && booked == Some(amount) {
+        Ok(())
+    } else {
+        Err("the databases do not agree".into())
+    }
+}
+
+async fn create_tables(pg: &Client, my: &mut Conn) -> Result<()> {
+    let orders = "CREATE TABLE IF NOT EXISTS transfer_orders (id bigint PRIMARY KEY, paid bool)";
+    pg.batch_execute(orders).await?;
+    my.query_drop(
+        "CREATE TABLE IF NOT EXISTS transfer_ledger (order_id BIGINT PRIMARY KEY, amount BIGINT)
+         ENGINE = InnoDB",
+    )
+    .await?;
+    Ok(())
+}
+
+async fn next_id(pg: &Client) -> Result<i64> {
+    let row = pg
+        .query_one("SELECT coalesce(max(id), 0) + 1 FROM transfer_orders", &[])
+        .await?;
+    Ok(row.get(0))
+}
+
+fn address(variable: &str) -> Result<String> {
+    Ok(env::var(variable).map_err(|_| format!("{variable} is not set: give the address"))?)
+}
+
+async fn connect_postgres(url: &str) -> Result<Client> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn connect_mysql(url: &str) -> Result<Conn> {
+    let opts = OptsBuilder::from_opts(Opts::from_url(url)?).prefer_socket(false);
+    Ok(Conn::new(opts).await?)
+}
