@@ -1,6 +1,10 @@
 //! Tests that need no server: the protocol explored exhaustively, the runtime against parts in
 //! memory, and the rules of the house.
 #![allow(missing_docs, reason = "a test is its own documentation")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap fails the test, as it should"
+)]
 
 mod model;
 mod runtime;

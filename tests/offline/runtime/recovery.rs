@@ -106,7 +106,7 @@ async fn i4_foreign_branches_and_other_managers_are_shown_and_never_touched() {
     world.orders.server().plant_foreign("somebody's own");
     let tm = world.start().await;
     let report = tm.recover().await;
-    assert_eq!(world.orders.server().prepared(), [xid.clone()]);
+    assert_eq!(world.orders.server().prepared(), std::slice::from_ref(&xid));
     assert_eq!(world.orders.server().foreign(), ["somebody's own"]);
     let orders = report
         .resources
