@@ -26,7 +26,7 @@ use super::home::{Home, RETRY_PAUSE_MAX};
 use super::next_segment::NextSegment;
 use super::open::{Opened, reopen, segment_bytes_min};
 use super::record::Id;
-use super::request::{DecideReply, Reply, Request, Staged, WriteError, answer};
+use super::request::{Reply, Request, Staged, WriteError, answer};
 use super::segment::Batch;
 use super::shared::{End, Shared, View, writer_died};
 
@@ -36,9 +36,8 @@ pub(super) struct Engine {
     shared: Arc<Shared>,
     health: Health,
     next: NextSegment,
-    /// Completions that are not on the disk yet.
-    lazy: Vec<Gtrid>,
-    lazy_since: Option<Instant>,
+    /// When to look for completions without being asked; `None` while asleep.
+    look_at: Option<Instant>,
 }
 
 enum Health {
@@ -54,20 +53,14 @@ struct Failure {
 
 impl Engine {
     pub(super) fn new(home: Home, opened: Opened) -> (Self, Arc<Shared>) {
-        let shared = Arc::new(Shared::new(View {
-            state: opened.state,
-            opening: opened.opening,
-            attempted: Default::default(),
-            end: None,
-            torn_tail: opened.torn_tail,
-        }));
+        let shared = Shared::new(opened.state, opened.opening, opened.torn_tail);
+        let shared = Arc::new(shared);
         let engine = Self {
             next: NextSegment::new(home.clone()),
+            look_at: Some(Instant::now() + home.options.lazy_pause),
             home,
             shared: shared.clone(),
             health: Health::Good(opened.appender),
-            lazy: Vec::new(),
-            lazy_since: None,
         };
         (engine, shared)
     }
@@ -76,54 +69,68 @@ impl Engine {
     pub(super) fn idle_time(&self) -> Option<Duration> {
         let due = match &self.health {
             Health::Failed(failure) => Some(failure.retry_at),
-            Health::Good(_) => self
-                .lazy_since
-                .map(|since| since + self.home.options.lazy_pause),
+            Health::Good(_) => self.look_at,
         };
         due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
-    /// Does what is due without being asked: reopens a failed log, writes lazy records.
+    /// Does what is due without being asked: reopens a failed log, writes lazy completions.
     pub(super) fn do_what_is_due(&mut self) {
-        if self.idle_time().is_none_or(|time| time > Duration::ZERO) {
+        if self.idle_time() != Some(Duration::ZERO) {
             return;
         }
         match &self.health {
             Health::Failed(_) => self.reopen(),
-            Health::Good(_) => self.write(Staged::default()),
+            Health::Good(_) => {
+                self.write(Staged::default());
+                self.look_at = if self.shared.fall_asleep() {
+                    None
+                } else {
+                    Some(Instant::now() + self.home.options.lazy_pause)
+                };
+            }
         }
     }
 
-    /// Answers the requests, after one write for all of them if any needs it. The last may be a
-    /// shutdown, which ends the engine: then this gives back whom to tell so, and what.
+    /// Answers the requests, after one write for all of them if any needs it. If a shutdown is
+    /// among them, the engine has ended: then this gives back whom to tell so, and what.
     pub(super) fn commit(
         &mut self,
         requests: impl IntoIterator<Item = Request>,
     ) -> Option<(Reply, Result<(), LogError>)> {
+        self.stay_awake();
         let mut staged = Staged::default();
         let mut shutdown = None;
+        let shared = self.shared.clone();
+        let view = shared.lock_unsettled();
         for request in requests {
             match request {
                 Request::Decide {
                     gtrid,
                     bytes,
                     reply,
-                } => self.stage_decide(&mut staged, gtrid, bytes, reply),
-                Request::Complete(gtrid) => self.complete(gtrid),
+                } => match self.known(&view, &staged, gtrid, &bytes) {
+                    Some(known) => answer(reply, known),
+                    None => staged.decide(gtrid, bytes, reply),
+                },
                 Request::Heuristic {
                     gtrid,
                     resource,
                     heuristic,
                     reply,
-                } => match self.check_heuristic(gtrid, &resource) {
+                } => match self.check_heuristic(&view, gtrid, &resource) {
                     Ok(()) => staged.heuristic(Id::of(gtrid), resource, heuristic, reply),
                     Err(error) => answer(reply, Err(error)),
                 },
-                Request::Close { epoch, reply } => self.stage_close(&mut staged, epoch, reply),
+                Request::Close { epoch, reply } => {
+                    self.stage_close(&view, &mut staged, epoch, reply);
+                }
+                Request::Wake => {}
                 Request::Shutdown(reply) => shutdown = Some(reply),
             }
         }
-        if !staged.is_empty() {
+        drop(view);
+        if staged.is_asked_for() {
             self.write(staged);
         }
         shutdown.map(|reply| (reply, self.shut_down()))
@@ -131,53 +138,57 @@ impl Engine {
 
     /// Writes what is lazy, as far as that goes, and lets go of files and threads.
     pub(super) fn leave(&mut self) {
-        if !self.lazy.is_empty() {
-            self.write(Staged::default());
-        }
+        self.write(Staged::default());
         self.next.discard();
     }
 
-    fn stage_decide(
-        &mut self,
-        staged: &mut Staged,
-        gtrid: Gtrid,
-        bytes: Box<[u8]>,
-        reply: DecideReply,
-    ) {
-        let view = self.shared.lock();
-        let known = match view.answer(gtrid, &bytes) {
-            None if staged.is_closing(gtrid.opening.epoch) => {
-                Some(Err(DecideError::Refused(Refusal::EpochClosed)))
-            }
-            None => match &self.health {
-                Health::Good(_) => None,
-                Health::Failed(failure) => Some(Err(view.answer_failed(gtrid, &failure.error))),
-            },
-            Some(known) => Some(known),
-        };
-        drop(view);
-        match known {
-            Some(known) => answer(reply, known),
-            None => staged.decide(gtrid, bytes, reply),
+    fn stay_awake(&mut self) {
+        if self.look_at.is_none() {
+            self.shared.wake_up();
+            self.look_at = Some(Instant::now() + self.home.options.lazy_pause);
         }
     }
 
-    fn stage_close(&mut self, staged: &mut Staged, epoch: Epoch, reply: Reply) {
-        let closed = self.shared.lock().state.is_closed(epoch);
-        match (closed, &self.health) {
+    /// What `decide` answers without a write; `None` if it has to be written.
+    fn known(
+        &self,
+        view: &View,
+        staged: &Staged,
+        gtrid: Gtrid,
+        bytes: &[u8],
+    ) -> Option<Result<LogSeq, DecideError>> {
+        if let Some(known) = view.answer(gtrid, bytes) {
+            return Some(known);
+        }
+        if staged.is_closing(gtrid.opening.epoch) {
+            return Some(Err(DecideError::Refused(Refusal::EpochClosed)));
+        }
+        match &self.health {
+            Health::Good(_) => None,
+            Health::Failed(failure) => Some(Err(view.answer_failed(gtrid, &failure.error))),
+        }
+    }
+
+    fn stage_close(&self, view: &View, staged: &mut Staged, epoch: Epoch, reply: Reply) {
+        match (view.state.is_closed(epoch), &self.health) {
             (Some(true), _) => answer(reply, Ok(())),
             (None, _) => {
                 let folder = self.home.folder.display();
                 let text = format!("log {folder}: epoch {epoch} is not listed: check the number");
                 answer(reply, Err(LogError::new(text)));
             }
-            (Some(false), Health::Good(_)) => staged.close(epoch, Some(reply)),
+            (Some(false), Health::Good(_)) => staged.close(epoch, reply),
             (Some(false), Health::Failed(failure)) => answer(reply, Err(failure.error.clone())),
         }
     }
 
-    fn check_heuristic(&self, gtrid: Gtrid, resource: &ResourceName) -> Result<(), LogError> {
-        if !self.shared.lock().state.is_listed(gtrid.opening) {
+    fn check_heuristic(
+        &self,
+        view: &View,
+        gtrid: Gtrid,
+        resource: &ResourceName,
+    ) -> Result<(), LogError> {
+        if !view.state.is_listed(gtrid.opening) {
             return Err(LogError::new(format!(
                 "log {}: the opening of {gtrid} (resource {resource}) is not listed: it is another \
                  log's, or this log was restored or copied",
@@ -190,35 +201,38 @@ impl Engine {
         }
     }
 
-    fn complete(&mut self, gtrid: Gtrid) {
-        // It counts already, unless the log was reopened in between.
-        self.shared.lock().state.complete(gtrid);
-        self.lazy.push(gtrid);
-        self.lazy_since.get_or_insert_with(Instant::now);
-    }
-
     /// Writes the batch together with what is lazy, changes the state and answers.
-    fn write(&mut self, staged: Staged) {
-        let batch = staged.batch(&self.lazy);
+    fn write(&mut self, mut staged: Staged) {
+        let mut view = if staged.is_asked_for() {
+            // Completions wait for the time after the sync, when nobody waits for the writer.
+            self.shared.lock_unsettled()
+        } else {
+            self.shared.lock()
+        };
+        staged.lazy = std::mem::take(&mut view.unwritten);
+        drop(view);
+        let batch = staged.batch();
         if batch.records() == 0 {
             return;
         }
         match self.append(batch) {
-            Ok(at) => self.written(staged, LogSeq(at.0 + self.lazy.len() as u64)),
+            Ok(at) => self.written(staged, at),
             Err(error) => self.not_written(staged, &error),
         }
     }
 
-    /// `at`: the position of the first change's record.
+    /// `at`: the position of the first record.
     fn written(&mut self, mut staged: Staged, at: LogSeq) {
-        self.lazy.clear();
-        self.lazy_since = None;
-        let mut view = self.shared.lock();
-        for (change, at) in std::mem::take(&mut staged.changes).into_iter().zip(at.0..) {
+        let at = LogSeq(at.0 + staged.lazy.len() as u64);
+        let changes = std::mem::take(&mut staged.changes);
+        // Whoever is answered and looks something up waits for the lock until it is there.
+        let mut view = self.shared.lock_unsettled();
+        staged.answer(Ok(at));
+        for (change, at) in changes.into_iter().zip(at.0..) {
             view.state.apply(change, LogSeq(at));
         }
+        self.shared.settle(&mut view);
         drop(view);
-        staged.answer(Ok(at));
         if let Health::Good(segment) = &self.health
             && segment.is_half_full()
         {
@@ -226,18 +240,17 @@ impl Engine {
         }
     }
 
-    fn not_written(&mut self, staged: Staged, error: &WriteError) {
-        // Not at once again, or a log that is full would be asked for room in a loop.
-        self.lazy_since = self.lazy_since.map(|_| Instant::now());
+    fn not_written(&mut self, mut staged: Staged, error: &WriteError) {
+        let mut view = self.shared.lock();
+        view.unwritten.append(&mut staged.lazy);
+        match error {
+            WriteError::NotBegun(_) | WriteError::Abandoned(_) => {}
+            WriteError::Uncertain(_) => view.attempted.extend(staged.decided()),
+        }
+        drop(view);
         match error {
             WriteError::NotBegun(_) => staged.answer(Err(error)),
-            WriteError::Abandoned(reason) => {
-                self.fail(reason.clone());
-                staged.answer(Err(error));
-                self.reopen();
-            }
-            WriteError::Uncertain(reason) => {
-                self.shared.lock().attempted.extend(staged.decided());
+            WriteError::Abandoned(reason) | WriteError::Uncertain(reason) => {
                 self.fail(reason.clone());
                 staged.answer(Err(error));
                 self.reopen();
@@ -263,13 +276,11 @@ impl Engine {
             Health::Failed(failure) => return Err(WriteError::NotBegun(failure.error.clone())),
         };
         if !segment.fits(&batch) {
-            let view = self.shared.lock();
-            let (snapshot, opening) = (view.state.snapshot(), view.opening);
-            drop(view);
+            let snapshot = self.shared.lock().state.snapshot();
             let bytes_min = segment_bytes_min(snapshot.stored_bytes(), batch.stored_bytes());
             let prepared = self.next.take(segment.bytes(), bytes_min);
             let prepared = prepared.map_err(WriteError::NotBegun)?;
-            let number = segment.number() + 1;
+            let (opening, number) = (self.shared.opening(), segment.number() + 1);
             let begun = begin(&*self.home.storage, prepared, opening, number, snapshot);
             let doing = "begin a segment of the log";
             *segment = begun.map_err(|error| match error {
@@ -288,21 +299,21 @@ impl Engine {
             return;
         };
         self.next.discard();
-        let mut view = self.shared.lock();
-        let manager = view.opening.manager;
-        drop(view);
-        match reopen(&self.home, manager) {
+        match reopen(&self.home, self.shared.opening().manager) {
             Ok(opened) => {
                 tracing::warn!(epoch = %opened.opening.epoch, "the decision log reopened itself");
                 self.health = Health::Good(opened.appender);
-                view = self.shared.lock();
+                let mut view = self.shared.lock();
+                let unwritten = std::mem::take(&mut view.unwritten);
                 view.state = opened.state;
-                for gtrid in &self.lazy {
-                    view.state.complete(*gtrid);
+                for gtrid in unwritten {
+                    if view.state.complete(gtrid) {
+                        view.unwritten.push(gtrid);
+                    }
                 }
-                view.opening = opened.opening;
                 view.attempted.clear();
                 view.torn_tail = opened.torn_tail;
+                self.shared.set_opening(opened.opening);
             }
             Err(error) => {
                 tracing::error!(
@@ -319,11 +330,12 @@ impl Engine {
     fn shut_down(&mut self) -> Result<(), LogError> {
         let mut staged = Staged::default();
         let (reply, mut closed) = tokio::sync::oneshot::channel();
-        let epoch = self.shared.lock().opening.epoch;
-        self.stage_close(&mut staged, epoch, reply);
+        let epoch = self.shared.opening().epoch;
+        let shared = self.shared.clone();
+        self.stage_close(&shared.lock(), &mut staged, epoch, reply);
         self.write(staged);
         let closed = closed.try_recv().unwrap_or_else(|_| Err(writer_died()));
-        self.shared.lock().end = Some(match &closed {
+        shared.lock().end = Some(match &closed {
             Ok(()) => End::Closed,
             Err(error) => End::Left(error.clone()),
         });

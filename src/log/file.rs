@@ -181,7 +181,7 @@ impl Drop for OpenFileLog {
 #[async_trait]
 impl DecisionLog for OpenFileLog {
     fn opening(&self) -> Opening {
-        self.shared.lock().opening
+        self.shared.opening()
     }
 
     async fn decide(&self, decision: &DecisionRecord) -> Result<LogSeq, DecideError> {
@@ -209,9 +209,10 @@ impl DecisionLog for OpenFileLog {
     }
 
     fn complete(&self, gtrid: Gtrid) {
-        // It counts at once; the writer makes it durable with the next batch.
-        self.shared.lock().state.complete(gtrid);
-        self.send(Request::Complete(gtrid));
+        // It counts at once; the writer makes it durable with its next batch, or after a while.
+        if self.shared.complete(gtrid) {
+            self.send(Request::Wake);
+        }
     }
 
     async fn record_heuristic(

@@ -23,7 +23,8 @@ pub(super) enum Request {
         bytes: Box<[u8]>,
         reply: DecideReply,
     },
-    Complete(Gtrid),
+    /// There are completions, and the writer was asleep.
+    Wake,
     Heuristic {
         gtrid: Gtrid,
         resource: ResourceName,
@@ -40,6 +41,8 @@ pub(super) enum Request {
 /// Requests that need one write: their records, what these change, and who waits for it.
 #[derive(Debug, Default)]
 pub(super) struct Staged {
+    /// Completions that go along; nobody waits for them.
+    pub(super) lazy: Vec<Gtrid>,
     pub(super) changes: Vec<Change>,
     /// Where in `changes` the transaction's decision is.
     decided: HashMap<Id, usize>,
@@ -61,8 +64,9 @@ pub(super) enum WriteError {
 }
 
 impl Staged {
-    pub(super) fn is_empty(&self) -> bool {
-        self.changes.is_empty()
+    /// Does anybody wait for it?
+    pub(super) fn is_asked_for(&self) -> bool {
+        !self.changes.is_empty()
     }
 
     pub(super) fn is_closing(&self, epoch: Epoch) -> bool {
@@ -89,12 +93,12 @@ impl Staged {
         self.deciding.push((at, reply));
     }
 
-    pub(super) fn close(&mut self, epoch: Epoch, reply: Option<Reply>) {
+    pub(super) fn close(&mut self, epoch: Epoch, reply: Reply) {
         if !self.is_closing(epoch) {
             self.closing.push(epoch);
             self.changes.push(Change::Closed { epoch });
         }
-        self.waiting.extend(reply);
+        self.waiting.push(reply);
     }
 
     pub(super) fn heuristic(
@@ -112,10 +116,10 @@ impl Staged {
         self.waiting.push(reply);
     }
 
-    /// The records of it all, after those of the lazy completions.
-    pub(super) fn batch(&self, lazy: &[Gtrid]) -> Batch {
+    /// The records of it all, those of the completions first.
+    pub(super) fn batch(&self) -> Batch {
         let mut batch = Batch::new();
-        for gtrid in lazy {
+        for gtrid in &self.lazy {
             let id = Id::of(*gtrid);
             batch.push(|out| encode(&Record::Completed { id }, out));
         }

@@ -11,16 +11,20 @@ use super::home::TornTail;
 use super::record::Id;
 use super::state::{Recorded, State};
 
-/// See the module. Locked for as long as a map takes to be read or changed, never during I/O.
+/// See the module. Its locks are held for as long as a map takes to be read or changed, never
+/// during I/O. Whoever takes both takes the view's first.
 #[derive(Debug)]
-pub(super) struct Shared(Mutex<View>);
+pub(super) struct Shared {
+    view: Mutex<View>,
+    front: Mutex<Front>,
+}
 
 /// The durable state, as the last batch left it.
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) state: State,
-    /// The opening under which new transactions begin.
-    pub(super) opening: Opening,
+    /// Completions that count in the state and are not on the disk yet.
+    pub(super) unwritten: Vec<Gtrid>,
     /// The transactions whose decisions may or may not be on the disk, because their write failed
     /// and the log has not been reopened since.
     pub(super) attempted: HashSet<Id>,
@@ -28,6 +32,16 @@ pub(super) struct View {
     pub(super) end: Option<End>,
     /// What the last opening cut off.
     pub(super) torn_tail: Option<TornTail>,
+}
+
+/// What every transaction asks for, kept apart from the view so that it need not wait for it.
+#[derive(Debug)]
+struct Front {
+    opening: Opening,
+    /// Completions that the state does not know yet.
+    completed: Vec<Gtrid>,
+    /// The writer waits for requests alone, and has to be woken for completions.
+    asleep: bool,
 }
 
 /// How a log ended.
@@ -40,14 +54,82 @@ pub(super) enum End {
 }
 
 impl Shared {
-    pub(super) const fn new(view: View) -> Self {
-        Self(Mutex::new(view))
+    pub(super) fn new(state: State, opening: Opening, torn_tail: Option<TornTail>) -> Self {
+        Self {
+            view: Mutex::new(View {
+                state,
+                unwritten: Vec::new(),
+                attempted: HashSet::new(),
+                end: None,
+                torn_tail,
+            }),
+            front: Mutex::new(Front {
+                opening,
+                completed: Vec::new(),
+                asleep: false,
+            }),
+        }
     }
 
-    /// A panic of another holder changes nothing: every change is one that can stand alone.
-    pub(super) fn lock(&self) -> MutexGuard<'_, View> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The view as it is, for what does not depend on completions: `decide` answers alike for
+    /// what is pending and for what is completed.
+    pub(super) fn lock_unsettled(&self) -> MutexGuard<'_, View> {
+        lock(&self.view)
     }
+
+    /// The view, with every completion counted.
+    pub(super) fn lock(&self) -> MutexGuard<'_, View> {
+        let mut view = self.lock_unsettled();
+        self.settle(&mut view);
+        view
+    }
+
+    /// Counts the completions that were noted.
+    pub(super) fn settle(&self, view: &mut View) {
+        let completed = std::mem::take(&mut self.front().completed);
+        for gtrid in completed {
+            // What is not pending was never decided here, or is completed already.
+            if view.state.complete(gtrid) {
+                view.unwritten.push(gtrid);
+            }
+        }
+    }
+
+    /// The opening under which new transactions begin.
+    pub(super) fn opening(&self) -> Opening {
+        self.front().opening
+    }
+
+    pub(super) fn set_opening(&self, opening: Opening) {
+        self.front().opening = opening;
+    }
+
+    /// Notes a completion; `true` if the writer has to be woken for it.
+    pub(super) fn complete(&self, gtrid: Gtrid) -> bool {
+        let mut front = self.front();
+        front.completed.push(gtrid);
+        std::mem::take(&mut front.asleep)
+    }
+
+    /// The writer is about to wait for requests alone; `false` if it must not.
+    pub(super) fn fall_asleep(&self) -> bool {
+        let mut front = self.front();
+        front.asleep = front.completed.is_empty();
+        front.asleep
+    }
+
+    pub(super) fn wake_up(&self) {
+        self.front().asleep = false;
+    }
+
+    fn front(&self) -> MutexGuard<'_, Front> {
+        lock(&self.front)
+    }
+}
+
+/// A panic of another holder changes nothing: every change is one that can stand alone.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl View {
