@@ -86,15 +86,16 @@ impl Server {
             guard,
             ..
         } = &mut server;
-        let first_args = if programs.kind().is_postgres() {
+        if programs.kind().is_postgres() {
             postgres::initialise(programs, folder, guard)?;
-            Vec::new()
+            server.launch_on_some_port(&[])?;
         } else {
             mysql::initialise(programs, folder, guard)?;
             let init_file = mysql::init_file(programs.kind(), folder)?;
-            vec![format!("--init-file={}", init_file.display())]
-        };
-        server.launch_on_some_port(&first_args)?;
+            server.launch_on_some_port(&[format!("--init-file={}", init_file.display())])?;
+            // It holds passwords, and has done its work.
+            fs::remove_file(&init_file).map_err(Error::io("remove", &init_file))?;
+        }
         Ok(server)
     }
 
