@@ -1,14 +1,14 @@
 //! The PostgreSQL branch: what the application works with, and its way through the protocol.
 //!
 //! ```text
-//! Active ── prepare ──► Prepared ── commit, rollback ──► Ended
-//!    └───── commit_one_phase, end_read_only, rollback ──► Ended
+//! Active ── prepare ──► Prepared ── commit, rollback ──► Committed, RolledBack
+//!    └───── commit_one_phase, end_read_only, rollback ──► Committed, RolledBack
 //! any request under way, or one whose end is not known: Doubtful
 //! ```
 //! Promises:
 //! * I3: a request makes the branch Doubtful before it is sent; only the server's own word takes it
 //!   out of there. A future that is dropped leaves it Doubtful.
-//! * I8: a branch that is dropped closes its connection. Only an Ended one is wiped and kept.
+//! * I8: a branch that is dropped closes its connection. Only one that has ended is wiped and kept.
 //! * Every request of the protocol is one round trip in the good case, guarded as
 //!   [`sql`](crate::sql) tells.
 
@@ -62,8 +62,10 @@ enum Stage {
     Active,
     /// Prepared; only its end is missing.
     Prepared,
-    /// Its end is known and the session is idle.
-    Ended,
+    /// Its effects are committed and the session is idle.
+    Committed,
+    /// It left no effect and the session is idle.
+    RolledBack,
     /// A request is under way, or its end is not known.
     Doubtful,
 }
@@ -149,18 +151,18 @@ impl Branch for PgBranch {
     async fn commit(&mut self) -> Result<(), BranchError> {
         self.leave(Stage::Prepared, "commit")?;
         let text = sql::commit_prepared(&self.gid);
-        self.end_prepared(&text, "cannot commit the prepared branch")
-            .await
+        let asked = "cannot commit the prepared branch";
+        self.end_prepared(&text, Stage::Committed, asked).await
     }
 
     async fn rollback(&mut self) -> Result<(), BranchError> {
         match self.stage {
-            Stage::Ended => Ok(()),
+            Stage::RolledBack => Ok(()),
             Stage::Prepared => {
                 self.stage = Stage::Doubtful;
                 let text = sql::rollback_prepared(&self.gid);
-                self.end_prepared(&text, "cannot roll back the prepared branch")
-                    .await
+                let asked = "cannot roll back the prepared branch";
+                self.end_prepared(&text, Stage::RolledBack, asked).await
             }
             Stage::Active => {
                 self.stage = Stage::Doubtful;
@@ -168,7 +170,7 @@ impl Branch for PgBranch {
                     .await
                     .map_err(|failure| self.error(failure, Request::RollBack, "cannot roll back"))
             }
-            Stage::Doubtful => self.leave(Stage::Active, "roll back"),
+            Stage::Committed | Stage::Doubtful => self.leave(Stage::Active, "roll back"),
         }
     }
 
@@ -184,7 +186,7 @@ impl Branch for PgBranch {
         let (guard, end) = self.guard_and_commit().await;
         match (guard, end) {
             (Ok(_), Ok(_)) => {
-                self.stage = Stage::Ended;
+                self.stage = Stage::Committed;
                 OnePhaseReply::Committed
             }
             (Err(failure), _) => self.not_committed(failure, None).await,
@@ -201,7 +203,7 @@ impl Branch for PgBranch {
         let text = sql::end_reader(&self.gid, self.lease.facts().backend.pid);
         match self.run_guarded(&text).await {
             Ok(_) => {
-                self.stage = Stage::Ended;
+                self.stage = Stage::Committed;
                 Ok(())
             }
             Err(failure) => {
@@ -213,7 +215,8 @@ impl Branch for PgBranch {
 
     /// Returns at once; the wipe goes on in the background.
     async fn release(self: Box<Self>) {
-        if self.stage != Stage::Ended || self.lease.is_spoiled() {
+        let ended = matches!(self.stage, Stage::Committed | Stage::RolledBack);
+        if !ended || self.lease.is_spoiled() {
             return;
         }
         let Self {
@@ -330,7 +333,12 @@ impl PgBranch {
         self.resource.resolve_one_phase(&trace, error).await
     }
 
-    async fn end_prepared(&mut self, text: &str, asked: &str) -> Result<(), BranchError> {
+    async fn end_prepared(
+        &mut self,
+        text: &str,
+        end: Stage,
+        asked: &str,
+    ) -> Result<(), BranchError> {
         match self
             .lease
             .run(text)
@@ -338,7 +346,7 @@ impl PgBranch {
             .and_then(|replies| replies.all_of(1))
         {
             Ok(_) => {
-                self.stage = Stage::Ended;
+                self.stage = end;
                 Ok(())
             }
             Err(failure) => {
@@ -361,7 +369,7 @@ impl PgBranch {
 
     async fn settle(&mut self) -> Result<(), Failure> {
         self.lease.run("ROLLBACK").await?;
-        self.stage = Stage::Ended;
+        self.stage = Stage::RolledBack;
         Ok(())
     }
 }

@@ -43,15 +43,11 @@ const FENCE_MS: u32 = 5000;
 impl Postgres {
     /// Lists what is prepared in this database.
     pub(crate) async fn scan(&self) -> Result<RecoveryScan, ResourceError> {
-        // One string on one session: who the server is, then what it lists.
-        let question = format!("{}; {}", sql::FACTS, sql::SCAN);
         let asked = "cannot list what is prepared";
-        let replies = self
-            .pools()
-            .ask(&question)
+        self.ask_who_and(sql::SCAN)
             .await
-            .map_err(|failure| self.resource_error(failure, asked))?;
-        read_scan(replies).map_err(|failure| self.resource_error(failure, asked))
+            .and_then(|(facts, listed)| read_scan(facts, &listed))
+            .map_err(|failure| self.resource_error(failure, asked))
     }
 
     /// Ends a prepared branch by its XID.
@@ -97,19 +93,25 @@ impl Postgres {
         xid: &Xid,
         branch: &BranchRecord,
     ) -> Result<Absence, ResourceError> {
+        if let Some(fate) = self.look_at_list(xid, &branch.identity).await? {
+            return Ok(fate.absence());
+        }
         let Some(trace) = Trace::read(&branch.evidence) else {
             let why = "its evidence is not one of a PostgreSQL branch";
             return Ok(Absence::Hazard(why.to_owned()));
         };
-        let first = self.look(xid, &branch.identity, trace.xid8).await?;
-        let Fate::InProgress = first else {
-            return Ok(first.absence());
-        };
+        let fate = self.look_at_status(&branch.identity, trace.xid8).await?;
+        if fate != Fate::InProgress {
+            return Ok(fate.absence());
+        }
         if let Err(why) = self.fence(trace.backend).await {
             return Ok(Absence::InDoubt(why));
         }
-        let second = self.look(xid, &branch.identity, trace.xid8).await?;
-        Ok(second.absence())
+        if let Some(fate) = self.look_at_list(xid, &branch.identity).await? {
+            return Ok(fate.absence());
+        }
+        let fate = self.look_at_status(&branch.identity, trace.xid8).await?;
+        Ok(fate.absence())
     }
 
     /// After a lost reply to a commit in one phase: the end of that very transaction, if it can be
@@ -125,11 +127,7 @@ impl Postgres {
         if self.fence(trace.backend).await.is_err() {
             return OnePhaseReply::Undetermined(lost);
         }
-        let question = format!("{}; {}", sql::FACTS, status_of(trace.xid8));
-        let Ok(replies) = self.pools().ask(&question).await else {
-            return OnePhaseReply::Undetermined(lost);
-        };
-        let Some((facts, rows)) = split_facts(replies) else {
+        let Ok((facts, rows)) = self.ask_who_and(&status_of(trace.xid8)).await else {
             return OnePhaseReply::Undetermined(lost);
         };
         let same = facts.identity == trace.identity && facts.server_start == trace.server_start;
@@ -150,45 +148,44 @@ impl Postgres {
         }
     }
 
-    /// The list first, then the commit log, on a server whose identity is read in the same string.
-    async fn look(
+    /// Is it another server, or listed after all? Else nothing.
+    async fn look_at_list(
         &self,
         xid: &Xid,
         identity: &ServerIdentity,
-        xid8: u64,
-    ) -> Result<Fate, ResourceError> {
+    ) -> Result<Option<Fate>, ResourceError> {
         let gid = Gid::of(xid);
         let listed = format!(
             "SELECT count(*) FROM pg_catalog.pg_prepared_xacts WHERE gid = '{gid}' \
              AND database = pg_catalog.current_database()"
         );
-        let asked = "cannot ask what became of a branch";
-        let question = format!("{}; {listed}", sql::FACTS);
-        let fail = |failure| self.resource_error(failure, asked);
-        let replies = self.pools().ask(&question).await.map_err(fail)?;
-        let Some((facts, rows)) = split_facts(replies) else {
-            let odd = Failure::lost("the server's answer is incomplete", None);
-            return Err(fail(odd));
-        };
+        let asked = "cannot look for a branch";
+        let answer = self.ask_who_and(&listed).await;
+        let (facts, rows) = answer.map_err(|failure| self.resource_error(failure, asked))?;
         if facts.identity != *identity {
-            return Ok(Fate::OtherServer(facts.identity));
+            return Ok(Some(Fate::OtherServer(facts.identity)));
         }
-        if rows.field(0) != Some("0") {
-            return Ok(Fate::Listed);
+        Ok((rows.field(0) != Some("0")).then_some(Fate::Listed))
+    }
+
+    /// What the commit log of that very server says.
+    async fn look_at_status(
+        &self,
+        identity: &ServerIdentity,
+        xid8: u64,
+    ) -> Result<Fate, ResourceError> {
+        match self.ask_who_and(&status_of(xid8)).await {
+            Ok((facts, _)) if facts.identity != *identity => Ok(Fate::OtherServer(facts.identity)),
+            Ok((_, rows)) => Ok(Fate::of_status(rows.field(0))),
+            Err(failure) if never_given_out(&failure) => Ok(Fate::Forgotten),
+            Err(failure) => Err(self.resource_error(failure, "cannot ask what became of a branch")),
         }
-        let question = format!("{}; {}", sql::FACTS, status_of(xid8));
-        let replies = match self.pools().ask(&question).await {
-            Ok(replies) => replies,
-            Err(failure) if never_given_out(&failure) => return Ok(Fate::Forgotten),
-            Err(failure) => return Err(fail(failure)),
-        };
-        match split_facts(replies) {
-            Some((facts, _)) if facts.identity != *identity => {
-                Ok(Fate::OtherServer(facts.identity))
-            }
-            Some((_, rows)) => Ok(Fate::of_status(rows.field(0))),
-            None => Ok(Fate::Forgotten),
-        }
+    }
+
+    /// Asks one thing, and in the same string on the same session who it is that answers.
+    async fn ask_who_and(&self, question: &str) -> Result<(Facts, Replies), Failure> {
+        let both = format!("{}; {question}", sql::FACTS);
+        split_facts(self.pools().ask(&both).await?.all_of(2)?)
     }
 
     /// Ends one server process and sees it gone, with the right that every role has over its own
@@ -298,26 +295,22 @@ fn status_of(xid8: u64) -> String {
 }
 
 /// Takes the row of [`sql::FACTS`] from the front.
-fn split_facts(mut replies: Replies) -> Option<(Facts, Replies)> {
-    if replies.rows.is_empty() {
-        return None;
-    }
-    let rows = replies.rows.split_off(1);
-    let facts = Facts::read(&replies).ok()?;
+fn split_facts(mut replies: Replies) -> Result<(Facts, Replies), Failure> {
+    let rows = if replies.rows.is_empty() {
+        Vec::new()
+    } else {
+        replies.rows.split_off(1)
+    };
     let completed = replies.completed;
-    Some((facts, Replies { rows, completed }))
+    Ok((Facts::read(&replies)?, Replies { rows, completed }))
 }
 
-fn read_scan(mut replies: Replies) -> Result<RecoveryScan, Failure> {
-    let incomplete = || Failure::lost("the server's answer is incomplete", None);
-    if replies.rows.is_empty() || replies.completed != 2 {
-        return Err(incomplete());
-    }
-    let listed = replies.rows.split_off(1);
-    let facts = Facts::read(&replies)?;
-    let mut branches = Vec::with_capacity(listed.len());
-    for row in &listed {
-        let gid = row.get(0).ok_or_else(incomplete)?;
+fn read_scan(facts: Facts, listed: &Replies) -> Result<RecoveryScan, Failure> {
+    let mut branches = Vec::with_capacity(listed.rows.len());
+    for row in &listed.rows {
+        let gid = row
+            .get(0)
+            .ok_or_else(|| Failure::lost("a prepared transaction without GID", None))?;
         let micros = row.get(1).and_then(|text| text.parse().ok());
         branches.push(ScannedBranch {
             owner: match Gid::parse(gid) {

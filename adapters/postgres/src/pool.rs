@@ -8,7 +8,10 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use deadpool::managed::{self, Manager, Metrics, Object, Pool, QueueMode, RecycleError};
+use deadpool::Runtime;
+use deadpool::managed::{
+    self, Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, TimeoutType,
+};
 
 use crate::config::Settings;
 use crate::failure::Failure;
@@ -48,13 +51,16 @@ pub(crate) struct Pools {
 
 impl Pools {
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
+        let wait = settings.acquire_timeout;
         let pool = |setup, size| {
             let settings = Arc::clone(&settings);
             Pool::builder(Connector { settings, setup })
                 .max_size(size)
                 .queue_mode(QueueMode::Lifo)
+                .wait_timeout(Some(wait))
+                .runtime(Runtime::Tokio1)
                 .build()
-                .expect("a pool without time-outs of its own needs no runtime")
+                .expect("a pool with a runtime may have time-outs")
         };
         Self {
             branches: pool(true, settings.pool_size),
@@ -104,25 +110,21 @@ impl Pools {
         }
     }
 
-    /// How many connections of branches exist, used or not.
-    #[cfg(test)]
-    pub(crate) fn branch_connections(&self) -> usize {
-        self.branches.status().size
-    }
-
     async fn acquire(&self, pool: &Pool<Connector>) -> Result<Lease, Failure> {
-        let within = self.settings.acquire_timeout;
-        match tokio::time::timeout(within, pool.get()).await {
-            Ok(Ok(object)) => Ok(Lease {
+        match pool.get().await {
+            Ok(object) => Ok(Lease {
                 was_pooled: Object::metrics(&object).recycle_count > 0,
                 object,
             }),
-            Ok(Err(managed::PoolError::Backend(failure))) => Err(failure),
-            Ok(Err(other)) => Err(Failure::lost(other.to_string(), None)),
-            Err(_) => Err(Failure::lost(
-                format!("no connection of the pool was free within {within:?}; raise pool_size"),
-                None,
-            )),
+            Err(PoolError::Backend(failure)) => Err(failure),
+            Err(PoolError::Timeout(TimeoutType::Wait)) => {
+                let within = self.settings.acquire_timeout;
+                let words = format!(
+                    "no connection of the pool was free within {within:?}; raise pool_size"
+                );
+                Err(Failure::lost(words, None))
+            }
+            Err(other) => Err(Failure::lost(other.to_string(), None)),
         }
     }
 }

@@ -1,0 +1,80 @@
+//! A pooler in between, in transaction mode and in session mode.
+
+use unanimous_core::ports::{Branch, Problem, Resource, ResourceManager};
+use unanimous_postgres::Postgres;
+use xtask::servers::{Kind, Options, PgBouncer, Server};
+
+use crate::support::{Db, expect_prepared};
+
+async fn a_pooler_in_transaction_mode_is_unfit(kind: Kind) {
+    let server = Server::start(kind, &Options::new()).unwrap();
+    for lines in [
+        &["default_pool_size = 1"][..],
+        &["default_pool_size = 5", "min_pool_size = 3"],
+        &[
+            "default_pool_size = 5",
+            "min_pool_size = 3",
+            "server_round_robin = 1",
+        ],
+    ] {
+        let pooler = PgBouncer::start(&server, &Options::new().args(lines.to_vec())).unwrap();
+        let resource = Postgres::builder("orders", pooler.url()).build().unwrap();
+        let error = resource.preflight().await.unwrap_err();
+        assert_eq!(error.problem(), Problem::Unfit, "{lines:?}: {error}");
+        assert!(error.to_string().contains("pooler"), "{lines:?}: {error}");
+    }
+}
+
+async fn a_pooler_in_session_mode_does_no_harm(kind: Kind) {
+    let server = Server::start(kind, &Options::new()).unwrap();
+    let db = Db::on(&server).await;
+    let pooler = PgBouncer::start(&server, &Options::new().args(["pool_mode = session"])).unwrap();
+    let resource = Postgres::builder("orders", pooler.url()).build().unwrap();
+    let identity = resource.preflight().await.unwrap();
+    assert_eq!(identity, db.resource.preflight().await.unwrap());
+    let mut branch = resource.open(db.env(1)).await.unwrap();
+    db.insert(&branch, 1).await;
+    expect_prepared(branch.prepare().await);
+    branch.commit().await.unwrap();
+    Box::new(branch).release().await;
+    assert!(db.has_row(1).await);
+}
+
+/// Where the preflight was left out or has missed it: the guard sees another server process, and
+/// nothing is prepared.
+async fn behind_a_pooler_that_was_missed_nothing_is_prepared(kind: Kind) {
+    let server = Server::start(kind, &Options::new()).unwrap();
+    let db = Db::on(&server).await;
+    let lines = [
+        "default_pool_size = 5",
+        "min_pool_size = 3",
+        "server_round_robin = 1",
+    ];
+    let pooler = PgBouncer::start(&server, &Options::new().args(lines)).unwrap();
+    let resource = Postgres::builder("orders", pooler.url()).build().unwrap();
+    let mut seen = false;
+    for sequence in 1..=20 {
+        let mut branch = resource.open(db.env(sequence)).await.unwrap();
+        db.insert_by_text(&branch, sequence).await;
+        match branch.prepare().await {
+            unanimous_core::ports::PrepareReply::Prepared(_) => branch.rollback().await.unwrap(),
+            unanimous_core::ports::PrepareReply::RolledBack(error) => {
+                assert!(error.to_string().contains("pooler"), "{error}");
+                assert!(!db.is_prepared(sequence).await);
+                seen = true;
+            }
+            reply => panic!("{reply:?}"),
+        }
+        drop(branch);
+    }
+    assert!(
+        seen,
+        "the pooler never gave another session: the test tests nothing"
+    );
+}
+
+on_own!(
+    a_pooler_in_transaction_mode_is_unfit,
+    a_pooler_in_session_mode_does_no_harm,
+    behind_a_pooler_that_was_missed_nothing_is_prepared,
+);

@@ -1,0 +1,178 @@
+//! What a branch leaves in its session is gone before the next one gets it (I8).
+
+use std::time::Duration;
+
+use unanimous_core::ports::{Branch, BranchErrorKind, Resource, ResourceManager};
+use unanimous_postgres::{PgBranch, Postgres};
+
+use crate::support::{Db, backend_pid, eventually, expect_prepared, random};
+
+/// One connection only, so that the next branch has to get the same session.
+fn single(db: &Db) -> Postgres {
+    db.build(|builder| builder.pool_size(1))
+}
+
+async fn i8_session_state_does_not_reach_the_next_branch(db: &Db) {
+    let role = format!("role_{:016x}", random());
+    db.admin(&format!("CREATE ROLE {role}; GRANT {role} TO app"))
+        .await;
+    let resource = single(db);
+    let mut branch = resource.open(db.env(1)).await.unwrap();
+    let pid = backend_pid(&branch).await;
+    branch
+        .batch_execute(&format!(
+            "SET search_path = pg_catalog; SET my.own = 'x'; SET statement_timeout = '1h'; \
+             SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE; \
+             SELECT pg_advisory_lock(4730); PREPARE \"By Sql\" AS SELECT 1; SET ROLE {role}"
+        ))
+        .await
+        .unwrap();
+    expect_prepared(branch.prepare().await);
+    branch.commit().await.unwrap();
+    Box::new(branch).release().await;
+
+    let next = resource.open(db.env(2)).await.unwrap();
+    assert_eq!(backend_pid(&next).await, pid, "the session is used again");
+    for (question, answer) in [
+        ("SHOW search_path", "\"$user\", public"),
+        ("SELECT coalesce(current_setting('my.own', true), '')", ""),
+        ("SHOW statement_timeout", "0"),
+        ("SHOW default_transaction_isolation", "read committed"),
+        ("SELECT current_user::text", "app"),
+        (
+            "SELECT count(*)::text FROM pg_prepared_statements WHERE from_sql",
+            "0",
+        ),
+        (
+            "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' \
+             AND pid = pg_backend_pid()",
+            "0",
+        ),
+    ] {
+        let row = next.query_one(question, &[]).await.unwrap();
+        assert_eq!(row.get::<_, String>(0), answer, "{question}");
+    }
+    drop(next);
+    db.admin(&format!("DROP ROLE {role}")).await;
+}
+
+/// What cannot be prepared stays in the session just the same when it was committed in one phase.
+async fn i8_temporary_tables_cursors_and_listening_are_wiped_after_one_phase(db: &Db) {
+    let resource = single(db);
+    let mut branch = resource.open(db.env(1)).await.unwrap();
+    let pid = backend_pid(&branch).await;
+    branch
+        .batch_execute(
+            "CREATE TEMP TABLE left_over (i int); LISTEN left_over; \
+             DECLARE left_over CURSOR WITH HOLD FOR SELECT 1",
+        )
+        .await
+        .unwrap();
+    branch.commit_one_phase().await;
+    Box::new(branch).release().await;
+    let next = resource.open(db.env(2)).await.unwrap();
+    assert_eq!(backend_pid(&next).await, pid);
+    for question in [
+        "SELECT count(*) FROM pg_class WHERE relname = 'left_over'",
+        "SELECT count(*) FROM pg_listening_channels()",
+        "SELECT count(*) FROM pg_cursors WHERE name = 'left_over'",
+    ] {
+        assert_eq!(
+            next.query_one(question, &[])
+                .await
+                .unwrap()
+                .get::<_, i64>(0),
+            0,
+            "{question}"
+        );
+    }
+}
+
+/// The driver keeps statements of its own prepared to look up types; they have to survive.
+async fn the_drivers_own_statements_survive_the_wipe(db: &Db) {
+    let resource = single(db);
+    let kind = format!("kind_{:016x}", random());
+    db.sql(&format!("CREATE TYPE {kind} AS ENUM ('a', 'b')"))
+        .await;
+    for sequence in 1..=3 {
+        let mut branch: PgBranch = resource.open(db.env(sequence)).await.unwrap();
+        let row = branch
+            .query_one(&format!("SELECT 'a'::{kind}::text, 'b'::{kind}"), &[])
+            .await;
+        assert_eq!(row.unwrap().get::<_, String>(0), "a");
+        branch.rollback().await.unwrap();
+        Box::new(branch).release().await;
+    }
+    db.sql(&format!("DROP TYPE {kind}")).await;
+}
+
+/// A release in any other state than "its end is known" closes the connection.
+async fn i8_a_branch_whose_end_is_not_known_is_not_pooled(db: &Db) {
+    let resource = single(db);
+    let mut branch = resource.open(db.env(1)).await.unwrap();
+    let pid = backend_pid(&branch).await;
+    expect_prepared(branch.prepare().await);
+    Box::new(branch).release().await;
+    db.wait_gone(pid).await;
+    let next = resource.open(db.env(2)).await.unwrap();
+    assert_ne!(backend_pid(&next).await, pid);
+    drop(next);
+    db.clean_prepared(1).await;
+}
+
+async fn a_pool_that_is_used_up_says_so(db: &Db) {
+    let resource = db.build(|builder| {
+        builder
+            .pool_size(1)
+            .acquire_timeout(Duration::from_millis(100))
+    });
+    let first = resource.open(db.env(1)).await.unwrap();
+    let error = resource.open(db.env(2)).await.unwrap_err();
+    assert_eq!(error.kind(), BranchErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("raise pool_size"), "{error}");
+    drop(first);
+    resource.open(db.env(3)).await.unwrap();
+}
+
+/// Branches that hold every connection do not keep recovery from ending others.
+async fn i6_recovery_works_while_the_pool_is_used_up(db: &Db) {
+    let resource = single(db);
+    let mut branch = resource.open(db.env(1)).await.unwrap();
+    expect_prepared(branch.prepare().await);
+    drop(branch);
+    let holder = resource.open(db.env(2)).await.unwrap();
+    resource.recover().await.unwrap();
+    let xid = db.xid(1);
+    resource
+        .finish(&xid, unanimous_core::protocol::Decision::Rollback)
+        .await
+        .unwrap();
+    assert!(!db.is_prepared(1).await);
+    drop(holder);
+}
+
+/// Dropping every clone of the resource ends its sessions.
+async fn a_resource_that_is_dropped_closes_its_connections(db: &Db) {
+    let resource = single(db);
+    let mut branch = resource.open(db.env(1)).await.unwrap();
+    let pid = backend_pid(&branch).await;
+    branch.rollback().await.unwrap();
+    Box::new(branch).release().await;
+    let name = format!("SELECT application_name FROM pg_stat_activity WHERE pid = {pid}");
+    eventually("it is wiped", async || {
+        db.sql(&name).await == [["unanimous"]]
+    })
+    .await;
+    drop(resource);
+    db.wait_gone(pid).await;
+}
+
+on_both!(
+    i8_session_state_does_not_reach_the_next_branch,
+    i8_temporary_tables_cursors_and_listening_are_wiped_after_one_phase,
+    the_drivers_own_statements_survive_the_wipe,
+    i8_a_branch_whose_end_is_not_known_is_not_pooled,
+    a_pool_that_is_used_up_says_so,
+    i6_recovery_works_while_the_pool_is_used_up,
+    a_resource_that_is_dropped_closes_its_connections,
+);
