@@ -13,13 +13,12 @@
 
 use std::fmt;
 use std::mem;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use mysql_async::{Error, IsolationLevel};
+use mysql_async::Error;
 use unanimous_core::ports::{
-    Branch, BranchEnv, BranchError, BranchErrorKind, Cause, OnePhaseReply, PrepareReply, Problem,
-    ResourceError, ServerIdentity,
+    Branch, BranchEnv, BranchError, BranchErrorKind, Cause, OnePhaseReply, PrepareReply,
+    ServerIdentity,
 };
 use unanimous_core::xid::Xid;
 
@@ -30,9 +29,6 @@ use crate::pool::Lease;
 use crate::session::{PairError, Session};
 use crate::{Mysql, xid};
 
-/// The longest time-out that both servers take, in seconds: a year.
-const SECONDS_MAX: u64 = 31_536_000;
-
 /// How far the branch has come, as far as the server has said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -40,8 +36,10 @@ enum Stage {
     Active,
     /// `XA PREPARE` was answered with success.
     Prepared,
-    /// Ended by the server's positive word; the session holds nothing of it but leftovers.
-    Ended,
+    /// Committed, by the server's positive word; the session holds nothing of it but leftovers.
+    Committed,
+    /// Rolled back, in the same way, or by its connection being seen gone.
+    RolledBack,
     /// A request was sent whose answer is missing or proves nothing.
     Doubt,
 }
@@ -84,125 +82,34 @@ impl fmt::Debug for MysqlBranch {
     }
 }
 
-/// Opens a branch: a session of the pool, and one round trip.
-///
-/// A session that went stale in the pool (the server was restarted, or has closed it) is noticed by
-/// this round trip and replaced. A request of a stale session cannot have opened anything that
-/// lasts: what is not prepared ends with its connection.
-pub(crate) async fn open(resource: &Mysql, env: BranchEnv) -> Result<MysqlBranch, BranchError> {
-    let literal = xid::literal(&env.xid);
-    let sql = opening(&env, &literal, resource.config().isolation);
-    loop {
-        let mut lease = resource
-            .lend()
-            .await
-            .map_err(|error| cannot_open(resource, error))?;
-        let is_fresh = lease.is_fresh();
-        match begin(resource, &mut lease, &sql).await {
-            Ok((identity, scope, holder)) => {
-                let latch = if env.read_only {
-                    Latch::of_reader()
-                } else {
-                    Latch::of_writer()
-                };
-                return Ok(MysqlBranch {
-                    lease,
-                    latch,
-                    stage: Stage::Active,
-                    is_reader: env.read_only,
-                    xid: env.xid,
-                    literal,
-                    identity,
-                    scope,
-                    holder,
-                    resource: resource.clone(),
-                });
-            }
-            Err(error) if is_fresh || error.kind() != BranchErrorKind::Unavailable => {
-                return Err(error);
-            }
-            // Ends: each round throws a session away, and a fresh one is not tried twice.
-            Err(_) => resource.purge_branches(),
-        }
-    }
-}
-
-/// The names by which a branch's server and connection are known.
-type Place = (ServerIdentity, String, Holder);
-
-async fn begin(resource: &Mysql, lease: &mut Lease, sql: &str) -> Result<Place, BranchError> {
-    let name = resource.config().name.clone();
-    let Some(session) = lease.session() else {
-        let message = "the connection is closed";
-        return Err(BranchError::new(
-            BranchErrorKind::Unavailable,
-            name,
-            message,
-        ));
-    };
-    let identity = match resource.identity_of(session).await {
-        Ok(identity) => identity,
-        Err(error) => return Err(cannot_open(resource, error)),
-    };
-    session.run(sql).await.map_err(|error| {
-        let kind = match (codes::meaning(&error, During::Open), &error) {
-            // A server that answers is there; what it says has to be mended.
-            (BranchErrorKind::Undetermined, Error::Server(_)) => BranchErrorKind::Failed,
-            (BranchErrorKind::Undetermined, _) => BranchErrorKind::Unavailable,
-            (kind, _) => kind,
-        };
-        BranchError::new(kind, name, format!("cannot open a branch: {error}")).with_source(error)
-    })?;
-    Ok((
-        identity,
-        session.server().scope.clone(),
-        Holder::of(session),
-    ))
-}
-
-fn cannot_open(resource: &Mysql, error: ResourceError) -> BranchError {
-    let is_unfit = error.problem() == Problem::Unfit;
-    let kind = if is_unfit {
-        BranchErrorKind::Failed
-    } else {
-        BranchErrorKind::Unavailable
-    };
-    let message = format!("cannot open a branch: {error}");
-    BranchError::new(kind, resource.config().name.clone(), message).with_source(error)
-}
-
-/// Session limits, isolation, and the beginning, as one request.
-///
-/// The limits make the server itself end what a vanished host leaves behind. The isolation level
-/// cannot be set once the transaction runs (1568).
-fn opening(env: &BranchEnv, literal: &str, isolation: Option<IsolationLevel>) -> String {
-    let lock = seconds(env.lock_timeout);
-    let idle = seconds(env.idle_timeout);
-    let isolation = match isolation {
-        Some(level) => format!("SET TRANSACTION ISOLATION LEVEL {level}; "),
-        None => String::new(),
-    };
-    let start = if env.read_only {
-        // For the session, too: should a statement end the transaction, the next cannot write either.
-        "SET SESSION TRANSACTION READ ONLY; START TRANSACTION READ ONLY".to_owned()
-    } else {
-        format!("XA START {literal}")
-    };
-    format!(
-        "SET SESSION innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}, \
-         wait_timeout = {idle}; {isolation}{start}"
-    )
-}
-
-/// Whole seconds, rounded up, as the servers take them.
-fn seconds(duration: Duration) -> u64 {
-    let whole = duration
-        .as_secs()
-        .saturating_add(u64::from(duration.subsec_nanos() > 0));
-    whole.clamp(1, SECONDS_MAX)
+/// Where a branch was opened.
+pub(crate) struct Place {
+    pub(crate) identity: ServerIdentity,
+    pub(crate) scope: String,
+    pub(crate) holder: Holder,
 }
 
 impl MysqlBranch {
+    /// The transaction has been begun on the lent session.
+    pub(crate) fn new(resource: &Mysql, env: BranchEnv, lease: Lease, place: Place) -> Self {
+        Self {
+            lease,
+            latch: if env.read_only {
+                Latch::of_reader()
+            } else {
+                Latch::of_writer()
+            },
+            stage: Stage::Active,
+            is_reader: env.read_only,
+            literal: xid::literal(&env.xid),
+            xid: env.xid,
+            identity: place.identity,
+            scope: place.scope,
+            holder: place.holder,
+            resource: resource.clone(),
+        }
+    }
+
     /// Says that the application has dealt with the statements that failed so far, so that the
     /// branch may be committed with what the other statements have done.
     ///
@@ -248,13 +155,20 @@ impl MysqlBranch {
     async fn settle_work(&mut self) -> Result<(), Failure> {
         if let Some(session) = self.lease.session() {
             self.latch.observe(session.conn());
-            if self.latch.failure().is_none() && self.latch.may_have_unread_results() {
-                if session.has_unread_results() {
+            let ask = match self.latch.last() {
+                Results::Read => false,
+                Results::HandedOut => session.has_unread_results(),
+                // A writer that has ended its transaction is told so by `XA END`.
+                Results::Untold => self.is_reader,
+            };
+            if self.latch.failure().is_none() {
+                if ask {
                     self.latch.begin(Results::Read);
                     let result = session.ping().await;
                     self.latch.settle(&result);
+                } else if self.latch.last() == Results::HandedOut {
+                    self.latch.results_are_read();
                 }
-                self.latch.results_are_read();
                 self.latch.observe(session.conn());
             }
         }
@@ -289,14 +203,14 @@ impl MysqlBranch {
     async fn rollback_active(&mut self) -> Result<(), BranchError> {
         let (end, rollback) = (self.sql("XA END"), self.sql("XA ROLLBACK"));
         let is_reader = self.is_reader;
-        let unread = self.latch.may_have_unread_results();
+        let unread = self.latch.last() == Results::HandedOut;
         let confirmed = match self.usable() {
             None => false,
             Some(session) if is_reader => session.run("ROLLBACK").await.is_ok(),
             Some(session) => rollback_session(session, unread, &end, &rollback).await,
         };
         if confirmed {
-            self.stage = Stage::Ended;
+            self.stage = Stage::RolledBack;
             return Ok(());
         }
         self.rollback_by_closing().await
@@ -314,7 +228,7 @@ impl MysqlBranch {
                 let message = format!("rollback of {} is not confirmed: {reason}", self.xid);
                 self.error(BranchErrorKind::Undetermined, message)
             })?;
-        self.stage = Stage::Ended;
+        self.stage = Stage::RolledBack;
         Ok(())
     }
 
@@ -330,10 +244,10 @@ impl MysqlBranch {
         };
         let confirmed = match session.run(&rollback).await {
             Ok(()) => true,
-            Err(error) => ended && codes::is_unknown_xid(&error),
+            Err(error) => codes::is_rolled_back(&error) || (ended && codes::is_unknown_xid(&error)),
         };
         if confirmed {
-            self.stage = Stage::Ended;
+            self.stage = Stage::RolledBack;
         }
         confirmed
     }
@@ -374,8 +288,8 @@ async fn rollback_session(session: &mut Session, unread: bool, end: &str, rollba
         Err(PairError::First(Error::Server(_)) | PairError::Second(Error::Server(_))) => {
             match session.run(rollback).await {
                 Ok(()) => true,
-                // Never prepared, and this session does not hold it: it is gone.
-                Err(error) => codes::is_unknown_xid(&error),
+                // Unknown: it was never prepared, and this session does not hold it, so it is gone.
+                Err(error) => codes::is_rolled_back(&error) || codes::is_unknown_xid(&error),
             }
         }
         Err(PairError::First(_) | PairError::Second(_)) => false,
@@ -448,7 +362,7 @@ impl Branch for MysqlBranch {
         self.stage = Stage::Doubt;
         match session.run(&commit).await {
             Ok(()) => {
-                self.stage = Stage::Ended;
+                self.stage = Stage::Committed;
                 Ok(())
             }
             Err(error) => {
@@ -464,7 +378,8 @@ impl Branch for MysqlBranch {
     async fn rollback(&mut self) -> Result<(), BranchError> {
         match self.stage {
             Stage::Active => return self.rollback_active().await,
-            Stage::Ended => return Ok(()),
+            Stage::RolledBack => return Ok(()),
+            Stage::Committed => return Err(self.wrong_stage("roll back")),
             Stage::Prepared | Stage::Doubt => {}
         }
         let rollback = self.sql("XA ROLLBACK");
@@ -474,7 +389,11 @@ impl Branch for MysqlBranch {
         };
         match session.run(&rollback).await {
             Ok(()) => {
-                self.stage = Stage::Ended;
+                self.stage = Stage::RolledBack;
+                Ok(())
+            }
+            Err(error) if codes::is_rolled_back(&error) => {
+                self.stage = Stage::RolledBack;
                 Ok(())
             }
             Err(error) => {
@@ -501,7 +420,7 @@ impl Branch for MysqlBranch {
         };
         match session.run_pair(&end, &commit).await {
             Ok(()) => {
-                self.stage = Stage::Ended;
+                self.stage = Stage::Committed;
                 OnePhaseReply::Committed
             }
             Err(PairError::First(error @ Error::Server(_))) => {
@@ -532,7 +451,7 @@ impl Branch for MysqlBranch {
         };
         match session.run("COMMIT").await {
             Ok(()) => {
-                self.stage = Stage::Ended;
+                self.stage = Stage::Committed;
                 Ok(())
             }
             Err(error) => {
@@ -544,7 +463,7 @@ impl Branch for MysqlBranch {
 
     /// The wipe runs in the background; the session is lent again when it has succeeded.
     async fn release(mut self: Box<Self>) {
-        if self.stage == Stage::Ended {
+        if matches!(self.stage, Stage::Committed | Stage::RolledBack) {
             let lease = mem::replace(&mut self.lease, Lease::closed());
             tokio::spawn(lease.wipe());
         }
@@ -564,55 +483,6 @@ impl Drop for MysqlBranch {
                     tracing::debug!(%reason, "an abandoned connection ends by its time limits");
                 }
             });
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn env(read_only: bool) -> BranchEnv {
-        BranchEnv {
-            xid: "0000000000000001-7-000000000000z-42:ledger"
-                .parse()
-                .unwrap(),
-            read_only,
-            lock_timeout: Duration::from_millis(2500),
-            idle_timeout: Duration::from_secs(60),
-        }
-    }
-
-    #[test]
-    fn a_writer_is_opened_by_one_request_with_its_limits() {
-        let sql = opening(
-            &env(false),
-            "X'61',X'62',7",
-            Some(IsolationLevel::ReadCommitted),
-        );
-        assert_eq!(
-            sql,
-            "SET SESSION innodb_lock_wait_timeout = 3, lock_wait_timeout = 3, wait_timeout = 60; \
-             SET TRANSACTION ISOLATION LEVEL READ COMMITTED; XA START X'61',X'62',7"
-        );
-    }
-
-    #[test]
-    fn a_reader_has_no_xid_and_a_session_that_cannot_write() {
-        let sql = opening(&env(true), "X'61',X'62',7", None);
-        assert!(!sql.contains("XA "), "{sql}");
-        assert!(sql.ends_with("SET SESSION TRANSACTION READ ONLY; START TRANSACTION READ ONLY"));
-    }
-
-    #[test]
-    fn time_outs_are_whole_seconds_that_the_servers_take() {
-        for (duration, expected) in [
-            (Duration::ZERO, 1),
-            (Duration::from_millis(1), 1),
-            (Duration::from_millis(1001), 2),
-            (Duration::MAX, SECONDS_MAX),
-        ] {
-            assert_eq!(seconds(duration), expected, "{duration:?}");
         }
     }
 }

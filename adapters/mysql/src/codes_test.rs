@@ -115,7 +115,7 @@ fn a_backup_lock_leaves_a_branch_to_be_rolled_back_as_it_is() {
 }
 
 #[test]
-fn the_servers_own_rollbacks_are_rollbacks_in_every_phase_that_could_commit() {
+fn the_servers_own_rollbacks_are_rollbacks_in_every_phase() {
     for (code, cause) in [
         (1402, Cause::Refused),
         (1613, Cause::Timeout),

@@ -59,7 +59,11 @@ pub(crate) async fn finish(
             resource.purge_control();
             continue;
         }
-        if during == During::CommitElsewhere && codes::had_nothing_to_commit(&error, flavour) {
+        let is_done = match decision {
+            Decision::Commit => codes::had_nothing_to_commit(&error, flavour),
+            Decision::Rollback => codes::is_rolled_back(&error),
+        };
+        if is_done {
             return Ok(());
         }
         let kind = codes::meaning(&error, during);

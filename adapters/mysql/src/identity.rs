@@ -33,7 +33,7 @@ pub(crate) const INSERT: &str =
 const ROW: &str = "SELECT identity FROM unanimous_identity WHERE one = 1";
 
 /// The time is read before and after the uptime, so that both are known to be of the same second.
-const FACTS: &str = "SELECT UNIX_TIMESTAMP(), CURRENT_USER(); \
+const FACTS: &str = "SELECT UNIX_TIMESTAMP(), CURRENT_USER(), CURRENT_ROLE(); \
      SHOW GLOBAL STATUS LIKE 'Uptime'; \
      SELECT UNIX_TIMESTAMP(); \
      SHOW GLOBAL VARIABLES WHERE Variable_name IN \
@@ -47,6 +47,7 @@ const ATTEMPTS_MAX: usize = 5;
 pub(crate) struct Facts {
     variables: BTreeMap<String, String>,
     account: String,
+    role: Option<String>,
     started: Option<u64>,
     identity_row: Option<String>,
 }
@@ -96,6 +97,7 @@ async fn read_variables(conn: &mut Conn) -> Result<Facts, Error> {
             .first()
             .and_then(|row| text(row, 1))
             .unwrap_or_default(),
+        role: before.first().and_then(|row| text(row, 2)),
         started,
         identity_row: None,
     })
@@ -143,8 +145,18 @@ impl Facts {
             identity,
             scope,
             started,
+            roles: self.roles(),
             account: self.account,
         })
+    }
+
+    /// MySQL prints a list of quoted names, or NONE; MariaDB a bare name, or NULL.
+    fn roles(&self) -> String {
+        match (self.flavour(), &self.role) {
+            (_, None) => "NONE".to_owned(),
+            (Flavour::MySql, Some(roles)) => roles.clone(),
+            (Flavour::MariaDb, Some(role)) => format!("`{}`", role.replace('`', "``")),
+        }
     }
 
     fn identity_of_mariadb(&self) -> Result<Option<ServerIdentity>, String> {
@@ -262,6 +274,7 @@ mod tests {
         Facts {
             variables: variables.collect(),
             account: "app@%".to_owned(),
+            role: None,
             started: Some(7),
             identity_row: None,
         }
@@ -295,6 +308,19 @@ mod tests {
             format!("mariadb:{}:3", "1".repeat(32))
         );
         assert!(of_row("drop table").is_err());
+    }
+
+    #[test]
+    fn the_roles_are_kept_as_set_role_takes_them() {
+        let roles = |version: &str, role: Option<&str>| {
+            let mut facts = facts(&[("version", version)]);
+            facts.role = role.map(str::to_owned);
+            facts.roles()
+        };
+        assert_eq!(roles("9.7.4", Some("NONE")), "NONE");
+        assert_eq!(roles("9.7.4", Some("`a`@`%`,`b`@`%`")), "`a`@`%`,`b`@`%`");
+        assert_eq!(roles("10.11.19-MariaDB", None), "NONE");
+        assert_eq!(roles("10.11.19-MariaDB", Some("a`b")), "`a``b`");
     }
 
     #[test]

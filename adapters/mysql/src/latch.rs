@@ -59,13 +59,17 @@ impl Failure {
     }
 }
 
-/// How a statement hands out its results.
+/// How a request hands out its results, and what the driver's last OK says after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Results {
-    /// They are read completely inside the call.
+    /// They are read completely inside the call: the last OK is the server's last word.
     Read,
-    /// The caller reads them, or does not, after the call: errors can come up behind our back.
+    /// The caller reads them, or does not, after the call: errors can come up behind our back. The
+    /// driver forgets its last OK when one does.
     HandedOut,
+    /// The last OK says nothing: the driver takes the answer to the preparation of a statement for
+    /// an OK, with status flags that are not there.
+    Untold,
 }
 
 /// See the module's text.
@@ -74,7 +78,7 @@ pub(crate) struct Latch {
     /// What every answer of the server must show as long as the transaction is the one we opened.
     inside: StatusFlags,
     in_flight: bool,
-    handed_out: bool,
+    last: Results,
     failure: Option<Failure>,
 }
 
@@ -92,7 +96,7 @@ impl Latch {
         Self {
             inside,
             in_flight: false,
-            handed_out: false,
+            last: Results::Read,
             failure: None,
         }
     }
@@ -134,19 +138,19 @@ impl Latch {
         }
     }
 
-    /// The driver forgets the last OK when an error comes; and each OK says whether the session is
-    /// inside a transaction, which both servers keep true from `XA START` to `XA END` and after it.
+    /// Each OK says whether the session is inside a transaction, which both servers keep true from
+    /// `XA START` until after `XA END`.
     fn observe_last_answer(&mut self, conn: &Conn) {
-        match conn.last_ok_packet() {
-            Some(ok) if !ok.status_flags().contains(self.inside) => {
+        let last = conn.last_ok_packet().map(|ok| ok.status_flags());
+        match (self.last, last) {
+            (Results::Read, Some(flags)) if !flags.contains(self.inside) => {
                 self.fail(Failure::is_final(
                     Cause::RollbackOnly,
                     "a statement has ended the transaction of the branch",
                 ));
             }
-            Some(_) => {}
-            None if self.handed_out => {
-                self.handed_out = false;
+            (Results::HandedOut, None) => {
+                self.last = Results::Read;
                 self.fail(Failure {
                     cause: Cause::Refused,
                     is_final: false,
@@ -155,21 +159,21 @@ impl Latch {
                         .to_owned(),
                 });
             }
-            None => {}
+            (Results::Read | Results::HandedOut | Results::Untold, _) => {}
         }
     }
 
     /// A request goes out.
     pub(crate) fn begin(&mut self, results: Results) {
         self.in_flight = true;
-        self.handed_out = results == Results::HandedOut;
+        self.last = results;
     }
 
     /// Its answer came.
     pub(crate) fn settle<T>(&mut self, result: &Result<T, Error>) {
         self.in_flight = false;
         let Err(error) = result else { return };
-        self.handed_out = false;
+        self.last = Results::Read;
         let failure = codes::statement(error);
         let mend = if failure.branch_is_gone {
             "the server has rolled the branch back"
@@ -183,13 +187,13 @@ impl Latch {
         });
     }
 
-    /// Results are read, or were never handed out.
+    /// All results have been read by the caller.
     pub(crate) fn results_are_read(&mut self) {
-        self.handed_out = false;
+        self.last = Results::Read;
     }
 
-    pub(crate) fn may_have_unread_results(&self) -> bool {
-        self.handed_out
+    pub(crate) fn last(&self) -> Results {
+        self.last
     }
 
     /// The application has handled the failed statement. `false`: it is final.
@@ -266,8 +270,8 @@ mod tests {
     fn a_request_without_an_answer_stays_in_flight() {
         let mut latch = Latch::of_writer();
         latch.begin(Results::HandedOut);
-        assert!(latch.is_in_flight() && latch.may_have_unread_results());
+        assert!(latch.is_in_flight() && latch.last() == Results::HandedOut);
         latch.settle(&Ok::<_, Error>(()));
-        assert!(!latch.is_in_flight() && latch.may_have_unread_results());
+        assert!(!latch.is_in_flight() && latch.last() == Results::HandedOut);
     }
 }

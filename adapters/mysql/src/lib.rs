@@ -50,6 +50,7 @@ mod fence;
 mod finish;
 mod identity;
 mod latch;
+mod open;
 mod pool;
 mod preflight;
 mod queryable;
@@ -257,6 +258,6 @@ impl Resource for Mysql {
     type Branch = MysqlBranch;
 
     async fn open(&self, env: BranchEnv) -> Result<MysqlBranch, BranchError> {
-        branch::open(self, env).await
+        open::open(self, env).await
     }
 }

@@ -49,7 +49,7 @@ async fn make_identity(resource: &Mysql, session: &mut Session) -> Result<(), Re
         // One that others have made already is as good; whether it is there is asked afterwards.
         match session.run(sql).await {
             Ok(()) => {}
-            Err(error) if codes::is_access_denied(&error) => {}
+            Err(error) if codes::is_access_denied(&error) || codes::is_no_such_table(&error) => {}
             Err(error) => {
                 let message = format!("{}: {error}", no_identity(session));
                 return Err(resource

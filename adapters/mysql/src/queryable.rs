@@ -74,11 +74,11 @@ impl Queryable for MysqlBranch {
     where
         Q: AsQuery + 'a,
     {
-        delegate!(self, Results::Read, |conn| conn.prep(query))
+        delegate!(self, Results::Untold, |conn| conn.prep(query))
     }
 
     fn close(&mut self, stmt: Statement) -> BoxFuture<'_, Result<()>> {
-        delegate!(self, Results::Read, |conn| conn.close(stmt))
+        delegate!(self, Results::Untold, |conn| conn.close(stmt))
     }
 
     fn exec_iter<'a: 's, 's, Q, P>(
@@ -149,7 +149,8 @@ impl Queryable for MysqlBranch {
         I::IntoIter: Send,
         P: Into<Params> + Send,
     {
-        delegate!(self, Results::Read, |conn| conn
+        // Of an empty batch nothing is sent but the preparation.
+        delegate!(self, Results::Untold, |conn| conn
             .exec_batch(stmt, params_iter))
     }
 

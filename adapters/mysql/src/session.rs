@@ -38,6 +38,8 @@ pub(crate) struct Server {
     /// Both servers compute their `Uptime` as *now* minus this, so *now* minus `Uptime` gives it
     /// back exactly, however the clock was set meanwhile.
     pub(crate) started: u64,
+    /// The roles that are active after login and set-up, as `SET ROLE` takes them.
+    pub(crate) roles: String,
     /// The account that the server has matched to our login, as `CURRENT_USER()` prints it.
     pub(crate) account: String,
 }
@@ -167,8 +169,12 @@ impl Session {
 
     /// Wipes what a branch has left behind and runs the set-up again. Never while a branch is
     /// prepared here: MariaDB would then answer `XA COMMIT` with OK and commit nothing.
+    ///
+    /// A reset leaves the active roles as they are; seen on both servers.
     pub(crate) async fn reset(&mut self) -> Result<(), Error> {
-        self.conn.reset().await.map(drop)
+        self.conn.reset().await?;
+        let set_role = format!("SET ROLE {}", self.server.roles);
+        self.conn.query_drop(set_role).await
     }
 
     /// Rows or results of the last statement may still be on their way.

@@ -1,0 +1,164 @@
+//! Opening a branch: a session of the pool, its limits, and the beginning of the transaction, as one
+//! request.
+
+use std::time::Duration;
+
+use mysql_async::{Error, IsolationLevel};
+use unanimous_core::ports::{BranchEnv, BranchError, BranchErrorKind, Problem, ResourceError};
+
+use crate::branch::{MysqlBranch, Place};
+use crate::codes::{self, During};
+use crate::fence::Holder;
+use crate::pool::Lease;
+use crate::{Mysql, xid};
+
+/// The longest time-out that both servers take, in seconds: a year.
+const SECONDS_MAX: u64 = 31_536_000;
+
+/// Opens a branch: a session of the pool, and one round trip.
+///
+/// A session that went stale in the pool (the server was restarted, or has closed it) is noticed by
+/// this round trip and replaced. A request of a stale session cannot have opened anything that
+/// lasts: what is not prepared ends with its connection.
+pub(crate) async fn open(resource: &Mysql, env: BranchEnv) -> Result<MysqlBranch, BranchError> {
+    let literal = xid::literal(&env.xid);
+    let sql = opening(&env, &literal, resource.config().isolation);
+    loop {
+        let mut lease = resource
+            .lend()
+            .await
+            .map_err(|error| cannot_open(resource, error))?;
+        let is_fresh = lease.is_fresh();
+        match begin(resource, &mut lease, &sql).await {
+            Ok(place) => {
+                return Ok(MysqlBranch::new(resource, env, lease, place));
+            }
+            Err(error) if is_fresh || error.kind() != BranchErrorKind::Unavailable => {
+                return Err(error);
+            }
+            // Ends: each round throws a session away, and a fresh one is not tried twice.
+            Err(_) => resource.purge_branches(),
+        }
+    }
+}
+
+async fn begin(resource: &Mysql, lease: &mut Lease, sql: &str) -> Result<Place, BranchError> {
+    let name = resource.config().name.clone();
+    let Some(session) = lease.session() else {
+        let message = "the connection is closed";
+        return Err(BranchError::new(
+            BranchErrorKind::Unavailable,
+            name,
+            message,
+        ));
+    };
+    let identity = match resource.identity_of(session).await {
+        Ok(identity) => identity,
+        Err(error) => return Err(cannot_open(resource, error)),
+    };
+    session.run(sql).await.map_err(|error| {
+        let kind = match (codes::meaning(&error, During::Open), &error) {
+            // A server that answers is there; what it says has to be mended.
+            (BranchErrorKind::Undetermined, Error::Server(_)) => BranchErrorKind::Failed,
+            (BranchErrorKind::Undetermined, _) => BranchErrorKind::Unavailable,
+            (kind, _) => kind,
+        };
+        BranchError::new(kind, name, format!("cannot open a branch: {error}")).with_source(error)
+    })?;
+    Ok(Place {
+        identity,
+        scope: session.server().scope.clone(),
+        holder: Holder::of(session),
+    })
+}
+
+fn cannot_open(resource: &Mysql, error: ResourceError) -> BranchError {
+    let is_unfit = error.problem() == Problem::Unfit;
+    let kind = if is_unfit {
+        BranchErrorKind::Failed
+    } else {
+        BranchErrorKind::Unavailable
+    };
+    let message = format!("cannot open a branch: {error}");
+    BranchError::new(kind, resource.config().name.clone(), message).with_source(error)
+}
+
+/// Session limits, isolation, and the beginning, as one request.
+///
+/// The limits make the server itself end what a vanished host leaves behind. The isolation level
+/// cannot be set once the transaction runs (1568).
+fn opening(env: &BranchEnv, literal: &str, isolation: Option<IsolationLevel>) -> String {
+    let lock = seconds(env.lock_timeout);
+    let idle = seconds(env.idle_timeout);
+    let isolation = match isolation {
+        Some(level) => format!("SET TRANSACTION ISOLATION LEVEL {level}; "),
+        None => String::new(),
+    };
+    let start = if env.read_only {
+        // For the session, too: should a statement end the transaction, the next cannot write either.
+        "SET SESSION TRANSACTION READ ONLY; START TRANSACTION READ ONLY".to_owned()
+    } else {
+        format!("XA START {literal}")
+    };
+    format!(
+        "SET SESSION innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}, \
+         wait_timeout = {idle}; {isolation}{start}"
+    )
+}
+
+/// Whole seconds, rounded up, as the servers take them.
+fn seconds(duration: Duration) -> u64 {
+    let whole = duration
+        .as_secs()
+        .saturating_add(u64::from(duration.subsec_nanos() > 0));
+    whole.clamp(1, SECONDS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(read_only: bool) -> BranchEnv {
+        BranchEnv {
+            xid: "0000000000000001-7-000000000000z-42:ledger"
+                .parse()
+                .unwrap(),
+            read_only,
+            lock_timeout: Duration::from_millis(2500),
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn a_writer_is_opened_by_one_request_with_its_limits() {
+        let sql = opening(
+            &env(false),
+            "X'61',X'62',7",
+            Some(IsolationLevel::ReadCommitted),
+        );
+        assert_eq!(
+            sql,
+            "SET SESSION innodb_lock_wait_timeout = 3, lock_wait_timeout = 3, wait_timeout = 60; \
+             SET TRANSACTION ISOLATION LEVEL READ COMMITTED; XA START X'61',X'62',7"
+        );
+    }
+
+    #[test]
+    fn a_reader_has_no_xid_and_a_session_that_cannot_write() {
+        let sql = opening(&env(true), "X'61',X'62',7", None);
+        assert!(!sql.contains("XA "), "{sql}");
+        assert!(sql.ends_with("SET SESSION TRANSACTION READ ONLY; START TRANSACTION READ ONLY"));
+    }
+
+    #[test]
+    fn time_outs_are_whole_seconds_that_the_servers_take() {
+        for (duration, expected) in [
+            (Duration::ZERO, 1),
+            (Duration::from_millis(1), 1),
+            (Duration::from_millis(1001), 2),
+            (Duration::MAX, SECONDS_MAX),
+        ] {
+            assert_eq!(seconds(duration), expected, "{duration:?}");
+        }
+    }
+}

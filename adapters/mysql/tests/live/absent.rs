@@ -1,0 +1,153 @@
+//! What became of a branch that is to be committed and is no longer listed.
+
+use unanimous_core::ports::{
+    Absence, Branch, BranchRecord, Evidence, ResourceManager, ServerIdentity,
+};
+use unanimous_core::protocol::Decision;
+use unanimous_mysql::Mysql;
+use unanimous_mysql::mysql_async::prelude::Queryable;
+use xtask::servers::Kind;
+
+use crate::support::{Db, random, start};
+
+fn evidence(connection: u64, started: u64, account: &str) -> Evidence {
+    let text = format!("connection={connection} started={started} account={account}");
+    Evidence::new(text).unwrap()
+}
+
+/// The numbers in a record's evidence: connection and second of the server's start.
+fn numbers(record: &BranchRecord) -> (u64, u64) {
+    let number = |name: &str| {
+        let rest = record.evidence.as_str().split_once(name).unwrap().1;
+        rest.split(' ').next().unwrap().parse().unwrap()
+    };
+    (number("connection="), number("started="))
+}
+
+/// The connection is still there, so it might still be at work: it is ended and seen gone first.
+async fn i3_the_connection_that_prepared_is_seen_gone_before_absence_counts(db: &Db) {
+    let (mut branch, record) = db.prepared(1).await;
+    let (connection, _) = numbers(&record);
+    branch.commit().await.unwrap();
+    assert!(db.connections().await.contains(&connection));
+    let absence = db.resource.absent(&db.xid(1), &record).await.unwrap();
+    assert_eq!(absence, Absence::Finished);
+    assert!(
+        !db.connections().await.contains(&connection),
+        "it was ended"
+    );
+    drop(branch);
+    assert!(db.has(1).await);
+}
+
+/// A prepared branch is present: whoever asks hears so, and it is still there afterwards.
+async fn a_branch_that_is_listed_again_is_in_doubt(db: &Db) {
+    let (branch, record) = db.prepared(1).await;
+    let absence = db.resource.absent(&db.xid(1), &record).await.unwrap();
+    assert!(matches!(absence, Absence::InDoubt(_)), "{absence:?}");
+    drop(branch);
+    assert!(db.is_listed(1).await);
+    db.finish(&db.xid(1), Decision::Commit).await;
+    assert!(db.has(1).await);
+}
+
+/// Another account's connections are visible to those with PROCESS only.
+async fn i3_a_connection_that_cannot_be_seen_is_not_gone(db: &Db) {
+    let (mut branch, mut record) = db.prepared(1).await;
+    branch.commit().await.unwrap();
+    drop(branch);
+    let (connection, started) = numbers(&record);
+    record.evidence = evidence(connection, started, "somebody@else");
+    let absence = db.resource.absent(&db.xid(1), &record).await.unwrap();
+    let Absence::InDoubt(reason) = absence else {
+        panic!("{absence:?}")
+    };
+    assert!(reason.contains("GRANT PROCESS"), "{reason}");
+    let admin = Mysql::builder("ledger", &db.admin_url).build().unwrap();
+    let absence = admin.absent(&db.xid(1), &record).await.unwrap();
+    assert_eq!(
+        absence,
+        Absence::Finished,
+        "the administrator sees them all"
+    );
+}
+
+async fn i3_evidence_that_cannot_be_read_proves_nothing(db: &Db) {
+    let (mut branch, mut record) = db.prepared(1).await;
+    branch.commit().await.unwrap();
+    record.evidence = Evidence::default();
+    let absence = db.resource.absent(&db.xid(1), &record).await.unwrap();
+    assert!(matches!(absence, Absence::Hazard(_)), "{absence:?}");
+}
+
+/// Connection numbers begin again when a server starts; the new bearer of a number is spared.
+async fn i5_after_a_restart_the_new_bearer_of_a_connection_number_is_spared(kind: Kind) {
+    let mut server = start(kind, &[]);
+    let db = Db::on(&server).await;
+    let (mut branch, record) = db.prepared(1).await;
+    branch.commit().await.unwrap();
+    let (number, _) = numbers(&record);
+    drop(branch);
+    // The second in which the server starts tells its lives apart.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    tokio::task::block_in_place(|| server.restart()).unwrap();
+    let mut innocent = db.plain().await;
+    while u64::from(innocent.id()) < number {
+        innocent = db.plain().await;
+    }
+    assert_eq!(u64::from(innocent.id()), number, "it bears the number now");
+    let absence = db.resource.absent(&db.xid(1), &record).await.unwrap();
+    assert_eq!(absence, Absence::Finished);
+    innocent.ping().await.unwrap();
+    assert!(db.has(1).await);
+}
+
+/// Two servers have two identities; on MariaDB two databases of one server do, too.
+async fn identities_are_unique(kind: Kind) {
+    let (one, two) = (start(kind, &[]), start(kind, &[]));
+    let (one, two) = (Db::on(&one).await, Db::on(&two).await);
+    let identity = |db: &Db| {
+        let resource = db.resource.clone();
+        async move { resource.preflight().await.unwrap() }
+    };
+    let (of_one, of_two) = (identity(&one).await, identity(&two).await);
+    assert_ne!(of_one, of_two);
+    let (branch, mut record) = one.prepared(1).await;
+    drop(branch);
+    record.identity = of_two;
+    let absence = one.resource.absent(&one.xid(1), &record).await.unwrap();
+    assert!(matches!(absence, Absence::Hazard(_)), "{absence:?}");
+
+    let name = format!("db_{:016x}", random());
+    let mut admin = one.admin().await;
+    admin
+        .query_drop(format!("CREATE DATABASE {name}"))
+        .await
+        .unwrap();
+    let url = one.admin_url.rsplit_once('/').unwrap().0.to_owned() + "/" + &name;
+    let other = Mysql::builder("other", url)
+        .build()
+        .unwrap()
+        .preflight()
+        .await
+        .unwrap();
+    assert_eq!(other == of_one, !one.is_mariadb());
+    if one.is_mariadb() {
+        // A replica has the same row and another number.
+        admin.query_drop("SET GLOBAL server_id = 77").await.unwrap();
+        let fresh = one.build(|builder| builder).preflight().await.unwrap();
+        let row = of_one.as_str().rsplit_once(':').unwrap().0;
+        assert_eq!(ServerIdentity::new(format!("{row}:77")), Some(fresh));
+    }
+}
+
+on_both!(
+    i3_the_connection_that_prepared_is_seen_gone_before_absence_counts,
+    a_branch_that_is_listed_again_is_in_doubt,
+    i3_a_connection_that_cannot_be_seen_is_not_gone,
+    i3_evidence_that_cannot_be_read_proves_nothing,
+);
+on_own!(
+    i5_after_a_restart_the_new_bearer_of_a_connection_number_is_spared,
+    identities_are_unique,
+);

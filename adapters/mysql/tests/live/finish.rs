@@ -1,0 +1,93 @@
+//! Ending a branch from another connection, and what "unknown XID" does not prove.
+
+use unanimous_core::ports::{Branch, BranchErrorKind, Resource, ResourceManager};
+use unanimous_core::protocol::Decision;
+use unanimous_mysql::mysql_async::prelude::Queryable;
+
+use crate::support::{Db, code, eventually, expect_prepared, source_code};
+
+/// MariaDB answers 1397 as long as the preparing connection is open, as it does for a branch that
+/// has ended; MySQL finishes it.
+async fn i3_unknown_while_its_connection_is_open_is_not_taken_for_finished(db: &Db) {
+    let (mut branch, _) = db.prepared(1).await;
+    let finished = db.resource.finish(&db.xid(1), Decision::Commit).await;
+    if db.is_mariadb() {
+        let error = finished.unwrap_err();
+        assert_eq!(error.kind(), BranchErrorKind::UnknownXid, "{error}");
+        assert_eq!(source_code(&error), Some(1397));
+        assert!(db.is_listed(1).await && !db.has(1).await);
+        branch.commit().await.unwrap();
+    } else {
+        finished.unwrap();
+        let error = branch.commit().await.unwrap_err();
+        assert_eq!(error.kind(), BranchErrorKind::UnknownXid, "{error}");
+    }
+    assert!(db.has(1).await && !db.is_listed(1).await);
+}
+
+/// An active branch is unknown, too, and is prepared afterwards: no end was proven.
+async fn i3_unknown_before_a_late_prepare_proves_nothing(db: &Db) {
+    let mut branch = db.active(1).await;
+    let error = db
+        .resource
+        .finish(&db.xid(1), Decision::Rollback)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), BranchErrorKind::UnknownXid, "{error}");
+    expect_prepared(branch.prepare().await);
+    drop(branch);
+    assert!(db.is_listed(1).await);
+    db.finish(&db.xid(1), Decision::Rollback).await;
+    assert!(!db.has(1).await);
+}
+
+/// A branch is finished by whoever may connect, not only by who prepared it.
+async fn another_account_can_finish_a_branch(db: &Db) {
+    let (branch, _) = db.prepared(1).await;
+    drop(branch);
+    let admin = unanimous_mysql::Mysql::builder("ledger", &db.admin_url)
+        .build()
+        .unwrap();
+    eventually("it is finished", async || {
+        admin.finish(&db.xid(1), Decision::Commit).await.is_ok()
+    })
+    .await;
+    assert!(db.has(1).await);
+}
+
+/// A twin cannot be opened as long as the first lives (1440).
+async fn an_xid_is_opened_once(db: &Db) {
+    let (mut branch, _) = db.prepared(1).await;
+    let error = db.resource.open(db.env(1)).await.unwrap_err();
+    assert_eq!(error.kind(), BranchErrorKind::DuplicateXid, "{error}");
+    branch.commit().await.unwrap();
+    assert!(db.has(1).await);
+}
+
+/// MySQL takes the format id for a part of the name. MariaDB does not look at it: a statement with
+/// another format id ends our branch, so whoever pastes an XID has to be right in the rest.
+async fn mariadb_does_not_look_at_the_format_id(db: &Db) {
+    let (branch, _) = db.prepared(1).await;
+    drop(branch);
+    let xid = db.xid(1);
+    let other = format!("XA COMMIT '{}','{}',1", xid.gtrid, xid.bqual);
+    let mut plain = db.plain().await;
+    if db.is_mariadb() {
+        eventually("it is committed", async || {
+            plain.query_drop(&other).await.is_ok()
+        })
+        .await;
+    } else {
+        assert_eq!(code(&plain.query_drop(other).await.unwrap_err()), 1397);
+        db.finish(&xid, Decision::Commit).await;
+    }
+    assert!(db.has(1).await && !db.is_listed(1).await);
+}
+
+on_both!(
+    i3_unknown_while_its_connection_is_open_is_not_taken_for_finished,
+    i3_unknown_before_a_late_prepare_proves_nothing,
+    another_account_can_finish_a_branch,
+    an_xid_is_opened_once,
+    mariadb_does_not_look_at_the_format_id,
+);
