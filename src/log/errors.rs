@@ -33,7 +33,7 @@ const MENDS: [(&[ErrorKind], &str); 5] = [
             ErrorKind::QuotaExceeded,
             ErrorKind::FileTooLarge,
         ],
-        "make room on this file system; the log goes on by itself when there is some",
+        "make room on this file system; a log that is open goes on by itself then",
     ),
     (
         &[ErrorKind::ReadOnlyFilesystem],

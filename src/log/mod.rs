@@ -15,6 +15,8 @@
 //! is promised), `writer` (the thread), `file` (the port). Needs a Unix file system.
 
 mod appender;
+#[cfg(test)]
+mod crash_test;
 mod engine;
 mod errors;
 mod file;
@@ -25,11 +27,15 @@ mod home;
 mod identity;
 mod next_segment;
 mod open;
+#[cfg(test)]
+mod process_test;
 mod record;
 mod recover;
 mod request;
 mod segment;
 mod shared;
+#[cfg(test)]
+mod sim_disk;
 mod state;
 mod storage;
 mod writer;
