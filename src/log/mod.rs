@@ -23,6 +23,8 @@ mod file;
 #[cfg(test)]
 mod file_test;
 mod folder;
+#[cfg(test)]
+mod golden_test;
 mod home;
 mod identity;
 mod next_segment;
@@ -33,6 +35,8 @@ mod record;
 mod recover;
 mod request;
 mod segment;
+#[cfg(test)]
+mod segment_test;
 mod shared;
 #[cfg(test)]
 mod sim_disk;
