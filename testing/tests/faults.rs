@@ -1,6 +1,9 @@
 //! That the parts in memory fail as they say: what is lost is lost, what arrives late arrives.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test, as it should")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap fails the test, as it should"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
