@@ -1,8 +1,13 @@
 //! Running server programs: to the end, or as a server until it is ready.
+//!
+//! A program does not begin before its guard knows it: a shell waits for a word from the owner and
+//! then becomes the program, under the same process number. If the owner dies first, the word never
+//! comes and the program never runs.
 
 use std::{
     env,
     fs::{self, File},
+    io::Write,
     os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
@@ -24,9 +29,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How much of a log goes into an error.
 const TAIL_LINES: usize = 20;
 
+/// Waits for a word on standard input, then becomes the program named by the arguments.
+const GATE: &str = r#"read -r word && exec "$@" <"${UNANIMOUS_INPUT:-/dev/null}""#;
+
+/// The variable that names a program's standard input, for [`GATE`].
+pub(super) const INPUT: &str = "UNANIMOUS_INPUT";
+
 /// A command that runs as the server's user, in its folder, without the caller's database settings.
 pub(super) fn command(program: &Path, folder: &Folder) -> Command {
-    let mut command = Command::new(program);
+    let mut command = Command::new("sh");
+    command.args(["-c", GATE, "gate"]).arg(program);
     let of_a_client = |name: &str| name.starts_with("PG") || name.starts_with("MYSQL");
     for (name, _) in env::vars_os() {
         if name.to_str().is_some_and(of_a_client) {
@@ -39,7 +51,7 @@ pub(super) fn command(program: &Path, folder: &Folder) -> Command {
         .env("TMPDIR", folder.tmp())
         .current_dir(folder.path());
     folder.user().apply(&mut command);
-    command.process_group(0).stdin(Stdio::null());
+    command.process_group(0).env_remove(INPUT);
     command
 }
 
@@ -51,7 +63,7 @@ pub(super) fn run(
     guard: &mut Guard,
 ) -> Result<(), Error> {
     let log = folder.path().join("setup.log");
-    let mut running = Running::spawn(command, name, &log, guard)?;
+    let mut running = Running::spawn(command, name, folder, &log, guard)?;
     let status = running
         .child
         .wait()
@@ -81,23 +93,30 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts a process whose output goes to the end of `log`.
+    /// Starts a process of [`command`] whose output goes to the end of `log`.
     pub(super) fn spawn(
         command: &mut Command,
         name: &str,
+        folder: &Folder,
         log: &Path,
         guard: &mut Guard,
     ) -> Result<Self, Error> {
+        let starting = || Error::io("start", Path::new(name));
         let open = || File::options().create(true).append(true).open(log);
         let output = open().map_err(Error::io("open", log))?;
         let errors = open().map_err(Error::io("open", log))?;
-        let child = command.stdout(output).stderr(errors).spawn();
-        let child = child.map_err(Error::io("start", Path::new(name)))?;
+        command.stdin(Stdio::piped()).stdout(output).stderr(errors);
+        let mut child = command.spawn().map_err(starting())?;
+        let gate = child.stdin.take();
         let pid = child.id();
         // Not yet waited for, the child keeps its number even if it has ended already.
         let id = ProcessId::of(pid).unwrap_or(ProcessId { pid, started: 0 });
         let running = Self { child, id };
         guard.watch(id)?;
+        folder.note_server(id)?;
+        if let Some(mut gate) = gate {
+            gate.write_all(b"go\n").map_err(starting())?;
+        }
         Ok(running)
     }
 

@@ -1,11 +1,11 @@
 //! MySQL and MariaDB: how their data is made, how they are started, and when they are ready.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use super::{
     ADMIN_PASSWORD, APP_DATABASE, APP_PASSWORD, APP_USER, Error, Kind, Programs,
     folder::Folder,
     guard::Guard,
-    launch::{command, run},
+    launch::{INPUT, command, run},
 };
 
 /// The administrator that initialisation makes.
@@ -43,10 +43,9 @@ pub(super) fn initialise(
     }
     let statements = bootstrap_statements(&share(programs)?)?;
     let statements = folder.write("setup.sql", &statements)?;
-    let input = File::open(&statements).map_err(Error::io("open", &statements))?;
     server
         .args(["--bootstrap", "--max-allowed-packet=8M"])
-        .stdin(Stdio::from(input));
+        .env(INPUT, &statements);
     run(&mut server, "mariadbd --bootstrap", folder, guard)?;
     fs::remove_file(&statements).map_err(Error::io("remove", &statements))
 }
@@ -104,7 +103,13 @@ pub(super) fn server(
             "--innodb-doublewrite=ON",
         ]);
     if programs.kind() == Kind::Mysql {
-        server.arg("--table-definition-cache=600");
+        // A third less memory than by default.
+        server.args([
+            "--table-definition-cache=600",
+            "--innodb-log-buffer-size=4M",
+            "--performance-schema-digests-size=1000",
+            "--performance-schema-error-size=100",
+        ]);
     }
     server.args(args);
     Ok(server)

@@ -44,8 +44,7 @@ impl PgBouncer {
         let mut command = command(&program, &folder);
         command.arg(settings);
         let log = folder.log();
-        let mut running = Running::spawn(&mut command, "pgbouncer", &log, &mut guard)?;
-        folder.note_server(running.id())?;
+        let mut running = Running::spawn(&mut command, "pgbouncer", &folder, &log, &mut guard)?;
         let number = port.number;
         let is_ready = || TcpStream::connect(("127.0.0.1", number)).is_ok();
         running.wait_ready("pgbouncer", &log, is_ready)?;

@@ -1,16 +1,12 @@
 //! PostgreSQL: how its data is made, how it is started, and when it is ready.
 
-use std::{
-    fs::{self, File},
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, path::Path, process::Command};
 
 use super::{
     ADMIN_PASSWORD, APP_DATABASE, APP_PASSWORD, APP_USER, Error, Programs,
     folder::Folder,
     guard::Guard,
-    launch::{command, run},
+    launch::{INPUT, command, run},
 };
 
 /// The administrator that `initdb` makes.
@@ -48,12 +44,11 @@ pub(super) fn initialise(
          CREATE DATABASE {APP_DATABASE} OWNER {APP_USER}\n"
     );
     let statements = folder.write("setup.sql", &statements)?;
-    let input = File::open(&statements).map_err(Error::io("open", &statements))?;
     let mut single = command(programs.server(), folder);
     single.arg("--single").arg("-D").arg(folder.data());
     single
         .args(["-c", "exit_on_error=on", "postgres"])
-        .stdin(Stdio::from(input));
+        .env(INPUT, &statements);
     run(&mut single, "postgres --single", folder, guard)?;
     fs::remove_file(&statements).map_err(Error::io("remove", &statements))
 }

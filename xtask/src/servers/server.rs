@@ -288,8 +288,7 @@ impl Server {
         let name = self.programs.release().to_owned();
         let log = self.folder.log();
         let mut command = self.command(first_args)?;
-        let mut running = Running::spawn(&mut command, &name, &log, &mut self.guard)?;
-        self.folder.note_server(running.id())?;
+        let mut running = Running::spawn(&mut command, &name, &self.folder, &log, &mut self.guard)?;
         let (port, data, pid) = (self.port.number, self.folder.data(), running.id().pid);
         let is_postgres = self.kind().is_postgres();
         running.wait_ready(&name, &log, || {

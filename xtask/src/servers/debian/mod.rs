@@ -121,12 +121,18 @@ fn provide(recipe: &Recipe) -> Result<PathBuf, Error> {
 /// Downloads and unpacks from the first release that has it.
 fn download(recipe: &Recipe, cache: &Cache, folder: &Path) -> Result<(), Error> {
     let machine = Machine::read()?;
-    let mut refusals = Vec::new();
-    for release in recipe.releases {
-        let release = match release {
+    let mut releases: Vec<&str> = recipe
+        .releases
+        .iter()
+        .map(|release| match release {
             Release::Named(name) => name,
             Release::OfMachine => machine.codename(),
-        };
+        })
+        .collect();
+    // The machine's release may be the named one.
+    releases.dedup();
+    let mut refusals = Vec::new();
+    for release in releases {
         match download_from(release, recipe, &machine, cache, folder) {
             Ok(()) => return Ok(()),
             Err(error) => refusals.push(format!("from Debian {release}: {error}")),
