@@ -76,6 +76,9 @@ const TABLE: &[Row] = &[
     Row(XA_RBROLLBACK, &[Prepare, OnePhase], ROLLED_BACK_BY_REFUSAL),
     Row(XA_RBTIMEOUT, &[Prepare, OnePhase], ROLLED_BACK_BY_TIMEOUT),
     Row(XA_RBDEADLOCK, &[Prepare, OnePhase], ROLLED_BACK_BY_CONFLICT),
+    // A commit in one phase that is refused in the same way has rolled the branch back, too.
+    Row(LOCK_WAIT_TIMEOUT, &[OnePhase], ROLLED_BACK_BY_TIMEOUT),
+    Row(QUERY_INTERRUPTED, &[OnePhase], ROLLED_BACK_BY_REFUSAL),
     // Nothing was done: the branch is in another state than we believe, still open or unknown.
     Row(XAER_NOTA, &[Prepare, OnePhase], BranchErrorKind::WrongState),
     Row(

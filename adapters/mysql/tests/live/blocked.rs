@@ -4,14 +4,16 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use unanimous_core::ports::{Branch, BranchErrorKind, Cause, Problem, ResourceManager};
+use unanimous_core::ports::{
+    Branch, BranchErrorKind, Cause, OnePhaseReply, Problem, Resource, ResourceManager,
+};
 use unanimous_core::protocol::Decision;
 use unanimous_mysql::mysql_async::Conn;
 use unanimous_mysql::mysql_async::prelude::Queryable;
 use xtask::servers::Kind;
 
 use crate::support::{
-    Db, connection_id, eventually, expect_prepared, expect_rolled_back, source_code, start,
+    Db, code, connection_id, eventually, expect_prepared, expect_rolled_back, source_code, start,
 };
 
 async fn lock(db: &Db) -> Conn {
@@ -60,27 +62,75 @@ async fn a_lock_wait_timeout_ends_a_prepare_and_only_delays_a_commit(kind: Kind)
     assert_eq!(source_code(&error), Some(1205), "{error}");
     assert_eq!(error.kind(), BranchErrorKind::RolledBack(Cause::Timeout));
     let reply = active_one_phase.commit_one_phase().await;
-    println!("one phase under a global read lock: {reply:?}");
-    let error = prepared.commit().await.unwrap_err();
+    let OnePhaseReply::RolledBack(error) = reply else {
+        panic!("{reply:?}")
+    };
     assert_eq!(source_code(&error), Some(1205), "{error}");
-    assert_eq!(error.kind(), BranchErrorKind::Unavailable, "{error}");
-    let rolled_back = to_roll_back.rollback().await;
-    println!("rollback under a global read lock: {rolled_back:?}");
-    let finished = db.resource.finish(&db.xid(5), Decision::Commit).await;
-    println!("finish under a global read lock: {finished:?}");
-    finished.unwrap_err();
+    drop(active_one_phase);
+    for error in [
+        prepared.commit().await.unwrap_err(),
+        to_roll_back.rollback().await.unwrap_err(),
+        db.resource
+            .finish(&db.xid(5), Decision::Commit)
+            .await
+            .unwrap_err(),
+    ] {
+        assert_eq!(source_code(&error), Some(1205), "{error}");
+        assert_eq!(error.kind(), BranchErrorKind::Unavailable, "{error}");
+    }
     assert!(db.is_listed(3).await && db.is_listed(5).await);
     unlock(admin).await;
 
     prepared.commit().await.unwrap();
-    if rolled_back.is_err() {
-        to_roll_back.rollback().await.unwrap();
-    }
+    to_roll_back.rollback().await.unwrap();
     db.finish(&db.xid(5), Decision::Commit).await;
     assert!(!db.has(1).await && db.has(3).await && !db.has(4).await && db.has(5).await);
     assert!(db.listed().await.is_empty());
-    if matches!(reply, unanimous_core::ports::OnePhaseReply::RolledBack(_)) {
-        assert!(!db.has(2).await);
+    assert!(!db.has(2).await);
+}
+
+/// Without the adapter: what 1205 and 1317 leave of a commit in one phase. The branch is rolled back
+/// and gone, as after a refused prepare.
+async fn a_refused_commit_in_one_phase_has_rolled_back(kind: Kind) {
+    let server = start(kind, &[]);
+    let db = Db::on(&server).await;
+    let mut plain = db.plain().await;
+    let id = u64::from(plain.id());
+    for (code_expected, sequence) in [(1205, 1), (1317, 2)] {
+        let timeout = if code_expected == 1205 { 1 } else { 60 };
+        plain
+            .query_drop(format!("SET lock_wait_timeout = {timeout}"))
+            .await
+            .unwrap();
+        let xid = db.literal(sequence);
+        let insert = format!("INSERT INTO {} VALUES ({sequence}, 'v')", db.table);
+        plain
+            .query_drop(format!("XA START {xid}; {insert}; XA END {xid}"))
+            .await
+            .unwrap();
+        let mut admin = lock(&db).await;
+        let commit = format!("XA COMMIT {xid} ONE PHASE");
+        let waiting = tokio::spawn(async move {
+            let answer = plain.query_drop(commit).await;
+            (plain, answer)
+        });
+        if code_expected == 1317 {
+            until_it_runs(&db, id, "XA COMMIT").await;
+            admin.query_drop(format!("KILL QUERY {id}")).await.unwrap();
+        }
+        let answer;
+        (plain, answer) = waiting.await.unwrap();
+        assert_eq!(code(&answer.unwrap_err()), code_expected);
+        unlock(admin).await;
+        let gone = plain.query_drop(format!("XA ROLLBACK {xid}")).await;
+        assert_eq!(code(&gone.unwrap_err()), 1397);
+        db.sql(&format!(
+            "INSERT INTO {} VALUES (10{sequence}, 'v')",
+            db.table
+        ))
+        .await;
+        plain.query_drop("DO 1").await.unwrap();
+        assert!(!db.has(sequence).await);
     }
 }
 
@@ -90,14 +140,10 @@ async fn a_killed_prepare_is_rolled_back_and_a_killed_commit_is_repeated(kind: K
     let db = Db::on(&server).await;
     let mut env = db.env(1);
     env.lock_timeout = Duration::from_secs(60);
-    let mut active = unanimous_core::ports::Resource::open(&db.resource, env.clone())
-        .await
-        .unwrap();
+    let mut active = db.resource.open(env.clone()).await.unwrap();
     db.insert(&mut active, 1).await.unwrap();
     env.xid = db.xid(2);
-    let mut prepared = unanimous_core::ports::Resource::open(&db.resource, env)
-        .await
-        .unwrap();
+    let mut prepared = db.resource.open(env).await.unwrap();
     db.insert(&mut prepared, 2).await.unwrap();
     let (first, second) = (
         connection_id(&mut active).await,
@@ -140,9 +186,7 @@ async fn i3_a_commit_whose_connection_dies_is_undetermined(kind: Kind) {
     let db = Db::on(&server).await;
     let mut env = db.env(1);
     env.lock_timeout = Duration::from_secs(60);
-    let mut branch = unanimous_core::ports::Resource::open(&db.resource, env)
-        .await
-        .unwrap();
+    let mut branch = db.resource.open(env).await.unwrap();
     db.insert(&mut branch, 1).await.unwrap();
     let connection = connection_id(&mut branch).await;
     expect_prepared(branch.prepare().await);
@@ -167,9 +211,7 @@ async fn i3_a_prepare_that_was_given_up_surfaces_later_and_can_be_swept(kind: Ki
     let db = Db::on(&server).await;
     let mut env = db.env(1);
     env.lock_timeout = Duration::from_secs(60);
-    let mut branch = unanimous_core::ports::Resource::open(&db.resource, env)
-        .await
-        .unwrap();
+    let mut branch = db.resource.open(env).await.unwrap();
     db.insert(&mut branch, 1).await.unwrap();
     let connection = connection_id(&mut branch).await;
     let admin = lock(&db).await;
@@ -238,6 +280,7 @@ async fn a_read_only_server_keeps_the_branch_and_its_scan_does_not_count(kind: K
 
 on_own!(
     a_lock_wait_timeout_ends_a_prepare_and_only_delays_a_commit,
+    a_refused_commit_in_one_phase_has_rolled_back,
     a_killed_prepare_is_rolled_back_and_a_killed_commit_is_repeated,
     i3_a_commit_whose_connection_dies_is_undetermined,
     i3_a_prepare_that_was_given_up_surfaces_later_and_can_be_swept,

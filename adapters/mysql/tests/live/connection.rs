@@ -50,6 +50,71 @@ async fn a_stale_session_of_the_pool_is_replaced(db: &Db) {
     branch.rollback().await.unwrap();
 }
 
+/// MySQL says goodbye with an error that nobody has asked for (4031), MariaDB just closes.
+async fn a_session_that_idled_too_long_in_the_pool_is_replaced(db: &Db) {
+    let resource = db.build(|builder| {
+        builder
+            .pool_size(1)
+            .session_setup("SET SESSION wait_timeout = 1")
+    });
+    let mut branch = resource.open(db.env(1)).await.unwrap();
+    let first = connection_id(&mut branch).await;
+    branch.rollback().await.unwrap();
+    Box::new(branch).release().await;
+    eventually("the server ends it", async || {
+        !db.connections().await.contains(&first)
+    })
+    .await;
+    let mut next = resource.open(db.env(2)).await.unwrap();
+    db.insert(&mut next, 2).await.unwrap();
+    next.rollback().await.unwrap();
+}
+
+/// An operator finds our sessions by their attributes.
+async fn sessions_carry_the_names_of_program_and_resource(db: &Db) {
+    if db.is_mariadb() {
+        // Its performance_schema is off unless it is asked for.
+        return;
+    }
+    let mut branch = db.open(1).await;
+    let id = connection_id(&mut branch).await;
+    let sql = format!(
+        "SELECT attr_name, attr_value FROM performance_schema.session_connect_attrs \
+         WHERE processlist_id = {id} ORDER BY attr_name"
+    );
+    let attributes: Vec<(String, String)> = db.admin().await.query(sql).await.unwrap();
+    let has = |name: &str, value: &str| attributes.contains(&(name.to_owned(), value.to_owned()));
+    assert!(
+        has("program_name", "unanimous") && has("unanimous_resource", "ledger"),
+        "{attributes:?}"
+    );
+    branch.rollback().await.unwrap();
+}
+
+/// Whatever is dropped after its runtime is gone, closes without a panic.
+async fn a_branch_that_outlives_its_runtime_is_closed(db: &Db) {
+    let (resource, env) = (db.build(|builder| builder.pool_size(1)), db.env(1));
+    let connection = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (branch, id) = runtime.block_on(async {
+            let mut branch = resource.open(env).await.unwrap();
+            let id = connection_id(&mut branch).await;
+            (branch, id)
+        });
+        drop(runtime);
+        drop(branch);
+        id
+    });
+    let connection = connection.join().unwrap();
+    eventually("it is closed", async || {
+        !db.connections().await.contains(&connection)
+    })
+    .await;
+}
+
 async fn a_connection_that_is_killed_before_prepare_gives_no_vote_to_commit(db: &Db) {
     let mut branch = db.active(1).await;
     kill(db, connection_id(&mut branch).await).await;
@@ -189,6 +254,9 @@ async fn a_restarted_server_is_used_again_at_once(kind: Kind) {
 
 on_both!(
     a_stale_session_of_the_pool_is_replaced,
+    a_session_that_idled_too_long_in_the_pool_is_replaced,
+    sessions_carry_the_names_of_program_and_resource,
+    a_branch_that_outlives_its_runtime_is_closed,
     a_connection_that_is_killed_before_prepare_gives_no_vote_to_commit,
     an_idle_branch_ends_by_its_limit_and_a_prepared_one_survives_it,
     i8_a_connection_is_lent_again_only_after_release,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use unanimous_core::ports::{Branch, Cause, OnePhaseReply};
+use unanimous_core::ports::{Branch, Cause, OnePhaseReply, Resource};
 use unanimous_mysql::RollbackOnly;
 use unanimous_mysql::mysql_async::Error;
 use unanimous_mysql::mysql_async::prelude::Queryable;
@@ -113,6 +113,69 @@ async fn i7_a_branch_that_is_dropped_with_a_statement_running_frees_its_locks(db
     .await;
 }
 
+/// The check that the transaction is still open finds nothing wrong with harmless statements.
+async fn statements_of_every_kind_leave_the_branch_open(db: &Db) {
+    let table = &db.table;
+    for read_only in [false, true] {
+        let mut env = db.env(if read_only { 2 } else { 1 });
+        env.read_only = read_only;
+        let mut branch = db.resource.open(env).await.unwrap();
+        for sql in [
+            "SET @a = 1",
+            "SELECT 1 INTO @a",
+            "DO 1",
+            "USE app",
+            "SHOW TABLES",
+            "SHOW WARNINGS",
+            "EXPLAIN SELECT 1",
+            "SAVEPOINT s",
+            "ROLLBACK TO s",
+            "RELEASE SAVEPOINT s",
+            "PREPARE p FROM 'SELECT 1'",
+            "EXECUTE p",
+            "DEALLOCATE PREPARE p",
+            "SET NAMES utf8mb4",
+            "SET SESSION sql_mode = ''",
+            "SELECT @@version",
+            &format!("SELECT * FROM {table}"),
+            &format!("DESCRIBE {table}"),
+        ] {
+            branch.query_drop(sql).await.unwrap();
+            if !matches!(sql, "USE app" | "EXECUTE p") && !sql.starts_with("PREPARE") {
+                // Over the binary protocol as well, if the server takes it there.
+                if branch.exec_drop(sql, ()).await.is_err() {
+                    assert!(branch.statement_error_handled(), "{sql}");
+                }
+            }
+            branch
+                .ping()
+                .await
+                .unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+        if read_only {
+            branch.end_read_only().await.unwrap();
+        } else {
+            for sql in [
+                format!("INSERT INTO {table} VALUES (1, 'v'), (2, 'w')"),
+                format!("SELECT * FROM {table} WHERE id = 1 FOR UPDATE"),
+                format!("INSERT INTO {table} SELECT id + 10, v FROM {table}"),
+                format!("UPDATE {table} SET v = 'x' WHERE id = 11"),
+                format!("DELETE FROM {table} WHERE id > 10"),
+                format!("UPDATE {table} SET v = 'x' WHERE FALSE"),
+            ] {
+                branch.query_drop(sql).await.unwrap();
+            }
+            branch
+                .exec_batch("DO ?", Vec::<(u8,)>::new())
+                .await
+                .unwrap();
+            expect_prepared(branch.prepare().await);
+            branch.commit().await.unwrap();
+            assert!(db.has(1).await && db.has(2).await);
+        }
+    }
+}
+
 /// A future that was never polled has sent nothing.
 async fn a_statement_that_was_never_polled_does_no_harm(db: &Db) {
     let mut branch = db.active(1).await;
@@ -166,6 +229,7 @@ on_both!(
     i7_a_dropped_statement_makes_the_branch_rollback_only_for_good,
     i7_the_rollback_of_a_dropped_statement_is_confirmed_and_frees_its_locks,
     i7_a_branch_that_is_dropped_with_a_statement_running_frees_its_locks,
+    statements_of_every_kind_leave_the_branch_open,
     a_statement_that_was_never_polled_does_no_harm,
     an_error_of_the_driver_rolls_back,
     an_error_inside_a_multi_statement_is_a_rollback_vote,
