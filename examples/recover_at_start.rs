@@ -7,7 +7,7 @@
 //! `LOG` is the folder of the decision log, `./unanimous-log` if not given. With `GTRID` it also
 //! says what became of that transaction: take one that `transfer` has printed.
 //!
-//! It exits with 1 if a person has to look.
+//! It exits with 1 if a person has to look, or if something is still in doubt after a while.
 
 use std::env;
 use std::error::Error;
@@ -25,7 +25,14 @@ use unanimous::{
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 #[tokio::main]
-async fn main() -> Result<ExitCode> {
+async fn main() -> ExitCode {
+    start_service().await.unwrap_or_else(|error| {
+        println!("error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn start_service() -> Result<ExitCode> {
     let mut args = env::args().skip(1);
     let log = args.next().unwrap_or_else(|| "./unanimous-log".to_owned());
     let gtrid: Option<Gtrid> = args.next().map(|text| text.parse()).transpose()?;
@@ -75,15 +82,17 @@ async fn main() -> Result<ExitCode> {
 /// Passes run by themselves; asking for one makes it now, and its report can be looked at.
 async fn wait_until_clean(tm: &TransactionManager, limit: Duration) -> bool {
     let begin = Instant::now();
-    while begin.elapsed() < limit {
+    loop {
         let report = tm.recover().await;
         if report.is_clean() {
             return true;
         }
-        log_report(&report);
+        if begin.elapsed() >= limit {
+            log_report(&report);
+            return false;
+        }
         sleep(Duration::from_millis(500)).await;
     }
-    false
 }
 
 /// One line per thing that somebody may want to find in the service's log later.
@@ -101,12 +110,12 @@ fn log_report(report: &RecoveryReport) {
 
 fn log_resource(report: &ResourceReport) {
     let name = &report.resource;
-    println!(
-        "{name}: {} committed, {} rolled back",
-        report.committed, report.rolled_back
-    );
-    if let Some(error) = &report.error {
-        println!("warning: {name}: could not be looked at: {error}");
+    match &report.error {
+        Some(error) => println!("warning: {name}: could not be looked at: {error}"),
+        None => {
+            let (committed, rolled_back) = (report.committed, report.rolled_back);
+            println!("{name}: {committed} committed, {rolled_back} rolled back");
+        }
     }
     for (xid, left) in &report.left {
         match left {

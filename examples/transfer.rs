@@ -8,6 +8,7 @@
 
 use std::env;
 use std::error::Error;
+use std::process::ExitCode;
 
 use unanimous::log::FileLog;
 use unanimous::mysql::Mysql;
@@ -23,7 +24,17 @@ const PAY: &str = "INSERT INTO transfer_orders (id, paid) VALUES ($1, true)";
 const BOOK: &str = "INSERT INTO transfer_ledger (order_id, amount) VALUES (?, ?)";
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
+    match transfer().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("transfer: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn transfer() -> Result<()> {
     let (pg_url, my_url) = (
         address("UNANIMOUS_PG_URL")?,
         address("UNANIMOUS_MYSQL_URL")?,
@@ -48,32 +59,36 @@ async fn main() -> Result<()> {
 
     let (id, amount) = (next_id(&pg_plain).await?, 42_i64);
     let mut tx = tm.begin();
-    let gtrid = tx.gtrid();
     let (pg, my) = tx.enlist((&orders, &ledger)).await?;
     // An error here drops the transaction, which rolls it back in both databases.
     pg.execute(PAY, &[&id]).await?;
     my.exec_drop(BOOK, (id, amount)).await?;
-    match tx.commit().await {
-        Ok(_) => println!("transaction {gtrid} is committed"),
-        Err(error @ CommitError::RolledBack { .. }) => {
-            println!("nothing has happened, try again: {error}");
-            return Err(error.into());
-        }
-        Err(error @ CommitError::Undetermined { .. }) => {
-            println!("do not try again, but ask for outcome({gtrid}) later: {error}");
-            return Err(error.into());
-        }
-        // At least one branch was ended by hand, against the decision.
-        Err(error) => {
-            println!("a person has to look: {error}");
-            return Err(error.into());
-        }
-    }
+    let committed = tx
+        .commit()
+        .await
+        .inspect_err(|error| eprintln!("{}", what_to_do(error)))?;
+    println!("transaction {} is committed", committed.gtrid());
 
     show(&pg_plain, &mut my_plain, id, amount).await?;
     my_plain.disconnect().await?;
     tm.shutdown().await?;
     Ok(())
+}
+
+/// What the errors of a commit ask of the caller.
+fn what_to_do(error: &CommitError) -> String {
+    let gtrid = error.gtrid();
+    match error {
+        CommitError::RolledBack { .. } => "nothing has happened: try again".to_owned(),
+        CommitError::Undetermined { .. } => {
+            format!("do not try again, but ask for outcome({gtrid}) later")
+        }
+        CommitError::Heuristic { .. } => {
+            format!("a branch of {gtrid} was ended by hand: a person has to look")
+        }
+        // Errors of later versions.
+        _ => "do not try again before it is understood".to_owned(),
+    }
 }
 
 /// What plain connections see in both databases.

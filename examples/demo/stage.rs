@@ -1,5 +1,8 @@
 //! Sets the stage: fresh tables, whatever an earlier performance has left behind.
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use crate::Result;
 use crate::witness::{Balances, PreparedTransaction, Witness};
 
@@ -11,9 +14,7 @@ pub(crate) const BEGIN: Balances = Balances {
 
 /// Makes the tables anew.
 pub(crate) fn set(witness: &mut Witness) -> Result<()> {
-    if !witness.claim_servers()? {
-        return Err("another demo is running on these servers: wait for its end".into());
-    }
+    claim(witness)?;
     clear(witness)?;
     witness.run_postgres(&format!(
         "CREATE TABLE demo_checking (
@@ -35,6 +36,18 @@ pub(crate) fn set(witness: &mut Witness) -> Result<()> {
     witness.run_mysql(&format!(
         "INSERT INTO demo_savings VALUES ('ana', {savings})"
     ))
+}
+
+/// Two demos on the same servers would disturb each other. The sessions of a demo that was killed
+/// may live for a moment, until their last statement has ended.
+fn claim(witness: &mut Witness) -> Result<()> {
+    for _ in 0..50 {
+        if witness.claim_servers()? {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(100));
+    }
+    Err("another demo is running on these servers: wait for its end".into())
 }
 
 /// Removes the tables. If the narrator itself was killed in the middle of its story, branches of

@@ -1,5 +1,6 @@
-//! The project's own commands: `cargo xtask servers | test`.
+//! The project's own commands: `cargo xtask demo | servers | test`.
 
+mod demo;
 mod servers_command;
 mod steps;
 mod test_command;
@@ -9,6 +10,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 The project's own commands.
 
+  cargo xtask demo                 the main job, told as a story on PostgreSQL and MySQL
+  cargo xtask demo --mariadb       the same with MariaDB
   cargo xtask servers              start the shared servers; stop them at Ctrl-C or end of input
   cargo xtask servers -- COMMAND…  run a command with the servers, and stop them after it
   cargo xtask test [STEP…]         run every check, or only these steps
@@ -24,6 +27,7 @@ fn main() -> ExitCode {
         None => ("help", [].as_slice()),
     };
     match command {
+        "demo" => demo::run(rest),
         "servers" => servers_command::run(rest),
         "test" => test_command::run(rest),
         "help" | "--help" | "-h" => {

@@ -19,15 +19,16 @@ pub(crate) struct StartedSet {
 }
 
 impl StartedSet {
-    /// Starts every server for which the environment has no address, all at the same time.
-    pub(crate) fn start() -> Result<Self, Vec<Error>> {
+    /// Starts every server of these kinds for which the environment has no address, all at the
+    /// same time.
+    pub(crate) fn start(kinds: &[Kind]) -> Result<Self, Vec<Error>> {
         let begin = Instant::now();
         let mut set = Self {
             servers: Vec::new(),
             variables: Vec::new(),
         };
         let mut errors = Vec::new();
-        for (kind, result) in start_missing() {
+        for (kind, result) in start_missing(kinds) {
             match result {
                 Ok(Found::Given(address)) => set.add(kind, address),
                 Ok(Found::Started(server)) => {
@@ -63,6 +64,15 @@ impl StartedSet {
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
     }
 
+    /// The address of a server of the set.
+    pub(crate) fn url(&self, kind: Kind) -> Option<&str> {
+        let is_its = |(name, _): &&(&'static str, String)| *name == kind.variable();
+        self.variables
+            .iter()
+            .find(is_its)
+            .map(|(_, url)| url.as_str())
+    }
+
     /// Stops what was started here.
     pub(crate) fn stop(self) {
         // One after the other would take as long as all of them together.
@@ -79,7 +89,7 @@ enum Found {
     Started(Box<Server>),
 }
 
-fn start_missing() -> Vec<(Kind, Result<Found, Error>)> {
+fn start_missing(kinds: &[Kind]) -> Vec<(Kind, Result<Found, Error>)> {
     let find = |kind: Kind| match Address::from_env(kind) {
         Some(address) => {
             eprintln!("servers: {kind}: taken from {}", kind.variable());
@@ -95,8 +105,15 @@ fn start_missing() -> Vec<(Kind, Result<Found, Error>)> {
         }),
     };
     thread::scope(|scope| {
-        let threads = Kind::ALL.map(|kind| (kind, scope.spawn(move || find(kind))));
-        threads.map(|(kind, thread)| (kind, join(thread))).into()
+        // All threads begin before the first is waited for.
+        let threads: Vec<_> = kinds
+            .iter()
+            .map(|&kind| (kind, scope.spawn(move || find(kind))))
+            .collect();
+        threads
+            .into_iter()
+            .map(|(kind, thread)| (kind, join(thread)))
+            .collect()
     })
 }
 
@@ -114,7 +131,7 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
         [dashes, program, rest @ ..] if dashes == "--" => Some((program, rest)),
         _ => return usage_error("`servers` takes nothing, or `-- COMMAND…`"),
     };
-    let set = match StartedSet::start() {
+    let set = match StartedSet::start(&Kind::ALL) {
         Ok(set) => set,
         Err(errors) => return report(&errors),
     };
@@ -162,7 +179,7 @@ fn run_with(set: &StartedSet, program: &str, args: &[String]) -> ExitCode {
 }
 
 /// The exit code of a command; a signal counts as a failure.
-fn code_of(status: ExitStatus) -> ExitCode {
+pub(crate) fn code_of(status: ExitStatus) -> ExitCode {
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     code.map_or(ExitCode::FAILURE, ExitCode::from)
 }

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use xtask::servers::Kind;
+
 use crate::{
     servers_command::{StartedSet, report},
     steps::{STEPS, Step},
@@ -62,7 +64,7 @@ fn run_all(steps: &[&'static Step]) -> (Vec<Done>, bool) {
     let mut servers_failed = false;
     for step in steps {
         if step.needs_servers && set.is_none() && !servers_failed {
-            match StartedSet::start() {
+            match StartedSet::start(&Kind::ALL) {
                 Ok(started) => set = Some(started),
                 Err(errors) => {
                     report(&errors);
