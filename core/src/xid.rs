@@ -17,7 +17,7 @@ use core::str::FromStr;
 
 /// The X/Open format id of every XID of ours: the ASCII bytes `UNAN`.
 ///
-/// It fits MariaDB's limit of 2,147,483,647 (TRAPS: "MariaDB formatID > 2147483647 is 1064").
+/// It fits MariaDB's limit of 2,147,483,647 (above it, MariaDB 10.11 and 11.8 answer error 1064).
 pub const FORMAT_ID: u32 = 0x554E_414E;
 
 /// The longest gtrid and the longest bqual that X/Open allows, in bytes.
