@@ -69,6 +69,7 @@
 //! [`ports`] are the contracts for a database or a log of one's own.
 
 mod active;
+mod bounded;
 mod config;
 mod driver;
 mod enlist;

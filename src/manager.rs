@@ -1,13 +1,15 @@
 //! The transaction manager: owns the log, the resources, the set A and the recovery tasks.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 use unanimous_core::ports::{
     Cause, DecisionLog, LogError, LogHome, Lookup, Problem, Resource, ResourceError,
@@ -16,6 +18,7 @@ use unanimous_core::ports::{
 use unanimous_core::xid::{Gtrid, ResourceName};
 
 use crate::active::{ActiveSet, ActiveToken};
+use crate::bounded::bounded;
 use crate::config::Config;
 use crate::error::StartError;
 use crate::observe::{Probe, Probes};
@@ -23,10 +26,15 @@ use crate::outcome::{RecentEnds, TransactionOutcome};
 use crate::recovery::{Recovery, RecoveryReport, ResourceReport, run_passes};
 use crate::transaction::Transaction;
 
+/// A registered resource, whose type is found again by whoever enlists it.
+pub(crate) trait AnyResource: ResourceManager + Any {}
+
+impl<R: Resource> AnyResource for R {}
+
 /// What handles, transactions, drivers and recovery tasks share.
 pub(crate) struct Inner {
     pub(crate) log: Arc<dyn DecisionLog>,
-    pub(crate) resources: BTreeMap<ResourceName, Arc<dyn ResourceManager>>,
+    pub(crate) resources: BTreeMap<ResourceName, Arc<dyn AnyResource>>,
     pub(crate) active: Arc<ActiveSet>,
     pub(crate) recovery: Recovery,
     pub(crate) recent_ends: RecentEnds,
@@ -64,13 +72,23 @@ impl fmt::Debug for TransactionManager {
     }
 }
 
-struct RecoveryTasks(Vec<AbortHandle>);
+struct RecoveryTasks {
+    inner: Arc<Inner>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl RecoveryTasks {
+    fn stop(&self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
 
 impl Drop for RecoveryTasks {
     fn drop(&mut self) {
-        for task in &self.0 {
-            task.abort();
-        }
+        self.stop();
+        self.inner.recovery.stop();
     }
 }
 
@@ -79,7 +97,7 @@ impl Drop for RecoveryTasks {
 #[derive(Default)]
 pub struct TransactionManagerBuilder {
     log: Option<Box<dyn LogHome>>,
-    resources: Vec<Arc<dyn ResourceManager>>,
+    resources: Vec<Arc<dyn AnyResource>>,
     config: Config,
     probes: Probes,
 }
@@ -129,7 +147,8 @@ impl TransactionManagerBuilder {
     /// be reached does not delay the start by more than `start_timeout`; it is looked after in the
     /// background. Call it within a tokio runtime.
     ///
-    /// Cancel safe: nothing but the log's opening has happened then.
+    /// Cancel safe: the log may have been opened then, and recovery passes that have begun go on to
+    /// their end.
     ///
     /// # Errors
     /// [`StartError`] with what to mend.
@@ -139,8 +158,9 @@ impl TransactionManagerBuilder {
     pub async fn start(self) -> Result<TransactionManager, StartError> {
         let home = self.log.ok_or(StartError::NoLog)?;
         let resources = by_name(self.resources)?;
-        let config = Arc::new(self.config);
-        preflight(&resources, &config).await?;
+        let config = Arc::new(self.config.within_reach());
+        let until = Instant::now() + config.start_timeout;
+        preflight(&resources, config.start_timeout / 2).await?;
         let log = home.open().await?;
         let inner = Arc::new(Inner {
             log,
@@ -154,8 +174,8 @@ impl TransactionManagerBuilder {
             sequence: AtomicU64::new(1),
             shutting_down: AtomicBool::new(false),
         });
-        let start_timeout = inner.config.start_timeout;
-        let start_report = recover_all(&inner, Some(start_timeout)).await;
+        let rest = until.saturating_duration_since(Instant::now());
+        let start_report = recover_all(&inner, Some(rest)).await;
         for name in &start_report.unknown_resources {
             warn!(target: "unanimous", resource = %name,
                 "pending decisions name a resource that is not registered; they are kept");
@@ -163,7 +183,10 @@ impl TransactionManagerBuilder {
         let passes = inner.resources.values().map(|resource| {
             tokio::spawn(run_passes(Arc::clone(&inner), Arc::clone(resource))).abort_handle()
         });
-        let tasks = Arc::new(RecoveryTasks(passes.collect()));
+        let tasks = Arc::new(RecoveryTasks {
+            tasks: passes.collect(),
+            inner: Arc::clone(&inner),
+        });
         info!(target: "unanimous", manager = %inner.log.opening().manager,
             epoch = %inner.log.opening().epoch, "transaction manager started");
         Ok(TransactionManager {
@@ -175,9 +198,9 @@ impl TransactionManagerBuilder {
 }
 
 fn by_name(
-    resources: Vec<Arc<dyn ResourceManager>>,
-) -> Result<BTreeMap<ResourceName, Arc<dyn ResourceManager>>, StartError> {
-    let mut named: BTreeMap<ResourceName, Arc<dyn ResourceManager>> = BTreeMap::new();
+    resources: Vec<Arc<dyn AnyResource>>,
+) -> Result<BTreeMap<ResourceName, Arc<dyn AnyResource>>, StartError> {
+    let mut named: BTreeMap<ResourceName, Arc<dyn AnyResource>> = BTreeMap::new();
     for resource in resources {
         let name = resource.name().clone();
         if named.insert(name.clone(), resource).is_some() {
@@ -189,12 +212,12 @@ fn by_name(
 
 /// Refuses to start on a server that cannot do its part; goes on without one that does not answer.
 async fn preflight(
-    resources: &BTreeMap<ResourceName, Arc<dyn ResourceManager>>,
-    config: &Config,
+    resources: &BTreeMap<ResourceName, Arc<dyn AnyResource>>,
+    limit: Duration,
 ) -> Result<(), StartError> {
     let mut checks = JoinSet::new();
     for resource in resources.values() {
-        let (resource, limit) = (Arc::clone(resource), config.start_timeout);
+        let resource = Arc::clone(resource);
         checks.spawn(async move {
             (
                 resource.name().clone(),
@@ -221,7 +244,7 @@ async fn preflight(
 
 /// A pass over every resource, in parallel. With a limit, what is not done by then goes on in the
 /// background.
-async fn recover_all(inner: &Arc<Inner>, limit: Option<std::time::Duration>) -> RecoveryReport {
+async fn recover_all(inner: &Arc<Inner>, limit: Option<Duration>) -> RecoveryReport {
     let mut unfinished: BTreeSet<ResourceName> = inner.resources.keys().cloned().collect();
     let (reports_in, mut reports_out) = tokio::sync::mpsc::unbounded_channel::<ResourceReport>();
     for resource in inner.resources.values().cloned() {
@@ -247,18 +270,34 @@ async fn recover_all(inner: &Arc<Inner>, limit: Option<std::time::Duration>) -> 
     }
     report.resources.sort_by(|a, b| a.resource.cmp(&b.resource));
     report.unfinished = unfinished.into_iter().collect();
-    report.unknown_resources = unknown_resources(inner).await;
+    match unknown_resources(inner).await {
+        Ok(unknown) => report.unknown_resources = unknown,
+        Err(error) => report.log_error = Some(error),
+    }
     report
 }
 
-async fn unknown_resources(inner: &Inner) -> Vec<ResourceName> {
-    let pending = inner.log.pending().await.unwrap_or_default();
+/// What the log's answer means if nothing else is known.
+fn found_alone(found: Lookup, was_active: bool) -> TransactionOutcome {
+    match found {
+        Lookup::Pending(_) | Lookup::Completed => TransactionOutcome::Committed,
+        Lookup::Heuristic(branches) => TransactionOutcome::Heuristic(branches),
+        _ if was_active => TransactionOutcome::InDoubt,
+        Lookup::NoRecord | Lookup::Open | Lookup::UnknownOpening | _ => TransactionOutcome::Unknown,
+    }
+}
+
+async fn unknown_resources(inner: &Inner) -> Result<Vec<ResourceName>, LogError> {
+    let pending = match bounded(inner.config.recovery_timeout, inner.log.pending()).await {
+        Ok(pending) => pending?,
+        Err(silence) => return Err(LogError::new(silence.to_string())),
+    };
     let named = pending
         .into_iter()
         .flat_map(|record| record.branches)
         .map(|b| b.resource);
     let unknown = named.filter(|name| !inner.resources.contains_key(name));
-    unknown.collect::<BTreeSet<_>>().into_iter().collect()
+    Ok(unknown.collect::<BTreeSet<_>>().into_iter().collect())
 }
 
 impl TransactionManager {
@@ -286,16 +325,16 @@ impl TransactionManager {
     /// The log could not be read.
     pub async fn outcome(&self, gtrid: Gtrid) -> Result<TransactionOutcome, LogError> {
         let was_active = self.inner.active.contains(gtrid);
-        if let Some(end) = self.inner.recent_ends.lookup(gtrid) {
-            return Ok(end);
+        let recent_end = self.inner.recent_ends.lookup(gtrid);
+        if recent_end == Some(TransactionOutcome::RolledBack) {
+            return Ok(TransactionOutcome::RolledBack);
         }
-        Ok(match self.inner.log.lookup(gtrid).await? {
-            Lookup::Pending(_) | Lookup::Completed => TransactionOutcome::Committed,
-            Lookup::Heuristic(branches) => TransactionOutcome::Heuristic(branches),
-            _ if was_active => TransactionOutcome::InDoubt,
-            Lookup::NoRecord | Lookup::Open | Lookup::UnknownOpening | _ => {
-                TransactionOutcome::Unknown
-            }
+        // Recovery may have found a heuristic end since the driver has seen a commit.
+        Ok(match (self.inner.log.lookup(gtrid).await, recent_end) {
+            (Ok(Lookup::Heuristic(branches)), _) => TransactionOutcome::Heuristic(branches),
+            (_, Some(end)) => end,
+            (Err(error), None) => return Err(error),
+            (Ok(found), None) => found_alone(found, was_active),
         })
     }
 
@@ -331,11 +370,12 @@ impl TransactionManager {
     }
 
     /// Refuses new branches, waits (up to `drain_timeout`) for running transactions, makes a last
-    /// recovery pass and closes the log. A transaction that is still undecided then can only be
-    /// rolled back.
+    /// recovery pass (up to `start_timeout`) and closes the log (up to `drain_timeout`). A
+    /// transaction that is still undecided then can only be rolled back.
     ///
     /// # Errors
-    /// The log could not be closed properly; nothing is lost.
+    /// The log could not be closed properly, or a decision on its way to it did not end; nothing is
+    /// lost.
     pub async fn shutdown(&self) -> Result<(), LogError> {
         let inner = &self.inner;
         inner.shutting_down.store(true, Ordering::SeqCst);
@@ -346,10 +386,14 @@ impl TransactionManager {
             let count = inner.active.len();
             warn!(target: "unanimous", count, "shutting down with transactions still running");
         }
-        for task in &self.tasks.0 {
-            task.abort();
-        }
+        self.tasks.stop();
         recover_all(inner, Some(inner.config.start_timeout)).await;
-        inner.log.shutdown().await
+        inner.recovery.stop();
+        let closed = bounded(inner.config.drain_timeout, inner.log.shutdown()).await;
+        closed.unwrap_or_else(|silence| {
+            Err(LogError::new(format!(
+                "the decision log did not close: {silence}; nothing is lost, the next start goes on"
+            )))
+        })
     }
 }

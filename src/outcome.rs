@@ -70,13 +70,15 @@ impl Committed {
     ///
     /// # Errors
     /// [`CommitError::Heuristic`] if a branch turned out to have ended otherwise, and
-    /// [`CommitError::Undetermined`] if the log cannot be read.
+    /// [`CommitError::Undetermined`] if the log cannot be read, or the manager was shut down.
     pub async fn completed(&self) -> Result<(), CommitError> {
         let gtrid = self.gtrid;
         let mut progress = self.manager.recovery.progress();
         while !self.unfinished.is_empty() {
-            progress.mark_unchanged();
+            // Seen before looking: what changes after that is not missed.
+            let is_stopped = progress.borrow_and_update().is_stopped;
             match self.manager.log.lookup(gtrid).await {
+                Ok(Lookup::Pending(_)) if is_stopped => break,
                 Ok(Lookup::Pending(_)) => {}
                 Ok(Lookup::Heuristic(branches)) => {
                     return Err(CommitError::Heuristic { gtrid, branches });
@@ -90,11 +92,16 @@ impl Committed {
                 }
             }
             if progress.changed().await.is_err() {
-                let reason = "the transaction manager was shut down".to_owned();
-                return Err(CommitError::Undetermined { gtrid, reason });
+                break;
             }
         }
-        Ok(())
+        if self.unfinished.is_empty() {
+            return Ok(());
+        }
+        let reason = "it is decided to commit, but the transaction manager was shut down before \
+                      every branch was committed: the next start goes on"
+            .to_owned();
+        Err(CommitError::Undetermined { gtrid, reason })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use unanimous_core::ports::{BranchError, BranchErrorKind, Cause};
 
-use crate::error::{CommitError, RollbackCause};
+use crate::error::{CommitError, EnlistError, RollbackCause};
 use crate::manager::TransactionManager;
 use crate::outcome::TransactionOutcome;
 use crate::transaction::Transaction;
@@ -65,6 +65,10 @@ impl TransactionManager {
             }
             if let Some(cause) = error.downcast_ref::<RollbackCause>() {
                 return cause.is_conflict();
+            }
+            // It shows through to the source of its branch error, which is thus not among the sources.
+            if let Some(EnlistError::Branch(error)) = error.downcast_ref() {
+                return error.kind() == BranchErrorKind::RolledBack(Cause::Conflict);
             }
             if let Some(error) = error.downcast_ref::<BranchError>() {
                 return error.kind() == BranchErrorKind::RolledBack(Cause::Conflict);

@@ -5,21 +5,26 @@
 //! changes nothing.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
-use unanimous_core::ports::{Branch, BranchEnv, BranchRecord, Resource};
+use unanimous_core::ports::{
+    Branch, BranchEnv, BranchError, BranchErrorKind, BranchRecord, Resource,
+};
 use unanimous_core::protocol::BranchRole;
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
 use crate::active::ActiveToken;
+use crate::bounded::{Unanswered, bounded};
 use crate::driver::Driver;
 use crate::enlist::EnlistSet;
 use crate::error::{CommitError, EnlistError, RollbackCause};
-use crate::manager::Inner;
+use crate::manager::{AnyResource, Inner};
 use crate::outcome::Committed;
 
 /// A branch whose type is found again by the resource that opened it.
@@ -42,6 +47,9 @@ pub(crate) struct Parts {
     pub(crate) manager: Arc<Inner>,
     pub(crate) gtrid: Gtrid,
     pub(crate) slots: Vec<Slot>,
+    /// Branches whose `enlist` was dropped while they were being opened: one that is enlisted again
+    /// is the same one, for two sessions of one XID would be in each other's way.
+    opening: HashMap<ResourceName, (BranchRole, Opening)>,
     pub(crate) token: Arc<ActiveToken>,
     pub(crate) span: Span,
     pub(crate) deadline: Instant,
@@ -83,6 +91,7 @@ impl Transaction {
             manager,
             gtrid,
             slots,
+            opening: HashMap::new(),
             token,
             span,
             deadline,
@@ -111,9 +120,11 @@ impl Transaction {
 
     /// Enlists one resource, a tuple, an array or a slice of them, opens what is missing in
     /// parallel, and lends the branches. The borrow checker ends the loans before `commit`.
-    /// Enlisting again gives the same branch.
+    /// Enlisting again gives the same branch. Opened is the resource that was *registered* under this
+    /// name, for that is where recovery looks.
     ///
-    /// Cancel safe: a branch that was being opened is closed again, and may be enlisted anew.
+    /// Cancel safe: a branch that was being opened is there for the next `enlist`, or is closed when
+    /// the transaction ends.
     ///
     /// # Errors
     /// [`EnlistError`]; the transaction is rollback-only then.
@@ -228,14 +239,23 @@ impl Transaction {
                 return Err(EnlistError::Twice(request.name.clone()));
             }
         }
-        let missing = requests
+        let missing: Vec<_> = requests
             .iter()
-            .filter(|r| parts.slots.iter().all(|s| s.name != r.name));
-        let opening: Vec<_> = missing.map(|request| parts.open(request, role)).collect();
+            .filter(|r| parts.slots.iter().all(|s| s.name != r.name))
+            .collect();
+        for request in &missing {
+            parts.open(request, role)?;
+        }
         let mut failed = None;
         // Awaited one after the other, but running at the same time.
-        for (name, opened) in opening {
-            match opened.await.unwrap_or_else(|_| Err(EnlistError::ShutDown)) {
+        for name in missing.into_iter().map(|request| request.name.clone()) {
+            let Some((_, opening)) = parts.opening.get_mut(&name) else {
+                continue;
+            };
+            // Not taken out before it has ended: this future may be dropped here.
+            let opened = opening.await;
+            parts.opening.remove(&name);
+            match opened.unwrap_or_else(|_| Err(EnlistError::ShutDown)) {
                 Ok(branch) => {
                     if let Err(error) = parts.add(name, role, branch) {
                         failed.get_or_insert(error);
@@ -279,16 +299,21 @@ impl Parts {
             return Err(EnlistError::NotRegistered(name.clone()));
         }
         let enlisted = self.slots.iter().find(|slot| slot.name == *name);
-        if enlisted.is_some_and(|slot| slot.role != role) {
+        let opening = self.opening.get(name).map(|(role, _)| *role);
+        let has_role = enlisted.map(|slot| slot.role).or(opening);
+        if has_role.is_some_and(|has_role| has_role != role) {
             return Err(EnlistError::RoleMixed(name.clone()));
         }
         Ok(())
     }
 
-    /// Starts to open a branch in a task that ends by itself: whoever stops waiting for it closes
-    /// the connection, and the transaction stays in A as long as the task lives.
-    fn open(&self, request: &OpenRequest, role: BranchRole) -> (ResourceName, Opening) {
+    /// Starts to open a branch, unless it is being opened, in a task that ends by itself: the
+    /// transaction stays in A as long as the task lives.
+    fn open(&mut self, request: &OpenRequest, role: BranchRole) -> Result<(), EnlistError> {
         let name = request.name.clone();
+        if self.opening.contains_key(&name) {
+            return Ok(());
+        }
         let config = &self.manager.config;
         let idle_timeout = self.deadline.saturating_duration_since(Instant::now());
         let env = BranchEnv {
@@ -300,17 +325,20 @@ impl Parts {
             lock_timeout: config.lock_timeout,
             idle_timeout: idle_timeout + config.prepare_timeout + Duration::from_secs(1),
         };
-        let opening = (request.open)(env);
+        let registered = self.manager.resources.get(&name);
+        let opening = registered.and_then(|registered| (request.open)(&**registered, env));
+        let opening = opening.ok_or_else(|| EnlistError::NotRegistered(name.clone()))?;
         let token = Arc::clone(&self.token);
         let open_timeout = config.open_timeout;
         let runtime = &self.manager.runtime;
         let task_name = name.clone();
         let task = runtime.spawn(async move {
-            let opened = tokio::time::timeout(open_timeout, opening).await;
+            let opened = bounded(open_timeout, opening).await;
             drop(token);
-            opened.unwrap_or_else(|_| Err(open_timed_out(task_name, open_timeout)))
+            opened.unwrap_or_else(|silence| Err(not_opened(task_name, silence)))
         });
-        (name, task)
+        self.opening.insert(name, (role, task));
+        Ok(())
     }
 
     fn add(
@@ -344,33 +372,38 @@ type Opening = tokio::task::JoinHandle<Opened>;
 /// A resource to be enlisted, with its type forgotten.
 pub(crate) struct OpenRequest {
     name: ResourceName,
-    open: Box<dyn Fn(BranchEnv) -> futures_util::future::BoxFuture<'static, Opened> + Send + Sync>,
+    /// `None` if the registered resource is of another type.
+    open: fn(&dyn AnyResource, BranchEnv) -> Option<BoxFuture<'static, Opened>>,
 }
 
 impl OpenRequest {
     pub(crate) fn new<R: Resource>(resource: &R) -> Self {
-        let name = resource.name().clone();
-        let resource = resource.clone();
-        let open = move |env| -> futures_util::future::BoxFuture<'static, Opened> {
-            let resource = resource.clone();
-            Box::pin(async move {
-                let branch = resource.open(env).await?;
-                Ok(Box::new(branch) as Box<dyn AnyBranch>)
-            })
-        };
         Self {
-            name,
-            open: Box::new(open),
+            name: resource.name().clone(),
+            open: open_as::<R>,
         }
     }
 }
 
-fn open_timed_out(resource: ResourceName, limit: Duration) -> EnlistError {
-    use unanimous_core::ports::{BranchError, BranchErrorKind};
-    let message = format!("could not be opened within {limit:?}: is the server reachable?");
-    EnlistError::Branch(BranchError::new(
-        BranchErrorKind::Unavailable,
-        resource,
-        message,
-    ))
+fn open_as<R: Resource>(
+    registered: &dyn AnyResource,
+    env: BranchEnv,
+) -> Option<BoxFuture<'static, Opened>> {
+    let registered: &dyn Any = registered;
+    let resource = registered.downcast_ref::<R>()?.clone();
+    Some(Box::pin(async move {
+        let branch = resource.open(env).await?;
+        Ok(Box::new(branch) as Box<dyn AnyBranch>)
+    }))
+}
+
+fn not_opened(resource: ResourceName, silence: Unanswered) -> EnlistError {
+    let message = match silence {
+        Unanswered::Late(limit) => {
+            format!("could not be opened within {limit:?}: is the server reachable?")
+        }
+        Unanswered::Panicked => format!("could not be opened: {silence}"),
+    };
+    let kind = BranchErrorKind::Unavailable;
+    EnlistError::Branch(BranchError::new(kind, resource, message))
 }

@@ -1,19 +1,22 @@
 //! One future per command: the call of the port, its limit, its probe points and its debug event.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::{Instrument, debug, debug_span};
 use unanimous_core::ports::{
-    BranchError, DecideError, DecisionLog, DecisionRecord, OnePhaseReply, PrepareReply, Refusal,
+    BranchError, DecideError, DecisionLog, DecisionRecord, LogError, OnePhaseReply, PrepareReply,
+    Refusal,
 };
 use unanimous_core::protocol::{BranchIndex, LogSeq};
 use unanimous_core::xid::ResourceName;
 
 use crate::active::{ActiveToken, DecisionInFlight};
+use crate::bounded::{Unanswered, bounded};
 use crate::config::Config;
 use crate::observe::{Point, Probes};
 use crate::transaction::AnyBranch;
@@ -21,24 +24,27 @@ use crate::transaction::AnyBranch;
 pub(super) type Call = BoxFuture<'static, Event>;
 pub(super) type BranchCall = fn(CallEnv, Box<dyn AnyBranch>) -> Call;
 
-/// What came of a call. `None` for a reply: the limit passed.
+/// A reply, or none.
+pub(super) type Heard<T> = Result<T, Unanswered>;
+
+/// What came of a call.
 pub(super) enum Event {
-    Voted(BranchIndex, Box<dyn AnyBranch>, Option<PrepareReply>),
+    Voted(BranchIndex, Box<dyn AnyBranch>, Heard<PrepareReply>),
     ReaderEnded(
         BranchIndex,
         Box<dyn AnyBranch>,
-        Option<Result<(), BranchError>>,
+        Heard<Result<(), BranchError>>,
     ),
-    OnePhase(BranchIndex, Box<dyn AnyBranch>, Option<OnePhaseReply>),
+    OnePhase(BranchIndex, Box<dyn AnyBranch>, Heard<OnePhaseReply>),
     Committed(
         BranchIndex,
         Box<dyn AnyBranch>,
-        Option<Result<(), BranchError>>,
+        Heard<Result<(), BranchError>>,
     ),
     RolledBack(
         BranchIndex,
         Box<dyn AnyBranch>,
-        Option<Result<(), BranchError>>,
+        Heard<Result<(), BranchError>>,
     ),
     Decided(Result<LogSeq, Refusal>),
     /// It may have been recorded: the same decision has to be asked for again.
@@ -136,7 +142,11 @@ pub(super) fn decide(mut deciding: Deciding) -> Call {
         let started = Instant::now();
         let token = &deciding.token;
         let in_flight = deciding.in_flight.take().unwrap_or_else(|| DecisionInFlight::new(token));
-        let decided = deciding.log.decide(&deciding.decision).await;
+        let decided = AssertUnwindSafe(deciding.log.decide(&deciding.decision)).catch_unwind();
+        // Not bounded: dropping it would help nobody, for nothing but its answer ends it.
+        let decided = decided.await.unwrap_or_else(|_panic| {
+            Err(DecideError::Uncertain(LogError::new("the log panicked, which is a bug of it")))
+        });
         debug!(target: "unanimous", phase = "decide", elapsed = ?started.elapsed(), ok = decided.is_ok());
         match decided {
             Ok(seq) => {
@@ -172,12 +182,12 @@ impl CallEnv {
         phase: &'static str,
         limit: Duration,
         call: impl Future<Output = T>,
-    ) -> Option<T> {
+    ) -> Heard<T> {
         let started = Instant::now();
         let span = debug_span!(target: "unanimous", "branch", resource = %self.name, phase);
-        let reply = timeout(limit, call).instrument(span.clone()).await.ok();
+        let reply = bounded(limit, call).instrument(span.clone()).await;
         let elapsed = started.elapsed();
-        debug!(target: "unanimous", parent: &span, ?elapsed, answered = reply.is_some());
+        debug!(target: "unanimous", parent: &span, ?elapsed, answered = reply.is_ok());
         reply
     }
 }

@@ -1,29 +1,29 @@
 //! Carries out what the coordinator commands, for one transaction, in one task that nobody drops.
 //!
 //! The driver decides nothing: it translates commands into calls of the ports, and answers into
-//! events. A call that outlives its limit is dropped together with its branch, which closes the
+//! events. A call that outlives its limit, or panics, is dropped together with its branch, which closes the
 //! connection; what it did is *unheard*, never "failed" (I3).
 
 mod calls;
+mod replies;
 
 use std::sync::Arc;
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::{Instrument, Span, debug, error, warn};
-use unanimous_core::ports::{
-    BranchError, BranchErrorKind, BranchRecord, DecisionRecord, OnePhaseReply, PrepareReply,
-};
+use tracing::{Instrument, Span, debug, warn};
+use unanimous_core::ports::DecisionRecord;
 use unanimous_core::protocol::{
-    BranchIndex, BranchState, Command, Coordinator, Finish, Heuristic, OnePhaseEnd, Outcome, Phase,
-    Vote,
+    BranchIndex, BranchState, Command, Coordinator, Finish, Outcome, Phase,
 };
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
 use self::calls::{Call, Deciding, Event};
 use crate::active::ActiveToken;
+use crate::bounded::bounded;
 use crate::error::{CommitError, RollbackCause};
 use crate::manager::Inner;
 use crate::outcome::{Committed, TransactionOutcome};
@@ -248,166 +248,6 @@ impl Driver {
         }
     }
 
-    fn handle_vote(
-        &mut self,
-        index: BranchIndex,
-        branch: Box<dyn AnyBranch>,
-        reply: Option<PrepareReply>,
-    ) {
-        let slot = &mut self.slots[index.0];
-        let vote = match reply {
-            Some(PrepareReply::Prepared(evidence)) => {
-                let resource = slot.name.clone();
-                let identity = branch.identity().clone();
-                let record = BranchRecord {
-                    resource,
-                    identity,
-                    evidence,
-                };
-                slot.record = Some(record);
-                slot.branch = Some(branch);
-                Vote::Commit
-            }
-            Some(PrepareReply::ReadOnly) => {
-                self.ended.push(branch);
-                Vote::ReadOnly
-            }
-            Some(PrepareReply::RolledBack(error)) => {
-                self.ended.push(branch);
-                self.cause.get_or_insert(RollbackCause::Branch(error));
-                Vote::Rollback
-            }
-            Some(PrepareReply::Undetermined(error)) => {
-                warn!(target: "unanimous", %error, "no vote was heard; recovery will see to it");
-                self.cause.get_or_insert(RollbackCause::Branch(error));
-                Vote::Unheard
-            }
-            None => {
-                let limit = self.manager.config.prepare_timeout;
-                self.cause
-                    .get_or_insert(timed_out(&slot.name, "prepare", limit));
-                Vote::Unheard
-            }
-        };
-        self.coordinator.handle_vote(index, vote);
-    }
-
-    fn handle_reader(
-        &mut self,
-        index: BranchIndex,
-        branch: Box<dyn AnyBranch>,
-        reply: Option<Result<(), BranchError>>,
-    ) {
-        let name = &self.slots[index.0].name;
-        let cause = match reply {
-            Some(Ok(())) => None,
-            Some(Err(error)) => Some(RollbackCause::Branch(error)),
-            None => Some(timed_out(name, "end", self.manager.config.prepare_timeout)),
-        };
-        let ended = cause.is_none();
-        match cause {
-            None => self.ended.push(branch),
-            Some(cause) => {
-                self.cause.get_or_insert(cause);
-            }
-        }
-        self.coordinator.handle_reader_ended(index, ended);
-    }
-
-    fn handle_one_phase(
-        &mut self,
-        index: BranchIndex,
-        branch: Box<dyn AnyBranch>,
-        reply: Option<OnePhaseReply>,
-    ) {
-        let name = &self.slots[index.0].name;
-        let end = match reply {
-            Some(OnePhaseReply::Committed) => {
-                self.ended.push(branch);
-                OnePhaseEnd::Committed
-            }
-            Some(OnePhaseReply::RolledBack(error)) => {
-                self.ended.push(branch);
-                self.cause.get_or_insert(RollbackCause::Branch(error));
-                OnePhaseEnd::RolledBack
-            }
-            Some(OnePhaseReply::Undetermined(error)) => {
-                self.unheard = Some(error.to_string());
-                OnePhaseEnd::Undetermined
-            }
-            None => {
-                let limit = self.manager.config.prepare_timeout;
-                self.unheard = Some(format!("resource {name} did not answer within {limit:?}"));
-                OnePhaseEnd::Undetermined
-            }
-        };
-        self.coordinator.handle_one_phase(index, end);
-    }
-
-    fn finish_of(
-        &mut self,
-        index: BranchIndex,
-        branch: Box<dyn AnyBranch>,
-        reply: Option<Result<(), BranchError>>,
-    ) -> Finish {
-        let resource = &self.slots[index.0].name;
-        match reply {
-            Some(Ok(())) => {
-                self.ended.push(branch);
-                Finish::Done
-            }
-            Some(Err(error)) if matches!(error.kind(), BranchErrorKind::RolledBack(_)) => {
-                error!(target: "unanimous", %error, "heuristic rollback of a decided branch");
-                Finish::Heuristic(Heuristic::Rollback)
-            }
-            Some(Err(error)) => {
-                warn!(target: "unanimous", %error, "not confirmed; recovery goes on with it");
-                Finish::Unconfirmed
-            }
-            None => {
-                warn!(target: "unanimous", %resource, "no answer; recovery goes on with it");
-                Finish::Unconfirmed
-            }
-        }
-    }
-
-    fn rollback_of(
-        &mut self,
-        index: BranchIndex,
-        branch: Box<dyn AnyBranch>,
-        reply: Option<Result<(), BranchError>>,
-    ) -> Finish {
-        let resource = &self.slots[index.0].name;
-        match reply {
-            Some(Ok(())) => {
-                self.ended.push(branch);
-                Finish::Done
-            }
-            Some(Err(error)) if matches!(error.kind(), BranchErrorKind::RolledBack(_)) => {
-                Finish::Done
-            }
-            Some(Err(error)) => {
-                debug!(target: "unanimous", %error, "rollback not confirmed");
-                Finish::Unconfirmed
-            }
-            None => {
-                debug!(target: "unanimous", %resource, "rollback not answered");
-                Finish::Unconfirmed
-            }
-        }
-    }
-
-    async fn record_heuristic(&mut self, index: BranchIndex, finish: Finish) {
-        if let Finish::Heuristic(heuristic) = finish {
-            let name = &self.slots[index.0].name;
-            let (manager, gtrid) = (&self.manager, self.gtrid);
-            let recording = manager
-                .recovery
-                .record_heuristic(manager, gtrid, name, heuristic);
-            self.has_unrecorded_heuristic |= !recording.await;
-        }
-    }
-
     /// `commit` may answer, but the transaction stays in A and the same `decide` is repeated.
     fn answer_overdue(&mut self) {
         if self.coordinator.phase() != Phase::Deciding {
@@ -437,19 +277,34 @@ impl Driver {
         }
         self.note_committed_branches();
         self.send(answer);
-        for branch in std::mem::take(&mut self.ended) {
-            branch.release().await;
+        let ended = std::mem::take(&mut self.ended);
+        let limit = self.manager.config.finish_timeout;
+        // Leaves A first: whatever a connection does from here on is no concern of the branches
+        // that were handed over.
+        drop(self);
+        let releases = ended
+            .into_iter()
+            .map(|branch| bounded(limit, branch.release()));
+        for released in join_all(releases).await {
+            if let Err(silence) = released {
+                debug!(target: "unanimous", %silence, "a connection was closed, not released");
+            }
         }
     }
 
-    /// What this driver has seen committed need not be proven by recovery.
+    /// If recovery has to go on with this decision, what this driver has seen of it need not be
+    /// proven once more.
     fn note_committed_branches(&self) {
-        let is_committed = |slot: &usize| {
-            self.coordinator.branch_state(BranchIndex(*slot)) == BranchState::Committed
-        };
-        let has_record = matches!(self.coordinator.outcome(), Some(Outcome::Committed { ref unfinished }) if !unfinished.is_empty());
-        if has_record {
-            let committed = (0..self.slots.len()).filter(is_committed);
+        let state_of = |slot: usize| self.coordinator.branch_state(BranchIndex(slot));
+        let slots = || 0..self.slots.len();
+        let is_decided = matches!(
+            self.coordinator.outcome(),
+            Some(Outcome::Committed { .. } | Outcome::Heuristic(_))
+        );
+        let is_left = slots().any(|slot| state_of(slot) == BranchState::HandedOver)
+            || self.has_unrecorded_heuristic;
+        if is_decided && is_left {
+            let committed = slots().filter(|slot| state_of(*slot) == BranchState::Committed);
             let names = committed.map(|slot| self.slots[slot].name.clone());
             self.manager.recovery.note_resolved(self.gtrid, names);
         }
@@ -494,10 +349,4 @@ impl Driver {
             }
         }
     }
-}
-
-fn timed_out(name: &ResourceName, verb: &str, limit: std::time::Duration) -> RollbackCause {
-    let message = format!("did not {verb} within {limit:?}");
-    let kind = BranchErrorKind::Undetermined;
-    RollbackCause::Branch(BranchError::new(kind, name.clone(), message))
 }

@@ -9,17 +9,20 @@ mod pass;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
-use unanimous_core::ports::{DecisionRecord, ResourceManager};
+use unanimous_core::ports::{DecisionRecord, Problem, ResourceError, ResourceManager};
 use unanimous_core::protocol::Heuristic;
-use unanimous_core::xid::{Gtrid, ResourceName};
+use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
 pub use self::report::{Left, RecoveryReport, ResourceReport};
-use crate::manager::Inner;
+use crate::bounded::bounded;
+use crate::manager::{AnyResource, Inner};
 
 /// Wakes the recovery task of a resource.
 #[derive(Clone)]
@@ -51,11 +54,25 @@ pub(crate) struct Recovery {
     pub(crate) wake: Wake,
     /// Branches proven to be committed, of decisions that are not complete yet.
     resolved: Mutex<HashMap<Gtrid, BTreeSet<ResourceName>>>,
+    /// Heuristic ends that were seen, but that the log has not taken yet. Kept here, because not
+    /// every server can be asked again.
+    unrecorded: Mutex<HashMap<Xid, Heuristic>>,
+    /// Branches that some pass is ending or proving right now: two resources on one server list
+    /// the same ones.
+    claimed: Mutex<HashSet<Xid>>,
     /// At most one pass per resource at a time.
     turns: BTreeMap<ResourceName, tokio::sync::Mutex<()>>,
     /// What a person was warned of already; said once, not once a pass.
     warned: Mutex<HashSet<String>>,
-    progress: watch::Sender<u64>,
+    progress: watch::Sender<Progress>,
+}
+
+/// What those who wait for a decision's branches want to know.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Progress {
+    completed: u64,
+    /// The manager was shut down, or its last handle dropped: no pass comes by itself any more.
+    pub(crate) is_stopped: bool,
 }
 
 impl Recovery {
@@ -63,27 +80,35 @@ impl Recovery {
         Self {
             wake: Wake::new(names.clone()),
             resolved: Mutex::default(),
+            unrecorded: Mutex::default(),
+            claimed: Mutex::default(),
             turns: names
                 .map(|name| (name.clone(), tokio::sync::Mutex::default()))
                 .collect(),
             warned: Mutex::default(),
-            progress: watch::Sender::new(0),
+            progress: watch::Sender::default(),
         }
     }
 
-    /// Changes whenever a decision was completed.
-    pub(crate) fn progress(&self) -> watch::Receiver<u64> {
+    /// Changes whenever a decision was completed, and at the end.
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
+    }
+
+    /// Tells those who wait that nothing more comes by itself.
+    pub(crate) fn stop(&self) {
+        self.progress
+            .send_modify(|progress| progress.is_stopped = true);
     }
 
     /// Notes branches that were seen committed.
     pub(crate) fn note_resolved(&self, gtrid: Gtrid, names: impl Iterator<Item = ResourceName>) {
-        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut resolved = lock(&self.resolved);
         resolved.entry(gtrid).or_default().extend(names);
     }
 
     fn is_resolved(&self, gtrid: Gtrid, name: &ResourceName) -> bool {
-        let resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        let resolved = lock(&self.resolved);
         resolved
             .get(&gtrid)
             .is_some_and(|names| names.contains(name))
@@ -91,7 +116,7 @@ impl Recovery {
 
     /// Completes the decision if each branch that it names is proven committed.
     fn complete_if_resolved(&self, inner: &Inner, decision: &DecisionRecord) {
-        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut resolved = lock(&self.resolved);
         let Some(names) = resolved.get(&decision.gtrid) else {
             return;
         };
@@ -103,12 +128,13 @@ impl Recovery {
             resolved.remove(&decision.gtrid);
             drop(resolved);
             inner.log.complete(decision.gtrid);
-            self.progress.send_modify(|count| *count += 1);
+            self.progress
+                .send_modify(|progress| progress.completed += 1);
         }
     }
 
-    /// Records a heuristic end durably. If the log cannot take it now, the branch stays unresolved
-    /// and the next pass finds it again.
+    /// Records a heuristic end durably. If the log cannot take it now, the branch stays unresolved,
+    /// and the next pass tries again: see [`unrecorded`](Self::unrecorded).
     pub(crate) async fn record_heuristic(
         &self,
         inner: &Inner,
@@ -116,23 +142,44 @@ impl Recovery {
         resource: &ResourceName,
         heuristic: Heuristic,
     ) -> bool {
-        match inner.log.record_heuristic(gtrid, resource, heuristic).await {
+        let bqual = resource.clone();
+        let xid = Xid { gtrid, bqual };
+        let recording = inner.log.record_heuristic(gtrid, resource, heuristic);
+        let recorded = match bounded(inner.config.finish_timeout, recording).await {
+            Ok(recorded) => recorded.map_err(|error| error.to_string()),
+            Err(silence) => Err(format!("the log: {silence}")),
+        };
+        match recorded {
             Ok(()) => {
+                lock(&self.unrecorded).remove(&xid);
                 error!(target: "unanimous", %gtrid, %resource, ?heuristic,
                     "a branch ended against the decision; a person has to look");
                 true
             }
             Err(error) => {
+                lock(&self.unrecorded).insert(xid, heuristic);
                 error!(target: "unanimous", %gtrid, %resource, ?heuristic, %error,
-                    "a heuristic end could not be recorded");
+                    "a heuristic end could not be recorded yet");
                 false
             }
         }
     }
 
+    /// A heuristic end of this branch that the log has still to take.
+    pub(crate) fn unrecorded(&self, xid: &Xid) -> Option<Heuristic> {
+        lock(&self.unrecorded).get(xid).copied()
+    }
+
+    /// The right to end or prove a branch, until it is dropped. `None` while another pass has it.
+    fn claim(&self, xid: &Xid) -> Option<Claim<'_>> {
+        let is_free = lock(&self.claimed).insert(xid.clone());
+        let (claimed, xid) = (&self.claimed, xid.clone());
+        is_free.then(|| Claim { claimed, xid })
+    }
+
     fn warn_once(&self, text: String) {
         const LEN_MAX: usize = 10_000;
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warned = lock(&self.warned);
         if warned.len() < LEN_MAX && warned.insert(text.clone()) {
             warn!(target: "unanimous", "{text}");
         }
@@ -148,7 +195,14 @@ impl Recovery {
             Some(turn) => Some(turn.lock().await),
             None => None,
         };
-        let report = pass::run(inner, resource).await;
+        let pass = AssertUnwindSafe(pass::run(inner, resource)).catch_unwind();
+        let report = pass.await.unwrap_or_else(|_panic| {
+            let name = resource.name().clone();
+            let text = "the pass panicked, which is a bug; the next one tries again";
+            let mut report = ResourceReport::new(name.clone());
+            report.error = Some(ResourceError::new(Problem::Unavailable, name, text));
+            report
+        });
         drop(turn);
         self.log_report(&report);
         report
@@ -162,6 +216,9 @@ impl Recovery {
         if let Some(error) = &report.error {
             self.warn_once(format!("recovery cannot look at {error}"));
         }
+        if let Some(error) = &report.log_error {
+            self.warn_once(format!("recovery cannot read the log: {error}"));
+        }
         for (xid, left) in &report.left {
             if left.needs_a_person() {
                 self.warn_once(format!("branch {xid} is left in doubt: {left}"));
@@ -170,8 +227,25 @@ impl Recovery {
     }
 }
 
+/// See [`Recovery::claim`].
+struct Claim<'r> {
+    claimed: &'r Mutex<HashSet<Xid>>,
+    xid: Xid,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        lock(self.claimed).remove(&self.xid);
+    }
+}
+
+/// Each of the maps is consistent after every statement: a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The task of one resource: passes for ever.
-pub(crate) async fn run_passes(inner: Arc<Inner>, resource: Arc<dyn ResourceManager>) {
+pub(crate) async fn run_passes(inner: Arc<Inner>, resource: Arc<dyn AnyResource>) {
     let name = resource.name().clone();
     let mut pacing = Pacing::new(&inner);
     loop {

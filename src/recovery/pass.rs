@@ -14,14 +14,17 @@ use std::collections::{HashMap, HashSet};
 
 use futures_util::StreamExt;
 use unanimous_core::ports::{
-    Absence, BranchErrorKind, BranchRecord, DecisionRecord, LogError, Lookup, RecoveryScan,
-    ResourceManager, XidOwner,
+    Absence, BranchErrorKind, BranchRecord, DecisionRecord, LogError, Lookup, Problem,
+    RecoveryScan, ResourceError, ResourceManager, XidOwner,
 };
 use unanimous_core::protocol::{Decision, EpochView, Heuristic, LeaveReason, Resolution, plan};
 use unanimous_core::xid::{Gtrid, Opening, Xid};
 
 use super::{Left, ResourceReport};
+use crate::bounded::bounded;
 use crate::manager::Inner;
+
+const ENDED_ELSEWHERE: &str = "another resource on the same server is ending it";
 
 /// T: the log, seen after A.
 struct Recorded {
@@ -38,7 +41,7 @@ enum Done {
 
 pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> ResourceReport {
     let mut report = ResourceReport::new(resource.name().clone());
-    let p = match resource.recover().await {
+    let p = match scan(inner, resource).await {
         Ok(scan) => ours(scan, &mut report.foreign),
         Err(error) => {
             report.error = Some(error);
@@ -50,7 +53,7 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
         .map(|xid| xid.gtrid)
         .filter(|gtrid| inner.active.contains(*gtrid))
         .collect();
-    let t = match Recorded::read(inner).await {
+    let t = match ask_log(inner, Recorded::read(inner)).await {
         Ok(recorded) => recorded,
         Err(error) => {
             let why = format!("the log cannot be read: {error}");
@@ -58,6 +61,7 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
                 .into_iter()
                 .map(|xid| (xid, Left::Retry(why.clone())))
                 .collect();
+            report.log_error = Some(error);
             return report;
         }
     };
@@ -65,7 +69,7 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
     if p.is_empty() && named.is_empty() {
         return report;
     }
-    let q = match resource.recover().await {
+    let q = match scan(inner, resource).await {
         Ok(scan) => ours(scan, &mut Vec::new())
             .into_iter()
             .collect::<HashSet<_>>(),
@@ -116,6 +120,27 @@ impl ResourceReport {
                 Done::Left(left) => self.left.push((xid, left)),
             }
         }
+    }
+}
+
+/// P and Q.
+async fn scan(inner: &Inner, at: &dyn ResourceManager) -> Result<RecoveryScan, ResourceError> {
+    match bounded(inner.config.recovery_timeout, at.recover()).await {
+        Ok(scanned) => scanned,
+        Err(silence) => {
+            let (problem, name) = (Problem::Unavailable, at.name().clone());
+            Err(ResourceError::new(problem, name, silence.to_string()))
+        }
+    }
+}
+
+async fn ask_log<T>(
+    inner: &Inner,
+    question: impl Future<Output = Result<T, LogError>>,
+) -> Result<T, LogError> {
+    match bounded(inner.config.recovery_timeout, question).await {
+        Ok(answer) => answer,
+        Err(silence) => Err(LogError::new(silence.to_string())),
     }
 }
 
@@ -186,8 +211,8 @@ async fn end_present(
     q: &HashSet<Xid>,
 ) -> Done {
     let view = EpochView::of(xid, t.own, &t.openings);
-    let decided = match is_decided(inner, xid, view, t).await {
-        Ok(decided) => decided,
+    let (view, decided) = match look_up(inner, xid, view, t).await {
+        Ok(found) => found,
         Err(error) => return Done::Left(Left::Retry(format!("the log cannot be read: {error}"))),
     };
     let resolution = plan(
@@ -201,7 +226,15 @@ async fn end_present(
         Resolution::RollBackOrphan => Decision::Rollback,
         Resolution::LeaveAlone(reason) => return Done::Left(Left::Plan(reason)),
     };
-    match (resource.finish(xid, decision).await, decision) {
+    let Some(_claim) = inner.recovery.claim(xid) else {
+        return Done::Left(Left::Retry(ENDED_ELSEWHERE.to_owned()));
+    };
+    let finishing = resource.finish(xid, decision);
+    let finished = match bounded(inner.config.recovery_timeout, finishing).await {
+        Ok(finished) => finished,
+        Err(silence) => return Done::Left(Left::Retry(silence.to_string())),
+    };
+    match (finished, decision) {
         (Ok(()), Decision::Commit) => {
             // A completed decision whose branch came back (an undurable commit) stays completed.
             if t.pending.contains_key(&xid.gtrid) {
@@ -222,28 +255,36 @@ async fn end_present(
         {
             Done::RolledBack
         }
+        (Err(error), _) if error.kind() == BranchErrorKind::Failed => {
+            Done::Left(Left::Refused(error.to_string()))
+        }
         (Err(error), _) => Done::Left(Left::Retry(error.to_string())),
     }
 }
 
-async fn is_decided(
+/// Whether it is decided, and the view of its epoch in the light of what the log answers. Only the
+/// log's word that there is no record is one: whatever else it answers leaves the branch alone (I3).
+async fn look_up(
     inner: &Inner,
     xid: &Xid,
     view: EpochView,
     t: &Recorded,
-) -> Result<bool, LogError> {
-    if t.pending.contains_key(&xid.gtrid) {
-        return Ok(true);
-    }
+) -> Result<(EpochView, bool), LogError> {
     match view {
-        EpochView::OwnOpen | EpochView::Closed => {
-            let found = inner.log.lookup(xid.gtrid).await?;
-            Ok(matches!(
-                found,
-                Lookup::Pending(_) | Lookup::Completed | Lookup::Heuristic(_)
-            ))
+        EpochView::OwnOpen | EpochView::Closed => {}
+        EpochView::OtherOpen | EpochView::Unlisted | EpochView::OtherManager => {
+            return Ok((view, false));
         }
-        EpochView::OtherOpen | EpochView::Unlisted | EpochView::OtherManager => Ok(false),
+    }
+    if t.pending.contains_key(&xid.gtrid) {
+        return Ok((view, true));
+    }
+    match ask_log(inner, inner.log.lookup(xid.gtrid)).await? {
+        Lookup::Pending(_) | Lookup::Completed | Lookup::Heuristic(_) => Ok((view, true)),
+        Lookup::NoRecord => Ok((view, false)),
+        Lookup::Open if view == EpochView::OwnOpen => Ok((view, false)),
+        Lookup::Open => Err(LogError::new("a closed epoch was answered to be open")),
+        Lookup::UnknownOpening | _ => Ok((EpochView::Unlisted, false)),
     }
 }
 
@@ -253,7 +294,18 @@ async fn prove_absent(
     xid: &Xid,
     branch: &BranchRecord,
 ) -> Done {
-    match resource.absent(xid, branch).await {
+    let Some(_claim) = inner.recovery.claim(xid) else {
+        return Done::Left(Left::Retry(ENDED_ELSEWHERE.to_owned()));
+    };
+    if let Some(end) = inner.recovery.unrecorded(xid) {
+        return heuristic(inner, xid, end, "it ended against the decision".to_owned()).await;
+    }
+    let proving = resource.absent(xid, branch);
+    let proven = match bounded(inner.config.recovery_timeout, proving).await {
+        Ok(proven) => proven,
+        Err(silence) => return Done::Left(Left::Retry(silence.to_string())),
+    };
+    match proven {
         Ok(Absence::Finished) => {
             inner
                 .recovery

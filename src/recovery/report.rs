@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use unanimous_core::ports::ResourceError;
+use unanimous_core::ports::{LogError, ResourceError};
 use unanimous_core::protocol::LeaveReason;
 use unanimous_core::xid::{ResourceName, Xid};
 
@@ -17,6 +17,8 @@ pub struct RecoveryReport {
     pub unknown_resources: Vec<ResourceName>,
     /// Resources whose pass had not ended when the report was made; it goes on in the background.
     pub unfinished: Vec<ResourceName>,
+    /// The decision log could not be read, so `unknown_resources` may lack some.
+    pub log_error: Option<LogError>,
 }
 
 impl RecoveryReport {
@@ -24,10 +26,8 @@ impl RecoveryReport {
     pub fn is_clean(&self) -> bool {
         self.unknown_resources.is_empty()
             && self.unfinished.is_empty()
-            && self.resources.iter().all(|resource| {
-                let in_doubt = |(_, left): &(Xid, Left)| !matches!(left, Left::Plan(_));
-                resource.error.is_none() && !resource.left.iter().any(in_doubt)
-            })
+            && self.log_error.is_none()
+            && self.resources.iter().all(ResourceReport::is_clean)
     }
 }
 
@@ -47,6 +47,8 @@ pub struct ResourceReport {
     pub foreign: Vec<String>,
     /// The resource could not be looked at.
     pub error: Option<ResourceError>,
+    /// The decision log could not be read, so nothing was ended here.
+    pub log_error: Option<LogError>,
 }
 
 impl ResourceReport {
@@ -59,12 +61,22 @@ impl ResourceReport {
             left,
             foreign,
             error: None,
+            log_error: None,
         }
+    }
+
+    fn is_clean(&self) -> bool {
+        let in_doubt = |(_, left): &(Xid, Left)| match left {
+            Left::Plan(_) => left.needs_a_person(),
+            Left::Retry(_) | Left::Refused(_) | Left::Person(_) => true,
+        };
+        self.error.is_none() && self.log_error.is_none() && !self.left.iter().any(in_doubt)
     }
 
     /// Something is left that a later pass may be able to end.
     pub(super) fn may_resolve_itself(&self) -> bool {
         self.error.is_some()
+            || self.log_error.is_some()
             || self
                 .left
                 .iter()
@@ -80,6 +92,9 @@ pub enum Left {
     Plan(LeaveReason),
     /// It could not be ended or proven now; a later pass tries again. Says why.
     Retry(String),
+    /// The server will not end it before a person mends something, such as a privilege; later
+    /// passes try again. Says what.
+    Refused(String),
     /// It ended against the decision, or the proof cannot be had: recorded, a person has to look.
     Person(String),
 }
@@ -87,7 +102,7 @@ pub enum Left {
 impl Left {
     pub(super) const fn needs_a_person(&self) -> bool {
         match self {
-            Self::Person(_) => true,
+            Self::Refused(_) | Self::Person(_) => true,
             Self::Plan(reason) => matches!(reason, LeaveReason::UnlistedOpening),
             Self::Retry(_) => false,
         }
@@ -104,7 +119,7 @@ impl fmt::Display for Left {
             Self::Plan(LeaveReason::UnlistedOpening) => {
                 f.write_str("its opening is not in the log: was the log restored or copied?")
             }
-            Self::Retry(why) | Self::Person(why) => f.write_str(why),
+            Self::Retry(why) | Self::Refused(why) | Self::Person(why) => f.write_str(why),
         }
     }
 }

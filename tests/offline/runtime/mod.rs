@@ -1,7 +1,9 @@
 //! The runtime against parts in memory: what it does when anything fails, hangs or is dropped.
 
+mod attack;
 mod cancel;
 mod commit;
+mod fragile;
 mod lifecycle;
 mod recovery;
 
@@ -56,6 +58,7 @@ impl World {
                 config.prepare_timeout = Duration::from_millis(300);
                 config.decide_timeout = Duration::from_millis(300);
                 config.finish_timeout = Duration::from_millis(300);
+                config.recovery_timeout = Duration::from_millis(300);
                 config.drain_timeout = Duration::from_secs(5);
                 config.recovery_interval = Duration::from_millis(50);
                 config.recovery_interval_max = Duration::from_millis(100);

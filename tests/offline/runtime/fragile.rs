@@ -1,0 +1,256 @@
+//! Parts that fail in ways the parts in memory do not: calls that panic or never end, a log that
+//! cannot take a heuristic, or does not know an opening that it has just listed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use unanimous::ports::{
+    Absence, Branch, BranchEnv, BranchError, BranchRecord, DecideError, DecisionLog,
+    DecisionRecord, LogError, LogHome, Lookup, OnePhaseReply, OpeningState, PrepareReply,
+    RecoveryScan, Resource, ResourceError, ResourceManager, ServerIdentity,
+};
+use unanimous::{Decision, Gtrid, Heuristic, Opening, ResourceName, Xid};
+use unanimous_core::protocol::LogSeq;
+use unanimous_core::xid::Epoch;
+use unanimous_testing::{MemoryBranch, MemoryLog, MemoryResource};
+
+/// A method of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Open,
+    Prepare,
+    Commit,
+    Rollback,
+    OnePhase,
+    Release,
+    Recover,
+    Finish,
+    Absent,
+    Decide,
+    RecordHeuristic,
+    Lookup,
+    Pending,
+}
+
+/// What happens to a call instead of its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Panic,
+    Hang,
+    /// Of the log: answered with an error, or (a lookup) with "the opening is not listed".
+    Fail,
+}
+
+/// Which of the next calls meet which fate, in their order. Cloning gives the same plan.
+#[derive(Clone, Default)]
+pub(crate) struct Fates(Arc<Mutex<Vec<(Call, Fate)>>>);
+
+impl Fates {
+    pub(crate) fn next(&self, call: Call, fate: Fate) {
+        self.plan().push((call, fate));
+    }
+
+    /// Every planned fate was met.
+    pub(crate) fn are_met(&self) -> bool {
+        self.plan().is_empty()
+    }
+
+    fn plan(&self) -> std::sync::MutexGuard<'_, Vec<(Call, Fate)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True if the call is to fail.
+    async fn meet(&self, call: Call) -> bool {
+        let fate = {
+            let mut plan = self.plan();
+            let at = plan.iter().position(|(planned, _)| *planned == call);
+            at.map(|at| plan.remove(at).1)
+        };
+        match fate {
+            None => false,
+            Some(Fate::Fail) => true,
+            Some(Fate::Panic) => panic!("{call:?} panics because the test says so"),
+            Some(Fate::Hang) => std::future::pending().await,
+        }
+    }
+}
+
+/// A resource in memory whose calls can panic and hang.
+#[derive(Clone)]
+pub(crate) struct FragileResource {
+    pub(crate) inner: MemoryResource,
+    pub(crate) fates: Fates,
+}
+
+impl FragileResource {
+    pub(crate) fn new(inner: &MemoryResource) -> Self {
+        let (inner, fates) = (inner.clone(), Fates::default());
+        Self { inner, fates }
+    }
+}
+
+pub(crate) struct FragileBranch {
+    pub(crate) inner: MemoryBranch,
+    fates: Fates,
+}
+
+#[async_trait]
+impl ResourceManager for FragileResource {
+    fn name(&self) -> &ResourceName {
+        self.inner.name()
+    }
+
+    async fn preflight(&self) -> Result<ServerIdentity, ResourceError> {
+        self.inner.preflight().await
+    }
+
+    async fn recover(&self) -> Result<RecoveryScan, ResourceError> {
+        self.fates.meet(Call::Recover).await;
+        self.inner.recover().await
+    }
+
+    async fn finish(&self, xid: &Xid, decision: Decision) -> Result<(), BranchError> {
+        self.fates.meet(Call::Finish).await;
+        self.inner.finish(xid, decision).await
+    }
+
+    async fn absent(&self, xid: &Xid, branch: &BranchRecord) -> Result<Absence, ResourceError> {
+        self.fates.meet(Call::Absent).await;
+        self.inner.absent(xid, branch).await
+    }
+}
+
+#[async_trait]
+impl Resource for FragileResource {
+    type Branch = FragileBranch;
+
+    async fn open(&self, env: BranchEnv) -> Result<FragileBranch, BranchError> {
+        self.fates.meet(Call::Open).await;
+        let (inner, fates) = (self.inner.open(env).await?, self.fates.clone());
+        Ok(FragileBranch { inner, fates })
+    }
+}
+
+#[async_trait]
+impl Branch for FragileBranch {
+    fn xid(&self) -> &Xid {
+        self.inner.xid()
+    }
+
+    fn identity(&self) -> &ServerIdentity {
+        self.inner.identity()
+    }
+
+    fn scope(&self) -> &str {
+        self.inner.scope()
+    }
+
+    async fn prepare(&mut self) -> PrepareReply {
+        self.fates.meet(Call::Prepare).await;
+        self.inner.prepare().await
+    }
+
+    async fn commit(&mut self) -> Result<(), BranchError> {
+        self.fates.meet(Call::Commit).await;
+        self.inner.commit().await
+    }
+
+    async fn rollback(&mut self) -> Result<(), BranchError> {
+        self.fates.meet(Call::Rollback).await;
+        self.inner.rollback().await
+    }
+
+    async fn commit_one_phase(&mut self) -> OnePhaseReply {
+        self.fates.meet(Call::OnePhase).await;
+        self.inner.commit_one_phase().await
+    }
+
+    async fn end_read_only(&mut self) -> Result<(), BranchError> {
+        self.inner.end_read_only().await
+    }
+
+    async fn release(self: Box<Self>) {
+        self.fates.meet(Call::Release).await;
+        Box::new(self.inner).release().await;
+    }
+}
+
+/// A log in memory whose calls can fail, panic and hang.
+pub(crate) struct FragileLog {
+    pub(crate) inner: MemoryLog,
+    pub(crate) fates: Fates,
+}
+
+struct FragileMember {
+    inner: Arc<dyn DecisionLog>,
+    fates: Fates,
+}
+
+#[async_trait]
+impl LogHome for FragileLog {
+    async fn open(self: Box<Self>) -> Result<Arc<dyn DecisionLog>, LogError> {
+        let inner = Box::new(self.inner).open().await?;
+        let fates = self.fates;
+        Ok(Arc::new(FragileMember { inner, fates }))
+    }
+}
+
+fn unwell<T>() -> Result<T, LogError> {
+    Err(LogError::new("the log is unwell because the test says so"))
+}
+
+#[async_trait]
+impl DecisionLog for FragileMember {
+    fn opening(&self) -> Opening {
+        self.inner.opening()
+    }
+
+    async fn decide(&self, decision: &DecisionRecord) -> Result<LogSeq, DecideError> {
+        self.fates.meet(Call::Decide).await;
+        self.inner.decide(decision).await
+    }
+
+    fn complete(&self, gtrid: Gtrid) {
+        self.inner.complete(gtrid);
+    }
+
+    async fn record_heuristic(
+        &self,
+        gtrid: Gtrid,
+        resource: &ResourceName,
+        heuristic: Heuristic,
+    ) -> Result<(), LogError> {
+        if self.fates.meet(Call::RecordHeuristic).await {
+            return unwell();
+        }
+        self.inner
+            .record_heuristic(gtrid, resource, heuristic)
+            .await
+    }
+
+    async fn close(&self, epoch: Epoch) -> Result<(), LogError> {
+        self.inner.close(epoch).await
+    }
+
+    async fn lookup(&self, gtrid: Gtrid) -> Result<Lookup, LogError> {
+        if self.fates.meet(Call::Lookup).await {
+            return Ok(Lookup::UnknownOpening);
+        }
+        self.inner.lookup(gtrid).await
+    }
+
+    async fn pending(&self) -> Result<Vec<DecisionRecord>, LogError> {
+        if self.fates.meet(Call::Pending).await {
+            return unwell();
+        }
+        self.inner.pending().await
+    }
+
+    async fn openings(&self) -> Result<Vec<OpeningState>, LogError> {
+        self.inner.openings().await
+    }
+
+    async fn shutdown(&self) -> Result<(), LogError> {
+        self.inner.shutdown().await
+    }
+}
