@@ -46,7 +46,8 @@ const WIPE_TIMEOUT: Duration = Duration::from_secs(10);
 /// [replaced](crate::RowStream) by types that cannot outlive the branch, because one that is
 /// alive would block the commit. Reaching around that through `Deref` leads to a time-out.
 ///
-/// Dropping a branch closes its connection, which rolls back what is not prepared.
+/// Dropping a branch closes its connection, which rolls back what is not prepared. A statement that
+/// is still running is cancelled.
 pub struct PgBranch {
     xid: Xid,
     gid: Gid,
@@ -150,6 +151,7 @@ impl Branch for PgBranch {
 
     async fn commit(&mut self) -> Result<(), BranchError> {
         self.leave(Stage::Prepared, "commit")?;
+        self.lease.forbid_interrupt();
         let text = sql::commit_prepared(&self.gid);
         let asked = "cannot commit the prepared branch";
         self.end_prepared(&text, Stage::Committed, asked).await
@@ -183,6 +185,7 @@ impl Branch for PgBranch {
             return OnePhaseReply::RolledBack(error);
         }
         self.lease.watch_warnings();
+        self.lease.forbid_interrupt();
         let (guard, end) = self.guard_and_commit().await;
         match (guard, end) {
             (Ok(_), Ok(_)) => {

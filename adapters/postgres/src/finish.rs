@@ -68,12 +68,13 @@ impl Postgres {
             ),
         };
         let name = &self.settings().name;
-        let session = match self.pools().recovery_session().await {
+        let mut session = match self.pools().recovery_session().await {
             Ok(session) => session,
             // Nothing was sent.
             Err(failure) => return Err(failure.into_branch(Request::Open, name, asked)),
         };
-        match session.run(&text).await {
+        session.forbid_interrupt();
+        match session.run(&text).await.and_then(|answer| answer.all_of(1)) {
             Ok(_) => {
                 session.keep();
                 Ok(())

@@ -13,6 +13,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use tokio::sync::watch;
@@ -28,6 +29,9 @@ use unanimous_core::xid::ResourceName;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::sql;
+
+/// How long the request to cancel a statement may take.
+const INTERRUPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Stream = tokio_postgres::tls::NoTlsStream;
 type Ending = Option<Arc<tokio_postgres::Error>>;
@@ -67,6 +71,7 @@ pub(crate) struct Session {
     facts: Facts,
     clean: bool,
     spoiled: AtomicBool,
+    may_interrupt: bool,
 }
 
 impl Session {
@@ -96,6 +101,7 @@ impl Session {
             facts,
             clean: false,
             spoiled: AtomicBool::new(false),
+            may_interrupt: true,
         };
         if setup && let Some(text) = &settings.session_setup {
             session.run(text).await?;
@@ -166,6 +172,12 @@ impl Session {
 
     pub(crate) fn mark_used(&mut self) {
         self.clean = false;
+        self.may_interrupt = true;
+    }
+
+    /// What is asked from here on is not to be cancelled when the session is closed meanwhile.
+    pub(crate) fn forbid_interrupt(&mut self) {
+        self.may_interrupt = false;
     }
 
     pub(crate) const fn is_clean(&self) -> bool {
@@ -173,8 +185,22 @@ impl Session {
     }
 
     /// Closes the socket, whatever is under way.
+    ///
+    /// The server would notice that only when the statement under way is at its end, and keep its
+    /// locks until then. So it is asked to cancel it, in the background; that can hit nobody else,
+    /// for the session is not used again.
     pub(crate) fn close(&self) {
         self.link.task.abort();
+        if !self.may_interrupt {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let token = self.client.cancel_token();
+            runtime.spawn(async move {
+                // A courtesy: if it does not arrive, the statement ends by itself.
+                let _ = tokio::time::timeout(INTERRUPT_TIMEOUT, token.cancel_query(NoTls)).await;
+            });
+        }
     }
 }
 

@@ -42,11 +42,25 @@ async fn i8_a_dropped_branch_closes_its_connection_and_frees_its_locks(db: &Db) 
     db.assert_nothing_of(1).await;
 }
 
+/// The server alone would go on with the statement, and keep the locks, to its end.
+async fn a_dropped_branch_cancels_what_runs(db: &Db) {
+    let branch = db.open_with_row(1).await;
+    let pid = backend_pid(&branch).await;
+    let work = tokio::spawn(async move { branch.batch_execute("SELECT pg_sleep(3600)").await });
+    during_sleep(db, pid).await;
+    work.abort();
+    db.wait_gone(pid).await;
+    db.assert_nothing_of(1).await;
+}
+
 /// Polled once and dropped, a statement is sent and executed; the branch holds its effect.
 async fn a_statement_whose_future_was_dropped_is_part_of_the_branch(db: &Db) {
     let mut branch = db.open(1).await;
     {
-        let insert = format!("INSERT INTO {} VALUES (1, 'v')", db.table);
+        let insert = format!(
+            "SELECT pg_sleep(1); INSERT INTO {} VALUES (1, 'v')",
+            db.table
+        );
         let mut dropped = pin!(branch.batch_execute(&insert));
         poll_fn(|cx| {
             assert!(dropped.as_mut().poll(cx).is_pending());
@@ -148,6 +162,7 @@ async fn i8_dropped_branches_do_not_use_the_pool_up(db: &Db) {
 on_both!(
     a_live_row_stream_blocks_prepare_until_the_branch_is_dropped,
     i8_a_dropped_branch_closes_its_connection_and_frees_its_locks,
+    a_dropped_branch_cancels_what_runs,
     a_statement_whose_future_was_dropped_is_part_of_the_branch,
     what_ended_the_session_is_told,
     a_cancelled_statement_rolls_the_branch_back,

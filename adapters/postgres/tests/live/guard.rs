@@ -99,7 +99,7 @@ async fn an_implicit_block_is_not_prepared(db: &Db) {
 
 async fn a_failing_statement_whose_future_was_dropped_is_not_overlooked(db: &Db) {
     let drop_it = async |branch: &PgBranch| {
-        let mut failing = pin!(branch.batch_execute("SELECT pg_sleep(0.2); SELECT 1/0"));
+        let mut failing = pin!(branch.batch_execute("SELECT pg_sleep(1); SELECT 1/0"));
         // Polled once, it is on its way.
         poll_fn(|cx| {
             assert!(failing.as_mut().poll(cx).is_pending());

@@ -1,6 +1,6 @@
 //! A pooler in between, in transaction mode and in session mode.
 
-use unanimous_core::ports::{Branch, Problem, Resource, ResourceManager};
+use unanimous_core::ports::{Branch, PrepareReply, Problem, Resource, ResourceManager};
 use unanimous_postgres::Postgres;
 use xtask::servers::{Kind, Options, PgBouncer, Server};
 
@@ -52,13 +52,20 @@ async fn behind_a_pooler_that_was_missed_nothing_is_prepared(kind: Kind) {
     ];
     let pooler = PgBouncer::start(&server, &Options::new().args(lines)).unwrap();
     let resource = Postgres::builder("orders", pooler.url()).build().unwrap();
+    // Several at once, so that the pooler has several sessions to choose from.
+    for sequences in [[101, 102], [103, 104]] {
+        let open = sequences.map(|sequence| resource.open(db.env(sequence)));
+        for branch in futures_util::future::join_all(open).await {
+            branch.unwrap().rollback().await.unwrap();
+        }
+    }
     let mut seen = false;
     for sequence in 1..=20 {
         let mut branch = resource.open(db.env(sequence)).await.unwrap();
         db.insert_by_text(&branch, sequence).await;
         match branch.prepare().await {
-            unanimous_core::ports::PrepareReply::Prepared(_) => branch.rollback().await.unwrap(),
-            unanimous_core::ports::PrepareReply::RolledBack(error) => {
+            PrepareReply::Prepared(_) => branch.rollback().await.unwrap(),
+            PrepareReply::RolledBack(error) => {
                 assert!(error.to_string().contains("pooler"), "{error}");
                 assert!(!db.is_prepared(sequence).await);
                 seen = true;

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use unanimous_core::ports::{Branch, BranchErrorKind, Cause, Resource};
+use unanimous_core::ports::{
+    Branch, BranchErrorKind, Cause, PrepareReply, Resource, ResourceManager, XidOwner,
+};
+use unanimous_core::protocol::Decision;
+use unanimous_postgres::tokio_postgres::{self, NoTls};
 use unanimous_postgres::{Isolation, PgBranch};
 
 use crate::support::{
@@ -248,9 +252,9 @@ async fn what_is_asked_in_the_wrong_state_is_refused(db: &Db) {
     assert!(db.has_row(1).await);
 }
 
-fn expect_wrong_state(reply: unanimous_core::ports::PrepareReply) -> String {
+fn expect_wrong_state(reply: PrepareReply) -> String {
     match reply {
-        unanimous_core::ports::PrepareReply::Undetermined(error) => {
+        PrepareReply::Undetermined(error) => {
             assert_eq!(error.kind(), BranchErrorKind::WrongState);
             error.to_string()
         }
@@ -258,22 +262,44 @@ fn expect_wrong_state(reply: unanimous_core::ports::PrepareReply) -> String {
     }
 }
 
-/// A prepare that is given up at its deadline leaves a branch whose drop closes the connection.
+/// A prepare that is given up at its deadline leaves a branch whose drop closes the connection and
+/// cancels what runs there. It may have been prepared before the cancel came: nothing is concluded.
 async fn a_prepare_that_is_given_up_leaves_no_session(db: &Db) {
-    deferred_trigger(db, "PERFORM pg_sleep(2)").await;
+    deferred_trigger(db, "PERFORM pg_sleep(60)").await;
     let mut branch = db.open_with_row(1).await;
     let pid = backend_pid(&branch).await;
     let given_up = tokio::time::timeout(Duration::from_millis(300), branch.prepare()).await;
     assert!(given_up.is_err());
     branch.commit().await.unwrap_err();
     drop(branch);
-    // The statement that was under way runs to its end: the branch surfaces later.
-    eventually("the late prepare surfaces", async || {
-        db.is_prepared(1).await
-    })
-    .await;
     db.wait_gone(pid).await;
-    db.clean_prepared(1).await;
+    db.assert_nothing_of(1).await;
+    drop_trigger(db).await;
+}
+
+/// Whose process dies cannot cancel: its prepare goes on, and surfaces when nobody waits for it.
+async fn a_prepare_whose_process_dies_surfaces_later(db: &Db) {
+    deferred_trigger(db, "PERFORM pg_sleep(1)").await;
+    let text = format!(
+        "BEGIN; INSERT INTO {} VALUES (1, 'v'); PREPARE TRANSACTION '{}'",
+        db.table,
+        db.gid(1)
+    );
+    let (client, connection) = tokio_postgres::connect(&db.url, NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let prepare = tokio::time::timeout(Duration::from_millis(300), client.batch_execute(&text));
+    assert!(prepare.await.is_err());
+    connection.abort();
+    drop(client);
+    // A scan now sees nothing, and proves nothing.
+    let first = db.resource.recover().await.unwrap();
+    let own = XidOwner::Unanimous(db.xid(1));
+    assert!(first.branches.iter().all(|branch| branch.owner != own));
+    eventually("it surfaces", async || db.is_listed(1).await).await;
+    db.resource
+        .finish(&db.xid(1), Decision::Rollback)
+        .await
+        .unwrap();
     drop_trigger(db).await;
 }
 
@@ -291,4 +317,5 @@ on_both!(
     a_session_that_was_ended_before_prepare_is_rolled_back,
     what_is_asked_in_the_wrong_state_is_refused,
     a_prepare_that_is_given_up_leaves_no_session,
+    a_prepare_whose_process_dies_surfaces_later,
 );
