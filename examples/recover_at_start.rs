@@ -19,7 +19,8 @@ use unanimous::log::FileLog;
 use unanimous::mysql::Mysql;
 use unanimous::postgres::Postgres;
 use unanimous::{
-    Gtrid, Left, RecoveryReport, ResourceReport, TransactionManager, TransactionOutcome,
+    Gtrid, LeaveReason, Left, RecoveryReport, ResourceReport, TransactionManager,
+    TransactionOutcome,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -58,14 +59,8 @@ async fn start_service() -> Result<ExitCode> {
     // reached is looked after in the background; wait for it only if there is a reason to, as in
     // this program, which ends.
     let is_clean = report.is_clean() || wait_until_clean(&tm, Duration::from_secs(10)).await;
-    println!(
-        "in doubt: {}",
-        if is_clean {
-            "nothing"
-        } else {
-            "something, see above"
-        }
-    );
+    let in_doubt = if is_clean { "nothing" } else { "something" };
+    println!("in doubt: {in_doubt}");
 
     if let Some(gtrid) = gtrid {
         let meaning = meaning(&tm.outcome(gtrid).await?);
@@ -103,6 +98,9 @@ fn log_report(report: &RecoveryReport) {
     for name in &report.unfinished {
         println!("warning: {name}: not recovered yet; it goes on in the background");
     }
+    if let Some(error) = &report.log_error {
+        println!("warning: the log could not be read: {error}");
+    }
     for name in &report.unknown_resources {
         println!("error: {name}: the log has decisions for it, but it is not registered");
     }
@@ -110,22 +108,24 @@ fn log_report(report: &RecoveryReport) {
 
 fn log_resource(report: &ResourceReport) {
     let name = &report.resource;
-    match &report.error {
-        Some(error) => println!("warning: {name}: could not be looked at: {error}"),
-        None => {
+    match (&report.error, &report.log_error) {
+        (Some(error), _) => println!("warning: {name}: could not be looked at: {error}"),
+        (None, Some(error)) => println!("warning: {name}: nothing was ended: {error}"),
+        (None, None) => {
             let (committed, rolled_back) = (report.committed, report.rolled_back);
             println!("{name}: {committed} committed, {rolled_back} rolled back");
         }
     }
     for (xid, left) in &report.left {
-        match left {
+        let level = if is_for_a_person(left) {
+            "error: "
+        } else if matches!(left, Left::Retry(_)) {
+            "warning: "
+        } else {
             // Another manager's, or still running: none of our business.
-            Left::Plan(_) => println!("{name}: {xid} is left alone: {left}"),
-            Left::Retry(_) => println!("warning: {name}: {xid} is tried again: {left}"),
-            Left::Person(_) => println!("error: {name}: {xid} needs a person: {left}"),
-            // Kinds of later versions.
-            other => println!("warning: {name}: {xid} is left: {other}"),
-        }
+            ""
+        };
+        println!("{level}{name}: {xid} is left: {left}");
     }
     if !report.foreign.is_empty() {
         let count = report.foreign.len();
@@ -136,12 +136,19 @@ fn log_resource(report: &ResourceReport) {
 /// What no further pass can mend.
 fn needs_a_person(report: &RecoveryReport) -> bool {
     let is_stuck = |resource: &ResourceReport| {
-        resource
-            .left
-            .iter()
-            .any(|(_, left)| matches!(left, Left::Person(_)))
+        let mut left = resource.left.iter();
+        left.any(|(_, left)| is_for_a_person(left))
     };
     !report.unknown_resources.is_empty() || report.resources.iter().any(is_stuck)
+}
+
+/// A privilege is missing, a branch has ended against the decision, or the log was restored from a
+/// backup or copied.
+fn is_for_a_person(left: &Left) -> bool {
+    matches!(
+        left,
+        Left::Refused(_) | Left::Person(_) | Left::Plan(LeaveReason::UnlistedOpening)
+    )
 }
 
 /// What the caller of a transaction may do, by its outcome.

@@ -63,8 +63,8 @@ impl Narrator {
             .chapter("2. One side refuses, and neither changes");
         let mysql = self.mysql.name;
         self.page.say(&format!(
-            "First, {mysql} refuses a statement: 9000 are to come back from savings, which does not \
-             hold as much. PostgreSQL has no objection and does its part.",
+            "First, {mysql} refuses a statement: 9000 are to come back from savings, which does \
+             not hold as much. PostgreSQL has no objection and does its part.",
         ));
         let before = self.balances;
         let (_, status) = self.transfer("too much", -9000)?;

@@ -1,6 +1,7 @@
 //! The independent witness: plain connections of the plain drivers, which know nothing of
 //! Unanimous. Whatever the story claims is asked of the databases here.
 
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, Params};
 use postgres::{NoTls, SimpleQueryMessage};
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
 
 use crate::task::{MYSQL, POSTGRES, SAVINGS};
 use crate::{Result, address};
@@ -31,6 +33,9 @@ pub(crate) const TOUCHED: &str = "1 row changed";
 pub(crate) const LOCKED_CHECKING: &str = "refused with SQLSTATE 55P03";
 /// What MySQL and MariaDB say then (lock wait timeout exceeded).
 pub(crate) const LOCKED_SAVINGS: &str = "refused with error 1205";
+
+/// How long a server may take to let the witness in.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection to each database.
 pub(crate) struct Witness {
@@ -213,8 +218,13 @@ fn connect_postgres() -> Result<postgres::Client> {
     let mut config: postgres::Config = address
         .parse()
         .map_err(|_| format!("{POSTGRES} is not an address of PostgreSQL"))?;
-    config.connect_timeout(Duration::from_secs(10));
-    let mut client = config.connect(NoTls)?;
+    config.connect_timeout(CONNECT_TIMEOUT);
+    let mut client = config
+        .connect(NoTls)
+        .map_err(|error| match error.source() {
+            Some(source) => format!("{POSTGRES}: no connection: {source}"),
+            None => format!("{POSTGRES}: no connection: {error}"),
+        })?;
     client.batch_execute("SET lock_timeout = '1s'; SET client_min_messages = 'warning'")?;
     Ok(client)
 }
@@ -238,9 +248,11 @@ impl Mysql {
                 "SET SESSION innodb_lock_wait_timeout = 1, lock_wait_timeout = 10",
             ]);
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let conn = runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs(10), Conn::new(opts)).await
-        })??;
+        let connect = async { timeout(CONNECT_TIMEOUT, Conn::new(opts)).await };
+        let conn = runtime
+            .block_on(connect)
+            .map_err(|_| format!("{MYSQL}: no answer within {CONNECT_TIMEOUT:?}"))?
+            .map_err(|error| format!("{MYSQL}: no connection: {error}"))?;
         Ok(Self { runtime, conn })
     }
 
