@@ -9,6 +9,7 @@
 use std::env;
 use std::error::Error;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use unanimous::log::FileLog;
 use unanimous::mysql::Mysql;
@@ -57,7 +58,7 @@ async fn transfer() -> Result<()> {
         .start()
         .await?;
 
-    let (id, amount) = (next_id(&pg_plain).await?, 42_i64);
+    let (id, amount) = (new_id()?, 42_i64);
     let mut tx = tm.begin();
     let (pg, my) = tx.enlist((&orders, &ledger)).await?;
     // An error here drops the transaction, which rolls it back in both databases.
@@ -123,11 +124,10 @@ async fn create_tables(pg: &Client, my: &mut Conn) -> Result<()> {
     Ok(())
 }
 
-async fn next_id(pg: &Client) -> Result<i64> {
-    let row = pg
-        .query_one("SELECT coalesce(max(id), 0) + 1 FROM transfer_orders", &[])
-        .await?;
-    Ok(row.get(0))
+/// An id that neither database has seen: the time, in microseconds.
+fn new_id() -> Result<i64> {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(i64::try_from(time.as_micros())?)
 }
 
 fn address(variable: &str) -> Result<String> {
