@@ -39,7 +39,10 @@ while read -r word a b c; do
 done
 
 if is_alive; then
-    kill -s "$signal" "$pid" 2>/dev/null
+    case $signal in
+        QUIT) kill -s QUIT "$pid" ;;
+        KILL) kill -s KILL -- "-$pid" ;;
+    esac 2>/dev/null
     kill -s CONT "$pid" 2>/dev/null
     tries=0
     while is_alive && [ "$tries" -lt 80 ]; do
@@ -50,7 +53,13 @@ if is_alive; then
         kill -s KILL "$pid" 2>/dev/null
     fi
 fi
-rm -rf -- "$folder"
+
+# A child of an interrupted set-up may still be writing for a moment.
+tries=0
+until rm -rf -- "$folder" || [ "$tries" -ge 50 ]; do
+    sleep 0.1
+    tries=$((tries + 1))
+done
 "#;
 
 /// What the guard does first to a server whose owner has died.
@@ -58,7 +67,7 @@ rm -rf -- "$folder"
 pub(super) enum FirstSignal {
     /// For PostgreSQL: the server ends its own children before itself.
     Quit,
-    /// For everything that is one process.
+    /// For everything else: the process leads a group, and the group is killed at once.
     Kill,
 }
 
@@ -68,12 +77,11 @@ pub(super) struct Guard {
     child: Child,
     /// The owner's end of the pipe; taken only by tests.
     words: Option<ChildStdin>,
-    first_signal: FirstSignal,
 }
 
 impl Guard {
     /// Starts a guard that will remove `folder`.
-    pub(super) fn start(folder: &Path, first_signal: FirstSignal) -> Result<Self, Error> {
+    pub(super) fn start(folder: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Io {
             doing: "start `sh` as the guard of a server".to_owned(),
             source,
@@ -89,17 +97,13 @@ impl Guard {
             .spawn()
             .map_err(failed)?;
         let words = child.stdin.take();
-        Ok(Self {
-            child,
-            words,
-            first_signal,
-        })
+        Ok(Self { child, words })
     }
 
     /// Names the process to stop; it replaces the one before.
-    pub(super) fn watch(&mut self, process: ProcessId) -> Result<(), Error> {
+    pub(super) fn watch(&mut self, process: ProcessId, first: FirstSignal) -> Result<(), Error> {
         let ProcessId { pid, started } = process;
-        let signal = match self.first_signal {
+        let signal = match first {
             FirstSignal::Quit => "QUIT",
             FirstSignal::Kill => "KILL",
         };
@@ -144,6 +148,13 @@ mod tests {
         }
     }
 
+    /// A process that leads a group and has a child, as a set-up program does.
+    fn sleeper() -> Child {
+        let script = "sleep 600 & wait";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).process_group(0).spawn().unwrap()
+    }
+
     fn scratch(name: &str) -> std::path::PathBuf {
         let path = env::temp_dir().join(format!("xtask-{name}-{}", ProcessId::current()));
         fs::create_dir_all(&path).unwrap();
@@ -151,26 +162,34 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_pipe_ends_the_process_and_removes_the_folder() {
+    fn a_closed_pipe_ends_the_process_with_its_children_and_removes_the_folder() {
         let folder = scratch("guard-closed");
-        let mut server = Command::new("sleep").arg("600").spawn().unwrap();
-        let mut guard = Guard::start(&folder, FirstSignal::Kill).unwrap();
-        guard.watch(ProcessId::of(server.id()).unwrap()).unwrap();
+        let mut server = sleeper();
+        let id = ProcessId::of(server.id()).unwrap();
+        let mut children = Vec::new();
+        let has_child = || {
+            children = id.descendants();
+            !children.is_empty()
+        };
+        assert!(wait_until(Duration::from_secs(10), has_child));
+        let mut guard = Guard::start(&folder).unwrap();
+        guard.watch(id, FirstSignal::Kill).unwrap();
         guard.lose_owner();
         server.wait().unwrap();
+        assert!(wait_until(Duration::from_secs(10), || !children[0].is_alive()));
         assert!(!folder.exists());
     }
 
     #[test]
     fn a_guard_that_is_told_to_leave_touches_nothing() {
         let folder = scratch("guard-leave");
-        let mut server = Command::new("sleep").arg("600").spawn().unwrap();
+        let mut server = sleeper();
         let id = ProcessId::of(server.id()).unwrap();
-        let mut guard = Guard::start(&folder, FirstSignal::Kill).unwrap();
-        guard.watch(id).unwrap();
+        let mut guard = Guard::start(&folder).unwrap();
+        guard.watch(id, FirstSignal::Kill).unwrap();
         drop(guard);
         assert!(id.is_alive() && folder.exists());
-        server.kill().unwrap();
+        id.kill_tree();
         server.wait().unwrap();
         fs::remove_dir(folder).unwrap();
     }
@@ -178,25 +197,28 @@ mod tests {
     #[test]
     fn a_process_with_another_start_time_is_spared() {
         let folder = scratch("guard-stale");
-        let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+        let mut other = sleeper();
         let id = ProcessId::of(other.id()).unwrap();
-        let mut guard = Guard::start(&folder, FirstSignal::Kill).unwrap();
+        let mut guard = Guard::start(&folder).unwrap();
         guard
-            .watch(ProcessId {
-                started: id.started + 1,
-                ..id
-            })
+            .watch(
+                ProcessId {
+                    started: id.started + 1,
+                    ..id
+                },
+                FirstSignal::Kill,
+            )
             .unwrap();
         guard.lose_owner();
         assert!(id.is_alive() && !folder.exists());
-        other.kill().unwrap();
+        id.kill_tree();
         other.wait().unwrap();
     }
 
     #[test]
     fn the_signals_of_a_terminal_do_not_end_the_guard() {
         let folder = scratch("guard-signals");
-        let mut guard = Guard::start(&folder, FirstSignal::Kill).unwrap();
+        let mut guard = Guard::start(&folder).unwrap();
         let id = ProcessId::of(guard.child.id()).unwrap();
         // The first word is answered for only once the traps are set.
         guard.say("watch 0 0 KILL\n").unwrap();

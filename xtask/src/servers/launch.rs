@@ -9,7 +9,7 @@ use std::{
     fs::{self, File},
     io::Write,
     os::unix::process::CommandExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use super::{
     Error,
     folder::Folder,
-    guard::Guard,
+    guard::{FirstSignal, Guard},
     process::{ProcessId, wait_until},
 };
 
@@ -62,8 +62,7 @@ pub(super) fn run(
     folder: &Folder,
     guard: &mut Guard,
 ) -> Result<(), Error> {
-    let log = folder.path().join("setup.log");
-    let mut running = Running::spawn(command, name, folder, &log, guard)?;
+    let mut running = Running::spawn(command, name, Stage::SetUp, folder, guard)?;
     let status = running
         .child
         .wait()
@@ -73,7 +72,10 @@ pub(super) fn run(
     }
     Err(Error::program(
         name,
-        format!("{status}; the end of its output:\n{}", tail(&log)),
+        format!(
+            "{status}; the end of its output:\n{}",
+            tail(&Stage::SetUp.log(folder))
+        ),
     ))
 }
 
@@ -85,6 +87,33 @@ pub(super) fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
+/// What a process is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stage {
+    /// A set-up program, which runs to its end.
+    SetUp,
+    /// The server, with what its guard does first to it.
+    Server(FirstSignal),
+}
+
+impl Stage {
+    /// Where its output goes.
+    fn log(self, folder: &Folder) -> PathBuf {
+        match self {
+            Self::SetUp => folder.path().join("setup.log"),
+            Self::Server(_) => folder.log(),
+        }
+    }
+
+    const fn first_signal(self) -> FirstSignal {
+        match self {
+            // The set-up of PostgreSQL would wait for its children instead of ending them.
+            Self::SetUp => FirstSignal::Kill,
+            Self::Server(first) => first,
+        }
+    }
+}
+
 /// A process of ours with everything below it. Dropping it kills it.
 #[derive(Debug)]
 pub(super) struct Running {
@@ -93,18 +122,19 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts a process of [`command`] whose output goes to the end of `log`.
+    /// Starts a process of [`command`].
     pub(super) fn spawn(
         command: &mut Command,
         name: &str,
+        stage: Stage,
         folder: &Folder,
-        log: &Path,
         guard: &mut Guard,
     ) -> Result<Self, Error> {
         let starting = || Error::io("start", Path::new(name));
-        let open = || File::options().create(true).append(true).open(log);
-        let output = open().map_err(Error::io("open", log))?;
-        let errors = open().map_err(Error::io("open", log))?;
+        let log = stage.log(folder);
+        let open = || File::options().create(true).append(true).open(&log);
+        let output = open().map_err(Error::io("open", &log))?;
+        let errors = open().map_err(Error::io("open", &log))?;
         command.stdin(Stdio::piped()).stdout(output).stderr(errors);
         let mut child = command.spawn().map_err(starting())?;
         let gate = child.stdin.take();
@@ -112,7 +142,7 @@ impl Running {
         // Not yet waited for, the child keeps its number even if it has ended already.
         let id = ProcessId::of(pid).unwrap_or(ProcessId { pid, started: 0 });
         let running = Self { child, id };
-        guard.watch(id)?;
+        guard.watch(id, stage.first_signal())?;
         folder.note_server(id)?;
         if let Some(mut gate) = gate {
             gate.write_all(b"go\n").map_err(starting())?;

@@ -6,7 +6,7 @@ use super::{
     ADMIN_PASSWORD, APP_DATABASE, APP_PASSWORD, APP_USER, Error, Options, Server, debian,
     folder::{Folder, Port},
     guard::{FirstSignal, Guard},
-    launch::{Running, command},
+    launch::{Running, Stage, command},
     postgres,
     user::ServerUser,
 };
@@ -37,14 +37,15 @@ impl PgBouncer {
         }
         let program = debian::pgbouncer()?;
         let folder = Folder::create(ServerUser::choose()?)?;
-        let mut guard = Guard::start(folder.path(), FirstSignal::Kill)?;
+        let mut guard = Guard::start(folder.path())?;
         let port = Port::reserve()?;
         let settings = settings(server.port(), &port, &folder, options)?;
         let settings = folder.write("pgbouncer.ini", &settings)?;
         let mut command = command(&program, &folder);
         command.arg(settings);
         let log = folder.log();
-        let mut running = Running::spawn(&mut command, "pgbouncer", &folder, &log, &mut guard)?;
+        let stage = Stage::Server(FirstSignal::Kill);
+        let mut running = Running::spawn(&mut command, "pgbouncer", stage, &folder, &mut guard)?;
         let number = port.number;
         let is_ready = || TcpStream::connect(("127.0.0.1", number)).is_ok();
         running.wait_ready("pgbouncer", &log, is_ready)?;

@@ -12,7 +12,7 @@ use super::{
     ADMIN_PASSWORD, APP_DATABASE, APP_PASSWORD, APP_USER, Error, Kind, Programs, find,
     folder::{Folder, Port},
     guard::{FirstSignal, Guard},
-    launch::{Running, tail},
+    launch::{Running, Stage, tail},
     mysql, postgres,
     user::ServerUser,
 };
@@ -102,12 +102,7 @@ impl Server {
     /// A server without data and without a process.
     fn create(programs: Programs, options: &Options) -> Result<Self, Error> {
         let folder = Folder::create(ServerUser::choose()?)?;
-        let first_signal = if programs.kind().is_postgres() {
-            FirstSignal::Quit
-        } else {
-            FirstSignal::Kill
-        };
-        let guard = Guard::start(folder.path(), first_signal)?;
+        let guard = Guard::start(folder.path())?;
         let port = Port::reserve()?;
         Ok(Self {
             programs,
@@ -288,7 +283,13 @@ impl Server {
         let name = self.programs.release().to_owned();
         let log = self.folder.log();
         let mut command = self.command(first_args)?;
-        let mut running = Running::spawn(&mut command, &name, &self.folder, &log, &mut self.guard)?;
+        let stage = Stage::Server(if self.kind().is_postgres() {
+            FirstSignal::Quit
+        } else {
+            FirstSignal::Kill
+        });
+        let mut running =
+            Running::spawn(&mut command, &name, stage, &self.folder, &mut self.guard)?;
         let (port, data, pid) = (self.port.number, self.folder.data(), running.id().pid);
         let is_postgres = self.kind().is_postgres();
         running.wait_ready(&name, &log, || {
