@@ -36,17 +36,12 @@ async fn main() -> ExitCode {
 }
 
 async fn transfer() -> Result<()> {
-    let (pg_url, my_url) = (
-        address("UNANIMOUS_PG_URL")?,
-        address("UNANIMOUS_MYSQL_URL")?,
-    );
-    let log = env::args()
-        .nth(1)
-        .unwrap_or_else(|| "./unanimous-log".to_owned());
-    let (pg_plain, mut my_plain) = (
-        connect_postgres(&pg_url).await?,
-        connect_mysql(&my_url).await?,
-    );
+    let pg_url = address("UNANIMOUS_PG_URL")?;
+    let my_url = address("UNANIMOUS_MYSQL_URL")?;
+    let log = env::args().nth(1);
+    let log = log.unwrap_or_else(|| "./unanimous-log".to_owned());
+    let pg_plain = connect_postgres(&pg_url).await?;
+    let mut my_plain = connect_mysql(&my_url).await?;
     create_tables(&pg_plain, &mut my_plain).await?;
 
     let orders = Postgres::builder("orders", &pg_url).build()?;
