@@ -1,8 +1,8 @@
 //! The set A: transactions of this process that may still be decided or ended by their own driver.
 //!
 //! A transaction enters A before its first XID is sent anywhere, and leaves it when the last holder
-//! of its [`ActiveToken`] is gone: the handle, the driver, and every task that opens a branch for it
-//! hold one. So whatever is not in A cannot issue a command any more (I5).
+//! of its [`ActiveToken`] is gone: the handle, the driver, and every task that opens a branch for
+//! it hold one. So whatever is not in A cannot issue a command any more (I5).
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};

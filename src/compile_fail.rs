@@ -1,5 +1,5 @@
-//! What the borrow checker and the types forbid. Each refusal has a twin that differs in nothing else
-//! and compiles.
+//! What the borrow checker and the types forbid. Each refusal has a twin that differs in nothing
+//! else and compiles.
 
 /// A branch cannot be used after the commit.
 ///
@@ -75,7 +75,8 @@ struct CommittedTwice;
 ///
 /// ```compile_fail,E0499
 /// # use unanimous_testing::MemoryResource;
-/// # async fn twin(tm: unanimous::TransactionManager, orders: MemoryResource, ledger: MemoryResource)
+/// # async fn twin(tm: unanimous::TransactionManager, orders: MemoryResource, ledger:
+/// MemoryResource)
 /// #     -> Result<(), unanimous::BoxError> {
 /// let mut tx = tm.begin();
 /// let a = tx.enlist(&orders).await?;
@@ -87,7 +88,8 @@ struct CommittedTwice;
 ///
 /// ```
 /// # use unanimous_testing::MemoryResource;
-/// # async fn twin(tm: unanimous::TransactionManager, orders: MemoryResource, ledger: MemoryResource)
+/// # async fn twin(tm: unanimous::TransactionManager, orders: MemoryResource, ledger:
+/// MemoryResource)
 /// #     -> Result<(), unanimous::BoxError> {
 /// let mut tx = tm.begin();
 /// let (a, b) = tx.enlist((&orders, &ledger)).await?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Limits of a manager, with defaults for a service that answers people.
 ///
 /// Durations are wall-clock limits of this process or of a server's session; none of them carries
-/// safety: a limit that is too short costs rollbacks, never a split transaction. Limits of more than
-/// ten days count as ten days.
+/// safety: a limit that is too short costs rollbacks, never a split transaction. Limits of more
+/// than ten days count as ten days.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {

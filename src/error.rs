@@ -33,7 +33,8 @@ pub enum EnlistError {
     /// The resource is not one of this manager's, so recovery would never see its branches.
     #[error("resource {0} is not registered: add .resource(&…) where the manager is built")]
     NotRegistered(ResourceName),
-    /// The same resource twice in one call: it has one branch, and two mutable borrows are asked for.
+    /// The same resource twice in one call: it has one branch, and two mutable borrows are asked
+    /// for.
     #[error("resource {0} appears twice in one enlist: enlist it once and share the branch")]
     Twice(ResourceName),
     /// Read-only and writing branches of one resource cannot be mixed in one transaction.

@@ -1,5 +1,5 @@
-//! A transaction manager for databases that you already have: one commit spans PostgreSQL, MySQL and
-//! MariaDB, and all of it happens or none of it, whatever crashes.
+//! A transaction manager for databases that you already have: one commit spans PostgreSQL, MySQL
+//! and MariaDB, and all of it happens or none of it, whatever crashes.
 //!
 //! # The tutorial
 //!
@@ -7,12 +7,12 @@
 //! own. The names are stored in the decision log and in the databases while a transaction is in
 //! doubt, so choose them once.
 //!
-//! **2. Start a manager.** It keeps a durable *decision log* in a folder of its own, one per process.
-//! At start it recovers what an earlier crash has left.
+//! **2. Start a manager.** It keeps a durable *decision log* in a folder of its own, one per
+//! process. At start it recovers what an earlier crash has left.
 //!
 //! **3. Begin, enlist, work, commit.** [`enlist`](Transaction::enlist) opens a *branch* in each
-//! database and lends it to you: the PostgreSQL branch is a `tokio_postgres::Client` to you, the MySQL
-//! branch a `mysql_async` `Queryable`. [`commit`](Transaction::commit) is both, or neither.
+//! database and lends it to you: the PostgreSQL branch is a `tokio_postgres::Client` to you, the
+//! MySQL branch a `mysql_async` `Queryable`. [`commit`](Transaction::commit) is both, or neither.
 //!
 //! ```
 //! # #[cfg(all(feature = "postgres", feature = "mysql"))]
@@ -54,13 +54,13 @@
 //! [`outcome`](TransactionManager::outcome) later with the gtrid. [`CommitError::Heuristic`]: a
 //! person or a database ended a branch alone; a person has to look.
 //!
-//! **5. Dropping is safe.** A transaction that is dropped is rolled back; a `commit` whose future is
-//! dropped goes on. No connection with an open or prepared branch goes back to a pool.
+//! **5. Dropping is safe.** A transaction that is dropped is rolled back; a `commit` whose future
+//! is dropped goes on. No connection with an open or prepared branch goes back to a pool.
 //!
 //! # What is not promised
 //!
-//! There is no snapshot across databases: a reader may see one database's part before the other's. A
-//! prepared branch holds its locks until it is resolved. Serializable parts do not make a
+//! There is no snapshot across databases: a reader may see one database's part before the other's.
+//! A prepared branch holds its locks until it is resolved. Serializable parts do not make a
 //! serializable whole.
 //!
 //! # Where to go from here

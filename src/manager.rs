@@ -143,9 +143,9 @@ impl TransactionManagerBuilder {
         self
     }
 
-    /// Checks the resources, opens the log, and recovers what can be reached. A database that cannot
-    /// be reached does not delay the start by more than `start_timeout`; it is looked after in the
-    /// background. Call it within a tokio runtime.
+    /// Checks the resources, opens the log, and recovers what can be reached. A database that
+    /// cannot be reached does not delay the start by more than `start_timeout`; it is looked after
+    /// in the background. Call it within a tokio runtime.
     ///
     /// Cancel safe: the log may have been opened then, and recovery passes that have begun go on to
     /// their end.
@@ -358,8 +358,8 @@ impl TransactionManager {
         let _ = timeout(limit, self.inner.active.ended(gtrid)).await;
     }
 
-    /// One recovery pass over all resources, now; waits for passes under way. For reports and tests:
-    /// passes also run by themselves.
+    /// One recovery pass over all resources, now; waits for passes under way. For reports and
+    /// tests: passes also run by themselves.
     pub async fn recover(&self) -> RecoveryReport {
         recover_all(&self.inner, None).await
     }

@@ -22,8 +22,8 @@ pub enum TransactionOutcome {
     InDoubt,
     /// Committed, but these branches ended otherwise.
     Heuristic(Vec<(ResourceName, Heuristic)>),
-    /// Neither this process nor the log knows it (any more). *Not* a synonym of rolled back: records
-    /// are kept for a while only, and a commit in one phase leaves none.
+    /// Neither this process nor the log knows it (any more). *Not* a synonym of rolled back:
+    /// records are kept for a while only, and a commit in one phase leaves none.
     Unknown,
 }
 

@@ -20,8 +20,8 @@ impl TransactionManager {
     /// Runs `work` with a new transaction, again and again while it is rolled back by a conflict
     /// (serialization failure, deadlock), at most `retry_attempts_max` times, with growing pauses.
     ///
-    /// It tries again only if *this transaction itself* is known to be rolled back, and a conflict is
-    /// found among the error and its sources. What is undetermined is never tried again.
+    /// It tries again only if *this transaction itself* is known to be rolled back, and a conflict
+    /// is found among the error and its sources. What is undetermined is never tried again.
     ///
     /// # Errors
     /// The closure's last error.
@@ -66,7 +66,8 @@ impl TransactionManager {
             if let Some(cause) = error.downcast_ref::<RollbackCause>() {
                 return cause.is_conflict();
             }
-            // It shows through to the source of its branch error, which is thus not among the sources.
+            // It shows through to the source of its branch error, which is thus not among the
+            // sources.
             if let Some(EnlistError::Branch(error)) = error.downcast_ref() {
                 return error.kind() == BranchErrorKind::RolledBack(Cause::Conflict);
             }

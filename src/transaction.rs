@@ -120,11 +120,11 @@ impl Transaction {
 
     /// Enlists one resource, a tuple, an array or a slice of them, opens what is missing in
     /// parallel, and lends the branches. The borrow checker ends the loans before `commit`.
-    /// Enlisting again gives the same branch. Opened is the resource that was *registered* under this
-    /// name, for that is where recovery looks.
+    /// Enlisting again gives the same branch. Opened is the resource that was *registered* under
+    /// this name, for that is where recovery looks.
     ///
-    /// Cancel safe: a branch that was being opened is there for the next `enlist`, or is closed when
-    /// the transaction ends.
+    /// Cancel safe: a branch that was being opened is there for the next `enlist`, or is closed
+    /// when the transaction ends.
     ///
     /// # Errors
     /// [`EnlistError`]; the transaction is rollback-only then.
@@ -197,7 +197,8 @@ impl Drop for Transaction {
 
 /// What [`EnlistSet`] needs.
 impl Transaction {
-    /// Opens the branches that are missing, in parallel, and returns where each resource's branch is.
+    /// Opens the branches that are missing, in parallel, and returns where each resource's branch
+    /// is.
     pub(crate) async fn open_all(
         &mut self,
         requests: Vec<OpenRequest>,

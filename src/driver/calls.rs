@@ -147,7 +147,8 @@ pub(super) fn decide(mut deciding: Deciding) -> Call {
         let decided = decided.await.unwrap_or_else(|_panic| {
             Err(DecideError::Uncertain(LogError::new("the log panicked, which is a bug of it")))
         });
-        debug!(target: "unanimous", phase = "decide", elapsed = ?started.elapsed(), ok = decided.is_ok());
+        let (elapsed, ok) = (started.elapsed(), decided.is_ok());
+        debug!(target: "unanimous", phase = "decide", ?elapsed, ok);
         match decided {
             Ok(seq) => {
                 in_flight.answered();

@@ -1,8 +1,8 @@
 //! Carries out what the coordinator commands, for one transaction, in one task that nobody drops.
 //!
 //! The driver decides nothing: it translates commands into calls of the ports, and answers into
-//! events. A call that outlives its limit, or panics, is dropped together with its branch, which closes the
-//! connection; what it did is *unheard*, never "failed" (I3).
+//! events. A call that outlives its limit, or panics, is dropped together with its branch, which
+//! closes the connection; what it did is *unheard*, never "failed" (I3).
 
 mod calls;
 mod replies;
@@ -257,7 +257,8 @@ impl Driver {
             .unheard
             .clone()
             .unwrap_or_else(|| "the log does not answer".to_owned());
-        warn!(target: "unanimous", gtrid = %self.gtrid, %reason, "undetermined; the decision is repeated");
+        warn!(target: "unanimous", gtrid = %self.gtrid, %reason, 
+            "undetermined; the decision is repeated");
         let gtrid = self.gtrid;
         self.send(Err(CommitError::Undetermined { gtrid, reason }));
     }

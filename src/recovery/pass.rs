@@ -158,7 +158,8 @@ fn ours(scan: RecoveryScan, foreign: &mut Vec<String>) -> Vec<Xid> {
 
 impl Recorded {
     async fn read(inner: &Inner) -> Result<Self, LogError> {
-        // The own opening is read first: if the log reopens meanwhile, the old one is listed closed.
+        // The own opening is read first: if the log reopens meanwhile, the old one is listed
+        // closed.
         let own = inner.log.opening();
         let openings = inner.log.openings().await?;
         let pending = inner.log.pending().await?;
@@ -263,7 +264,8 @@ async fn end_present(
 }
 
 /// Whether it is decided, and the view of its epoch in the light of what the log answers. Only the
-/// log's word that there is no record is one: whatever else it answers leaves the branch alone (I3).
+/// log's word that there is no record is one: whatever else it answers leaves the branch alone
+/// (I3).
 async fn look_up(
     inner: &Inner,
     xid: &Xid,

@@ -50,8 +50,8 @@ enum Stage {
 /// that end or begin transactions fail inside it with 1399, and nothing happens.
 ///
 /// # Failed statements
-/// Both servers roll back only the statement that failed, even after a lock wait timeout (1205), and
-/// would commit the rest. So a branch in which a statement failed votes to roll back, unless
+/// Both servers roll back only the statement that failed, even after a lock wait timeout (1205),
+/// and would commit the rest. So a branch in which a statement failed votes to roll back, unless
 /// [`statement_error_handled`](Self::statement_error_handled) was called. After a deadlock (1213)
 /// the server has rolled back the whole branch: every further statement is refused with
 /// [`RollbackOnly`](crate::RollbackOnly).
@@ -184,7 +184,7 @@ impl MysqlBranch {
         let message = format!("{} is rolled back: {}", self.xid, failure.reason);
         let error = self.error(BranchErrorKind::RolledBack(failure.cause), message);
         if let Err(unconfirmed) = self.rollback_active().await {
-            tracing::debug!(%unconfirmed, "the server will roll back when it sees the connection gone");
+            tracing::debug!(%unconfirmed, "the server rolls back when it sees the connection gone");
         }
         error
     }
@@ -216,8 +216,8 @@ impl MysqlBranch {
         self.rollback_by_closing().await
     }
 
-    /// The connection cannot be used: a closed connection rolls back what is not prepared, as soon as
-    /// the server notices. It does not notice while a statement runs or waits for a lock, so the
+    /// The connection cannot be used: a closed connection rolls back what is not prepared, as soon
+    /// as the server notices. It does not notice while a statement runs or waits for a lock, so the
     /// connection is killed and seen gone.
     async fn rollback_by_closing(&mut self) -> Result<(), BranchError> {
         self.lease.close();

@@ -1,12 +1,12 @@
 //! What the servers' error codes mean, in one table: (code, what was asked) → meaning.
 //!
 //! The same code means different things in different phases: 1205 refuses a prepare and rolls the
-//! branch back, but leaves a prepared branch as it is when a commit meets it. The rows of 1205, 1213,
-//! 1290, 1317, 1397, 1399, 1402, 1440 and 1614 were seen from MySQL 9.7 or MariaDB 10.11 (the live
-//! tests show most of them); the others follow from the servers' manuals and sources, and from what
-//! X/Open says of the code. A pair that is not in the table is `Undetermined`: it may have happened
-//! (I3). So is everything that is not a server's answer at all: a closed socket, a time-out, an
-//! error of the driver.
+//! branch back, but leaves a prepared branch as it is when a commit meets it. The rows of 1205,
+//! 1213, 1290, 1317, 1397, 1399, 1402, 1440 and 1614 were seen from MySQL 9.7 or MariaDB 10.11 (the
+//! live tests show most of them); the others follow from the servers' manuals and sources, and from
+//! what X/Open says of the code. A pair that is not in the table is `Undetermined`: it may have
+//! happened (I3). So is everything that is not a server's answer at all: a closed socket, a
+//! time-out, an error of the driver.
 
 use mysql_async::Error;
 use unanimous_core::ports::{BranchErrorKind, Cause, Problem};
@@ -180,7 +180,8 @@ pub(crate) fn is_rolled_back(error: &Error) -> bool {
 /// could have been lost.
 ///
 /// When the preparing connection closes, MariaDB detaches the branch; it marks it with this very
-/// code if, and only if, no engine holds a change of it (`trans_xa_detach` in its sql/xa.cc, read in
+/// code if, and only if, no engine holds a change of it (`trans_xa_detach` in its sql/xa.cc, read
+/// in
 /// 10.5 and later; seen on 10.11). No other way leads to 1402 for a branch that is prepared.
 pub(crate) fn had_nothing_to_commit(error: &Error, flavour: Flavour) -> bool {
     match flavour {
@@ -218,9 +219,9 @@ pub(crate) fn is_access_denied(error: &Error) -> bool {
 ///
 /// MySQL and MariaDB roll back only the statement for most errors, a lock wait timeout (1205)
 /// included, and would let the rest be committed; the branch becomes rollback-only here until the
-/// application says that it has handled the error. Where the server has rolled back the whole branch
-/// there is nothing to handle: MariaDB before the fix of MDEV-37141 even ran the next statements
-/// in a new transaction of InnoDB.
+/// application says that it has handled the error. Where the server has rolled back the whole
+/// branch there is nothing to handle: MariaDB before the fix of MDEV-37141 even ran the next
+/// statements in a new transaction of InnoDB.
 pub(crate) fn statement(error: &Error) -> StatementFailure {
     let of = |cause, branch_is_gone| StatementFailure {
         cause,

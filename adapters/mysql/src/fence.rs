@@ -1,10 +1,10 @@
 //! Seeing a connection gone: as long as it is there, its server may still carry out a request that
 //! was sent to it, or hold a branch for it.
 //!
-//! A connection's number is unique only as long as its server process lives; the numbers begin again
-//! after a restart, and the new bearer is innocent. So a [`Holder`] keeps the second in which the
-//! server was started, too. Another start: no connection of that time is left. The same start: it
-//! is killed, which a user may always do to his own connections, and awaited.
+//! A connection's number is unique only as long as its server process lives; the numbers begin
+//! again after a restart, and the new bearer is innocent. So a [`Holder`] keeps the second in which
+//! the server was started, too. Another start: no connection of that time is left. The same start:
+//! it is killed, which a user may always do to his own connections, and awaited.
 //!
 //! A user without the privilege PROCESS sees its own account's connections only. Of another
 //! account's connection nothing is concluded then.

@@ -1,12 +1,13 @@
-//! Recovery by XID: what is prepared, ending it from another connection, and what became of a branch
-//! that is no longer listed.
+//! Recovery by XID: what is prepared, ending it from another connection, and what became of a
+//! branch that is no longer listed.
 //!
 //! * A scan counts only on a server that may be written to: a standby lists nothing of what its
 //!   primary holds, or lists what is not its own to end.
 //! * *Unknown XID* (1397) proves nothing: both servers answer it for a branch that was never
 //!   prepared, is not prepared yet, was ended long ago, and MariaDB for one whose connection is
 //!   still open.
-//! * *Absent* proves an end only on the same server, after the branch's connection was seen gone, by
+//! * *Absent* proves an end only on the same server, after the branch's connection was seen gone,
+//! by
 //!   a scan made afterwards.
 
 use mysql_async::{Error, Row};
@@ -55,7 +56,8 @@ pub(crate) async fn finish(
         if matches!(error, Error::Server(_)) {
             lease.give_back();
         } else if !lease.is_fresh() {
-            // Stale. Repeating is harmless: at worst the branch is unknown now, which proves nothing.
+            // Stale. Repeating is harmless: at worst the branch is unknown now, which proves
+            // nothing.
             resource.purge_control();
             continue;
         }

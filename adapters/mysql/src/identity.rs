@@ -1,11 +1,13 @@
 //! Which server is at the other end: flavour, version, identity, scope, and when it was started.
 //!
 //! * MySQL has a `server_uuid` in its data folder.
-//! * MariaDB's `server_uid` is made from the machine and was equal for two data folders, so a row of
+//! * MariaDB's `server_uid` is made from the machine and was equal for two data folders, so a row
+//! of
 //!   our own, random and made once, takes its place, together with `server_id`: a replica has the
 //!   same row (it is replicated) and another `server_id`.
 //!
-//! Versions that cannot keep a prepared branch safe are refused here, before anything else is asked.
+//! Versions that cannot keep a prepared branch safe are refused here, before anything else is
+//! asked.
 
 use std::collections::BTreeMap;
 
@@ -208,8 +210,8 @@ pub(crate) fn check_version(version: &str) -> Result<(), String> {
         (_, None) => Err(format!("the server's version {version:?} cannot be read")),
         (Flavour::MySql, Some(numbers)) if numbers < (8, 0, 30) => too_old(
             "MySQL",
-            "before 8.0.30 a crash can leave a prepared branch and the binary log apart; use 8.0.30 \
-             or newer",
+            "before 8.0.30 a crash can leave a prepared branch and the binary log apart; use \
+             8.0.30 or newer",
         ),
         (Flavour::MariaDb, Some(numbers)) if numbers < (10, 6, 0) => too_old(
             "MariaDB",

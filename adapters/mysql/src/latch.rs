@@ -111,8 +111,8 @@ impl Latch {
         self.failure.as_ref()
     }
 
-    /// Looks at what happened since the last call: dropped futures, a closed connection, errors that
-    /// came up while the caller read results, a transaction that was ended by a statement.
+    /// Looks at what happened since the last call: dropped futures, a closed connection, errors
+    /// that came up while the caller read results, a transaction that was ended by a statement.
     pub(crate) fn observe(&mut self, conn: &Conn) {
         if self
             .failure

@@ -75,6 +75,7 @@ pub use config::{Builder, ConfigError};
 pub use latch::RollbackOnly;
 /// The driver, in the version in which branches speak it.
 pub use mysql_async;
+pub use mysql_async::prelude;
 
 use config::Config;
 use fence::{Fenced, Holder};
@@ -235,7 +236,8 @@ impl ResourceManager for Mysql {
         &self.config().name
     }
 
-    /// On MariaDB makes the table `unanimous_identity` in the resource's database, if it is not there.
+    /// On MariaDB makes the table `unanimous_identity` in the resource's database, if it is not
+    /// there.
     async fn preflight(&self) -> Result<ServerIdentity, ResourceError> {
         preflight::check(self).await
     }

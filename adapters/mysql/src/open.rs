@@ -1,5 +1,5 @@
-//! Opening a branch: a session of the pool, its limits, and the beginning of the transaction, as one
-//! request.
+//! Opening a branch: a session of the pool, its limits, and the beginning of the transaction, as
+//! one request.
 
 use std::time::Duration;
 
@@ -95,7 +95,8 @@ fn opening(env: &BranchEnv, literal: &str, isolation: Option<IsolationLevel>) ->
         None => String::new(),
     };
     let start = if env.read_only {
-        // For the session, too: should a statement end the transaction, the next cannot write either.
+        // For the session, too: should a statement end the transaction, the next cannot write
+        // either.
         "SET SESSION TRANSACTION READ ONLY; START TRANSACTION READ ONLY".to_owned()
     } else {
         format!("XA START {literal}")

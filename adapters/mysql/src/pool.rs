@@ -1,8 +1,8 @@
 //! The pools of sessions: one for branches, a small one for recovery.
 //!
 //! A session is lent as a [`Lease`]. It goes back to its pool only by [`Lease::give_back`], after
-//! everything that was asked of it was answered; a lease that is dropped in any other way closes its
-//! socket at once (I8). So dropping a future of this crate at any await point leaves no session
+//! everything that was asked of it was answered; a lease that is dropped in any other way closes
+//! its socket at once (I8). So dropping a future of this crate at any await point leaves no session
 //! behind that another branch could be given.
 //!
 //! The driver's own pool is not used: it resets a connection when it comes back, and on MariaDB a

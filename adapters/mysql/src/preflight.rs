@@ -11,8 +11,8 @@ use unanimous_core::ports::{Problem, ResourceError, ServerIdentity};
 use crate::session::{Flavour, Server, Session};
 use crate::{Mysql, codes, finish, identity};
 
-pub(crate) const READ_ONLY: &str = "the server is read-only (read_only or super_read_only): it is a \
-     standby, whose list of prepared transactions proves nothing; connect to the primary";
+pub(crate) const READ_ONLY: &str = "the server is read-only (read_only or super_read_only): it is \
+     a standby, whose list of prepared transactions proves nothing; connect to the primary";
 
 const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
      ('innodb_flush_log_at_trx_commit', 'log_bin', 'sync_binlog', 'binlog_format', 'wsrep_on', \
@@ -65,8 +65,8 @@ async fn make_identity(resource: &Mysql, session: &mut Session) -> Result<(), Re
 pub(crate) fn no_identity(session: &Session) -> String {
     let account = quoted(&session.server().account);
     format!(
-        "the server has no identity row yet, which tells it from its copies: run the preflight with \
-         an account that may create a table, or let an administrator run in this database: {}; {}; \
+        "the server has no identity row yet, which tells it from its copies: run the preflight \
+         with an account that may create a table, or let an administrator run in this database: {}; {}; \
          GRANT SELECT ON {} TO {account}",
         identity::CREATE,
         identity::INSERT,

@@ -8,8 +8,8 @@
 //! leaks between applications, and "the session that prepared" means nothing. It is found by what
 //! makes it harmful: two connections of ours, one of them inside a transaction, turn out to share
 //! one server process, or one connection turns out to have changed its own. A pooler in session
-//! mode does neither, and does no harm. Should one be missed (its pool was busy just then), prepare and
-//! commit compare the process, too, and roll back.
+//! mode does neither, and does no harm. Should one be missed (its pool was busy just then), prepare
+//! and commit compare the process, too, and roll back.
 
 use unanimous_core::ports::{Problem, ResourceError, ServerIdentity};
 

@@ -42,8 +42,8 @@ pub enum Lookup {
     Completed,
     /// A branch of it ended against the decision.
     Heuristic(Vec<(ResourceName, Heuristic)>),
-    /// No record, and none can appear: its epoch is closed and listed. Either it was rolled back, or
-    /// it was committed and completed so long ago that its record has been dropped.
+    /// No record, and none can appear: its epoch is closed and listed. Either it was rolled back,
+    /// or it was committed and completed so long ago that its record has been dropped.
     NoRecord,
     /// No record now; the epoch is open, so one may still appear.
     Open,
@@ -152,7 +152,8 @@ pub trait LogHome: Send + 'static {
 
 /// An open decision log.
 ///
-/// Cancel safety: dropping the future of `decide` or `close` leaves it as uncertain as a lost reply.
+/// Cancel safety: dropping the future of `decide` or `close` leaves it as uncertain as a lost
+/// reply.
 #[async_trait]
 pub trait DecisionLog: Send + Sync + 'static {
     /// The opening under which new transactions begin. Changes when the log had to reopen itself.

@@ -256,8 +256,8 @@ pub trait ResourceManager: Send + Sync + 'static {
     /// Ends a branch that a scan listed, from a connection other than the one that prepared it.
     ///
     /// # Errors
-    /// By kind: `UnknownXid` proves nothing; `RolledBack` under [`Decision::Commit`] is a heuristic;
-    /// else the branch is as it was, or undetermined: scan again.
+    /// By kind: `UnknownXid` proves nothing; `RolledBack` under [`Decision::Commit`] is a
+    /// heuristic; else the branch is as it was, or undetermined: scan again.
     async fn finish(&self, xid: &Xid, decision: Decision) -> Result<(), BranchError>;
 
     /// What became of a prepared branch that a successful scan did not list. Ends or awaits the
@@ -268,8 +268,8 @@ pub trait ResourceManager: Send + Sync + 'static {
     async fn absent(&self, xid: &Xid, branch: &BranchRecord) -> Result<Absence, ResourceError>;
 }
 
-/// A resource in which applications can work: it opens branches of its own type. Cloning is cheap and
-/// gives the same resource (the same pool, the same settings).
+/// A resource in which applications can work: it opens branches of its own type. Cloning is cheap
+/// and gives the same resource (the same pool, the same settings).
 #[async_trait]
 pub trait Resource: ResourceManager + Clone {
     /// What the application works with.

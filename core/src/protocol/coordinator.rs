@@ -5,8 +5,8 @@
 //!         ├─ EndingReaders ── OnePhase ─┬─ Committed
 //!         │                             ├─ RolledBack
 //!         │                             └─ Undetermined
-//!         └─ RollingBack ── RolledBack         (from Active, EndingReaders, Preparing; from
-//!                                               Deciding only by a refusal of the log)
+//!         └─ RollingBack ── RolledBack         (from Active, EndingReaders, Preparing;
+//!                                               from Deciding only if the log refuses)
 //! ```
 //! Invariants:
 //! * `Commit` is commanded only with the position of a durable decision (I1, I2).

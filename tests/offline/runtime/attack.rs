@@ -376,7 +376,10 @@ async fn i6_the_branch_is_opened_where_recovery_looks_though_a_twin_by_name_is_e
     let other_type = FragileResource::new(&world.orders);
     let mut tx = tm.begin();
     let refused = tx.enlist(&other_type).await.map(drop);
-    let stranger = |e: &unanimous::EnlistError| matches!(e, unanimous::EnlistError::NotRegistered(name) if name.as_str() == "orders");
+    let stranger = |error: &unanimous::EnlistError| match error {
+        unanimous::EnlistError::NotRegistered(name) => name.as_str() == "orders",
+        _ => false,
+    };
     assert!(refused.is_err_and(|error| stranger(&error)));
     drop(tx);
     world.settle().await;

@@ -1,7 +1,8 @@
 //! The adapter against real servers: each trap of PostgreSQL and of its driver is a test here.
 //!
 //! Every test runs on PostgreSQL 15 and on the newest. Results are checked by an independent client
-//! (the blocking `postgres` crate). Tests that kill, restart or reconfigure a server start their own.
+//! (the blocking `postgres` crate). Tests that kill, restart or reconfigure a server start their
+//! own.
 //! Run it through `cargo xtask test`, or with the addresses in the environment.
 
 // What is not expected fails the test; helpers are not seen as tests by the lint's own exception.
