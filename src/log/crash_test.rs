@@ -295,7 +295,7 @@ fn i2_a_crash_at_any_operation_loses_no_acknowledged_decision() {
     let count = ops_of_workload().len() as u64;
     for at in 0..=count {
         let disk = SimDisk::new();
-        disk.set_plan(Plan::CrashAt(at));
+        disk.set_plan(Plan::crash(at));
         let mut account = Account::default();
         // It ends early, or its last operations find no disk: the account is what counts.
         drop(workload(&disk, &mut account));
@@ -316,7 +316,7 @@ fn i2_a_crash_while_a_crash_is_recovered_from_loses_nothing_either() {
     let count = ops_of_workload().len() as u64;
     for at in (0..=count).step_by(4) {
         let disk = SimDisk::new();
-        disk.set_plan(Plan::CrashAt(at));
+        disk.set_plan(Plan::crash(at));
         let mut account = Account::default();
         drop(workload(&disk, &mut account));
         for (first, second) in [(1, 0), (5, 6), (7, 1), (0, 5)] {
@@ -324,7 +324,7 @@ fn i2_a_crash_while_a_crash_is_recovered_from_loses_nothing_either() {
             for second_at in 0.. {
                 println!("crash at {at}, {first}, and again at {second_at}, {second}");
                 let crashed = crashed.after_crash(Survival::Everything);
-                crashed.set_plan(Plan::CrashAt(second_at));
+                crashed.set_plan(Plan::crash(second_at));
                 let mut account = account.clone();
                 let opened = Member::open(&crashed, &mut account);
                 let survived = crashed.after_crash(SURVIVALS[second]);
@@ -344,15 +344,32 @@ fn i3_a_failure_of_any_operation_loses_nothing_and_final_answers_stay() {
         for (count, took_effect) in [(1, false), (1, true), (4, true), (25, false)] {
             println!("{count} failures from operation {at} on, took_effect {took_effect}");
             let disk = SimDisk::new();
-            disk.set_plan(Plan::FailAt {
-                at,
-                count,
-                took_effect,
-            });
+            disk.set_plan(Plan::fail(at, count, took_effect));
             let mut account = Account::default();
             // An opening that fails is tried again, as whoever starts the program does.
             let ended = (0..30).find_map(|_| workload(&disk, &mut account).ok());
             assert!(ended.is_some(), "the log works again when the disk does");
+            for survival in [Survival::Nothing, Survival::Everything, Survival::Luck(at)] {
+                let mut account = account.clone();
+                account.check(&disk.after_crash(survival));
+            }
+        }
+    }
+}
+
+#[test]
+fn i2_a_crash_soon_after_a_failure_of_any_operation_loses_nothing() {
+    let count = ops_of_workload().len() as u64;
+    for at in 0..=count {
+        for (took_effect, later) in [(true, 3), (true, 14), (false, 5), (false, 22)] {
+            println!("failure of operation {at}, took_effect {took_effect}; crash {later} later");
+            let disk = SimDisk::new();
+            disk.set_plan(Plan::fail(at, 1, took_effect).then_crash(at + later));
+            let mut account = Account::default();
+            // An opening that fails is tried once more; then the crash is there.
+            if workload(&disk, &mut account).is_err() {
+                drop(workload(&disk, &mut account));
+            }
             for survival in [Survival::Nothing, Survival::Everything, Survival::Luck(at)] {
                 let mut account = account.clone();
                 account.check(&disk.after_crash(survival));
@@ -368,11 +385,7 @@ fn after_a_failed_sync_the_log_reopens_itself_and_repeating_gives_the_final_answ
         let mut account = Account::default();
         let mut member = Member::open(&disk, &mut account).unwrap();
         let gtrids = [member.next_gtrid(), member.next_gtrid()];
-        disk.set_plan(Plan::FailAt {
-            at: 1,
-            count: 1,
-            took_effect,
-        });
+        disk.set_plan(Plan::fail(1, 1, took_effect));
         member.decide(&gtrids, &mut account);
         assert_eq!(disk.ops()[..2], [Op::Write, Op::SyncData]);
         assert_eq!(account.with(Answer::Uncertain), gtrids);
@@ -402,11 +415,7 @@ fn while_the_disk_fails_only_what_was_attempted_is_uncertain() {
     member.decide(&[recorded], &mut account);
     let opening = member.shared.opening();
     let attempted = member.next_gtrid();
-    disk.set_plan(Plan::FailAt {
-        at: 0,
-        count: 1_000_000,
-        took_effect: false,
-    });
+    disk.set_plan(Plan::fail(0, 1_000_000, false));
     member.decide(&[attempted], &mut account);
     let never = member.next_gtrid();
     member.decide(&[recorded, attempted, never], &mut account);
@@ -415,7 +424,7 @@ fn while_the_disk_fails_only_what_was_attempted_is_uncertain() {
     assert_eq!(member.shared.opening(), opening);
     assert_eq!(member.shared.lock().state.lookup(attempted), Lookup::Open);
 
-    disk.set_plan(Plan::Well);
+    disk.set_plan(Plan::well());
     member.resolve(&mut account);
     assert_eq!(account.with(Answer::Uncertain), []);
     assert_eq!(
@@ -432,7 +441,7 @@ fn one_write_and_one_sync_serve_everybody_who_waits() {
     let mut account = Account::default();
     let mut member = Member::open(&disk, &mut account).unwrap();
     let gtrids: Vec<_> = (0..6).map(|_| member.next_gtrid()).collect();
-    disk.set_plan(Plan::Well);
+    disk.set_plan(Plan::well());
     member.decide(&gtrids, &mut account);
     assert_eq!(disk.ops(), [Op::Write, Op::SyncData]);
     // What is recorded already, and a completion, need neither.
@@ -508,11 +517,7 @@ fn a_shutdown_that_cannot_close_the_epoch_says_so_and_nothing_is_lost() {
     let mut member = Member::open(&disk, &mut account).unwrap();
     let gtrid = member.next_gtrid();
     member.decide(&[gtrid], &mut account);
-    disk.set_plan(Plan::FailAt {
-        at: 0,
-        count: 1_000,
-        took_effect: false,
-    });
+    disk.set_plan(Plan::fail(0, 1_000, false));
     let (reply, _) = oneshot::channel();
     let (_, ended) = member.engine.commit([Request::Shutdown(reply)]).unwrap();
     assert!(

@@ -440,3 +440,43 @@ async fn lazy_completions_are_written_after_a_while_without_being_asked() {
     let pending = open(temp.path()).await.pending().await.unwrap();
     assert_eq!(pending, []);
 }
+
+#[tokio::test]
+async fn i3_completing_what_is_not_decided_here_leaves_no_trace() {
+    let temp = tempfile::tempdir().unwrap();
+    let log = open(temp.path()).await;
+    let own = log.opening().gtrid(1);
+    let mut stranger = own;
+    stranger.opening.epoch.0 = 77;
+    let mut twin = own;
+    twin.opening.nonce ^= 1;
+    for gtrid in [own, stranger, twin] {
+        log.complete(gtrid);
+    }
+    log.decide(&decision(log.opening().gtrid(2))).await.unwrap();
+    log.shutdown().await.unwrap();
+    let log = open(temp.path()).await;
+    assert_eq!(log.lookup(own).await.unwrap(), Lookup::NoRecord);
+    for gtrid in [stranger, twin] {
+        assert_eq!(log.lookup(gtrid).await.unwrap(), Lookup::UnknownOpening);
+    }
+}
+
+#[tokio::test]
+async fn i5_an_opening_that_is_not_listed_gets_no_record() {
+    let temp = tempfile::tempdir().unwrap();
+    let log = open(temp.path()).await;
+    let mut twin = log.opening().gtrid(1);
+    twin.opening.nonce ^= 1;
+    assert!(matches!(
+        log.decide(&decision(twin)).await,
+        Err(DecideError::Refused(Refusal::EpochClosed))
+    ));
+    let resource = "orders".parse().unwrap();
+    let kind = unanimous_core::protocol::Heuristic::Hazard;
+    let text = refusal(log.record_heuristic(twin, &resource, kind).await);
+    assert_says(&text, &["is not listed", "orders"]);
+    let mut epoch = log.opening().epoch;
+    epoch.0 += 1;
+    assert_says(&refusal(log.close(epoch).await), &["epoch 2 is not listed"]);
+}

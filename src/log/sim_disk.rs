@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Result};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::storage::{Storage, StoredFile};
@@ -46,18 +47,47 @@ pub(super) enum Survival {
 }
 
 /// What goes wrong, and when. Operations are counted from 0.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Plan {
-    Well,
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    fails: Range<u64>,
+    took_effect: bool,
+    crash_at: u64,
+}
+
+impl Plan {
+    pub(super) const fn well() -> Self {
+        Self {
+            fails: 0..0,
+            took_effect: false,
+            crash_at: u64::MAX,
+        }
+    }
+
     /// This operation is begun, and nothing works any more.
-    CrashAt(u64),
+    pub(super) const fn crash(at: u64) -> Self {
+        Self {
+            crash_at: at,
+            ..Self::well()
+        }
+    }
+
     /// That many operations from this one on fail; `took_effect` says whether they had the effect
     /// that they deny.
-    FailAt {
-        at: u64,
-        count: u64,
-        took_effect: bool,
-    },
+    pub(super) const fn fail(at: u64, count: u64, took_effect: bool) -> Self {
+        Self {
+            fails: at..at + count,
+            took_effect,
+            ..Self::well()
+        }
+    }
+
+    /// And later it crashes.
+    pub(super) const fn then_crash(self, at: u64) -> Self {
+        Self {
+            crash_at: at,
+            ..self
+        }
+    }
 }
 
 /// What was asked of the disk.
@@ -100,6 +130,7 @@ struct Bytes {
 enum Going {
     Well,
     Fails { took_effect: bool },
+    Crashed { begun: bool },
 }
 
 impl SimDisk {
@@ -110,7 +141,7 @@ impl SimDisk {
             durable_names: BTreeMap::new(),
             unsynced_names: Vec::new(),
             ops: Vec::new(),
-            plan: Plan::Well,
+            plan: Plan::well(),
             bytes_max: usize::MAX,
         })
     }
@@ -177,7 +208,7 @@ impl SimDisk {
             names,
             unsynced_names: Vec::new(),
             ops: Vec::new(),
-            plan: Plan::Well,
+            plan: Plan::well(),
             bytes_max: disk.bytes_max,
         })
     }
@@ -226,37 +257,37 @@ impl Disk {
     fn begin(&mut self, op: Op) -> Going {
         let number = self.ops.len() as u64;
         self.ops.push(op);
-        match self.plan {
-            Plan::Well => Going::Well,
-            // The operation at which it crashes may have begun: a write may survive in part.
-            Plan::CrashAt(at) => match number >= at {
-                false => Going::Well,
-                true => Going::Fails {
-                    took_effect: number == at && op == Op::Write,
-                },
-            },
-            Plan::FailAt {
-                at,
-                count,
-                took_effect,
-            } if (at..at + count).contains(&number) => Going::Fails { took_effect },
-            Plan::FailAt { .. } => Going::Well,
+        if number >= self.plan.crash_at {
+            let begun = number == self.plan.crash_at;
+            Going::Crashed { begun }
+        } else if self.plan.fails.contains(&number) {
+            let took_effect = self.plan.took_effect;
+            Going::Fails { took_effect }
+        } else {
+            Going::Well
         }
     }
 
     /// Does it, or not, and answers as the plan says.
     fn act(&mut self, op: Op, effect: impl FnOnce(&mut Self)) -> Result<()> {
+        let (has_effect, answer) = match self.begin(op) {
+            Going::Well => (true, Ok(())),
+            Going::Fails { took_effect } => (took_effect, Err(failure())),
+            // What was begun is unsynced, and survives by luck.
+            Going::Crashed { begun } => (begun, Err(failure())),
+        };
+        if has_effect {
+            effect(self);
+        }
+        answer
+    }
+
+    /// Does a sync reach the disk? `None` when it never ends.
+    fn begin_sync(&mut self, op: Op) -> Option<(bool, Result<()>)> {
         match self.begin(op) {
-            Going::Well => {
-                effect(self);
-                Ok(())
-            }
-            Going::Fails { took_effect } => {
-                if took_effect {
-                    effect(self);
-                }
-                Err(failure())
-            }
+            Going::Well => Some((true, Ok(()))),
+            Going::Fails { took_effect } => Some((took_effect, Err(failure()))),
+            Going::Crashed { begun: _ } => None,
         }
     }
 
@@ -276,20 +307,11 @@ impl Disk {
     }
 
     fn sync(&mut self, op: Op, file: usize) -> Result<()> {
-        let going = self.begin(op);
+        let Some((reaches_disk, answer)) = self.begin_sync(op) else {
+            return Err(failure());
+        };
         let file = &mut self.files[file];
         let unsynced = std::mem::take(&mut file.unsynced);
-        let (reaches_disk, answer) = match going {
-            Going::Well => (true, Ok(())),
-            Going::Fails { took_effect } => match self.plan {
-                // Nothing was answered: what was unsynced may still survive in part.
-                Plan::CrashAt(_) => {
-                    file.unsynced = unsynced;
-                    return Err(failure());
-                }
-                Plan::Well | Plan::FailAt { .. } => (took_effect, Err(failure())),
-            },
-        };
         if reaches_disk {
             for (offset, written) in unsynced {
                 put(&mut file.durable, offset, &written);
@@ -348,15 +370,10 @@ impl Storage for SimDisk {
 
     fn sync_folder(&self) -> Result<()> {
         let mut disk = self.lock();
-        let going = disk.begin(Op::SyncFolder);
-        if let (Going::Fails { .. }, Plan::CrashAt(_)) = (&going, disk.plan) {
+        let Some((reaches_disk, answer)) = disk.begin_sync(Op::SyncFolder) else {
             return Err(failure());
-        }
-        let changes = std::mem::take(&mut disk.unsynced_names);
-        let (reaches_disk, answer) = match going {
-            Going::Well => (true, Ok(())),
-            Going::Fails { took_effect } => (took_effect, Err(failure())),
         };
+        let changes = std::mem::take(&mut disk.unsynced_names);
         if reaches_disk {
             for change in changes {
                 apply_names(&mut disk.durable_names, change);
