@@ -141,11 +141,16 @@ pub(super) fn decide(mut deciding: Deciding) -> Call {
         }
         let started = Instant::now();
         let token = &deciding.token;
-        let in_flight = deciding.in_flight.take().unwrap_or_else(|| DecisionInFlight::new(token));
+        let in_flight = deciding
+            .in_flight
+            .take()
+            .unwrap_or_else(|| DecisionInFlight::new(token));
         let decided = AssertUnwindSafe(deciding.log.decide(&deciding.decision)).catch_unwind();
         // Not bounded: dropping it would help nobody, for nothing but its answer ends it.
         let decided = decided.await.unwrap_or_else(|_panic| {
-            Err(DecideError::Uncertain(LogError::new("the log panicked, which is a bug of it")))
+            Err(DecideError::Uncertain(LogError::new(
+                "the log panicked, which is a bug of it",
+            )))
         });
         let (elapsed, ok) = (started.elapsed(), decided.is_ok());
         debug!(target: "unanimous", phase = "decide", ?elapsed, ok);
