@@ -1,7 +1,9 @@
 //! Connections that are killed, run into time limits, or went stale in the pool.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use unanimous_core::ports::{
     Branch, BranchErrorKind, PrepareReply, Problem, Resource, ResourceManager,
 };
@@ -12,6 +14,7 @@ use unanimous_mysql::mysql_async::{Opts, OptsBuilder};
 use xtask::servers::Kind;
 
 use crate::support::{Db, connection_id, eventually, start};
+use crate::trips::{proxy, until_quiet};
 
 async fn kill(db: &Db, connection: u64) {
     db.admin()
@@ -173,6 +176,32 @@ async fn i8_a_connection_is_lent_again_only_after_release(db: &Db) {
     next.rollback().await.unwrap();
 }
 
+/// Opening is dropped after its request was sent: what comes of it is nobody's, so its session is
+/// closed and not lent again.
+async fn i7_an_open_that_is_dropped_half_way_closes_its_session(db: &Db) {
+    let (url, commands) = proxy(&db.url).await;
+    let resource = Mysql::builder("ledger", url).pool_size(1).build().unwrap();
+    let mut warm = resource.open(db.env(1)).await.unwrap();
+    let first = connection_id(&mut warm).await;
+    warm.rollback().await.unwrap();
+    Box::new(warm).release().await;
+    until_quiet(&commands).await;
+    let before = commands.load(Ordering::SeqCst);
+    let dropped = resource.open(db.env(2)).now_or_never();
+    assert!(dropped.is_none(), "no answer can have come yet");
+    eventually("it was sent", async || {
+        commands.load(Ordering::SeqCst) > before
+    })
+    .await;
+    eventually("its session is closed", async || {
+        !db.connections().await.contains(&first)
+    })
+    .await;
+    let mut next = resource.open(db.env(4)).await.unwrap();
+    db.insert(&mut next, 4).await.unwrap();
+    next.rollback().await.unwrap();
+}
+
 /// A full pool is an error in time, and recovery does not wait for it.
 async fn i6_a_full_pool_is_an_error_and_does_not_keep_recovery_waiting(db: &Db) {
     let resource = db.build(|builder| {
@@ -260,6 +289,7 @@ on_both!(
     a_connection_that_is_killed_before_prepare_gives_no_vote_to_commit,
     an_idle_branch_ends_by_its_limit_and_a_prepared_one_survives_it,
     i8_a_connection_is_lent_again_only_after_release,
+    i7_an_open_that_is_dropped_half_way_closes_its_session,
     i6_a_full_pool_is_an_error_and_does_not_keep_recovery_waiting,
     the_server_at_the_address_is_the_one_that_is_used,
     i8_a_refused_login_tells_no_password,

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use unanimous_core::ports::{Branch, OnePhaseReply, Resource};
 use unanimous_mysql::Mysql;
 
-use crate::support::{Db, expect_prepared};
+use crate::support::{Db, eventually, expect_prepared};
 
 /// Passes everything on, and counts the commands: packets of the client with sequence number 0.
-async fn proxy(url: &str) -> (String, Arc<AtomicUsize>) {
+pub(crate) async fn proxy(url: &str) -> (String, Arc<AtomicUsize>) {
     let (before, rest) = url.split_once('@').unwrap();
     let (server, database) = rest.split_once('/').unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -44,6 +45,16 @@ async fn pass(client: TcpStream, server: TcpStream, commands: Arc<AtomicUsize>) 
     }
 }
 
+/// Waits until nothing is sent any more: a session that was released has been wiped.
+pub(crate) async fn until_quiet(commands: &AtomicUsize) {
+    eventually("nothing is sent any more", async || {
+        let before = commands.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        before == commands.load(Ordering::SeqCst)
+    })
+    .await;
+}
+
 /// Open, prepare, commit: one each. Rollback of an active branch and one-phase commit: one.
 async fn every_step_of_the_protocol_is_one_round_trip(db: &Db) {
     let (url, commands) = proxy(&db.url).await;
@@ -52,12 +63,7 @@ async fn every_step_of_the_protocol_is_one_round_trip(db: &Db) {
     let mut warm = resource.open(db.env(1)).await.unwrap();
     warm.rollback().await.unwrap();
     Box::new(warm).release().await;
-    crate::support::eventually("it was wiped", async || {
-        let before = commands.load(Ordering::SeqCst);
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        before == commands.load(Ordering::SeqCst)
-    })
-    .await;
+    until_quiet(&commands).await;
 
     let taken = || commands.swap(0, Ordering::SeqCst);
     taken();
