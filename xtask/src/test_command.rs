@@ -2,6 +2,9 @@
 
 use std::{
     env,
+    ffi::OsStr,
+    fs,
+    path::PathBuf,
     process::{Command, ExitCode},
     time::{Duration, Instant},
 };
@@ -10,7 +13,7 @@ use xtask::servers::Kind;
 
 use crate::{
     servers_command::{StartedSet, report},
-    steps::{STEPS, Step},
+    steps::{LOG_FOLDER, STEPS, Step},
     usage_error,
 };
 
@@ -87,7 +90,17 @@ fn run_all(steps: &[&'static Step]) -> (Vec<Done>, bool) {
     if let Some(set) = set {
         set.stop();
     }
+    // It is not there if no step was given it.
+    let _ = fs::remove_dir_all(scratch());
     (done, servers_failed)
+}
+
+/// This run's own folder, made when a step is about to use it.
+fn scratch() -> PathBuf {
+    let path = env::temp_dir().join(format!("unanimous-test-{}", std::process::id()));
+    // If it cannot be made, the step that needs it says so.
+    let _ = fs::create_dir_all(&path);
+    path
 }
 
 fn run_step(step: &Step, set: Option<&StartedSet>) -> Result<(), String> {
@@ -95,7 +108,12 @@ fn run_step(step: &Step, set: Option<&StartedSet>) -> Result<(), String> {
     // Under `cargo xtask` this is the cargo that called us.
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(step.cargo).envs(step.env.iter().copied());
+    let log_folder = scratch().join("log");
+    let args = step.cargo.iter().map(|&arg| match arg {
+        LOG_FOLDER => log_folder.as_os_str(),
+        other => OsStr::new(other),
+    });
+    command.args(args).envs(step.env.iter().copied());
     if let Some(set) = set {
         set.hand_to(&mut command);
     }
