@@ -181,8 +181,7 @@ pub(crate) fn is_rolled_back(error: &Error) -> bool {
 ///
 /// When the preparing connection closes, MariaDB detaches the branch; it marks it with this very
 /// code if, and only if, no engine holds a change of it (`trans_xa_detach` in its sql/xa.cc, read
-/// in
-/// 10.5 and later; seen on 10.11). No other way leads to 1402 for a branch that is prepared.
+/// in 10.5 and later; seen on 10.11). No other way leads to 1402 for a branch that is prepared.
 pub(crate) fn had_nothing_to_commit(error: &Error, flavour: Flavour) -> bool {
     match flavour {
         Flavour::MariaDb => server_code(error) == Some(XA_RBROLLBACK),

@@ -7,8 +7,7 @@
 //!   prepared, is not prepared yet, was ended long ago, and MariaDB for one whose connection is
 //!   still open.
 //! * *Absent* proves an end only on the same server, after the branch's connection was seen gone,
-//! by
-//!   a scan made afterwards.
+//!   by a scan made afterwards.
 
 use mysql_async::{Error, Row};
 use unanimous_core::ports::{

@@ -2,9 +2,8 @@
 //!
 //! * MySQL has a `server_uuid` in its data folder.
 //! * MariaDB's `server_uid` is made from the machine and was equal for two data folders, so a row
-//! of
-//!   our own, random and made once, takes its place, together with `server_id`: a replica has the
-//!   same row (it is replicated) and another `server_id`.
+//!   of our own, random and made once, takes its place, together with `server_id`: a replica has
+//!   the same row (it is replicated) and another `server_id`.
 //!
 //! Versions that cannot keep a prepared branch safe are refused here, before anything else is
 //! asked.

@@ -66,8 +66,8 @@ pub(crate) fn no_identity(session: &Session) -> String {
     let account = quoted(&session.server().account);
     format!(
         "the server has no identity row yet, which tells it from its copies: run the preflight \
-         with an account that may create a table, or let an administrator run in this database: {}; {}; \
-         GRANT SELECT ON {} TO {account}",
+         with an account that may create a table, or let an administrator run in this database: \
+         {}; {}; GRANT SELECT ON {} TO {account}",
         identity::CREATE,
         identity::INSERT,
         identity::TABLE

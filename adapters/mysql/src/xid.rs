@@ -3,9 +3,8 @@
 //! * [`literal`] is what goes into a statement: hexadecimal, so that nothing can be injected and no
 //!   character set, SQL mode or quoting rule matters.
 //! * [`owner`] reads what `XA RECOVER` lists. It is exact and total: a row is ours only if format
-//! id,
-//!   lengths and both texts are those that we would have written (I4); everything else is foreign
-//!   and is shown as the literal that a person can paste into a client.
+//!   id, lengths and both texts are those that we would have written (I4); everything else is
+//!   foreign and is shown as the literal that a person can paste into a client.
 
 use std::fmt::Write as _;
 

@@ -89,8 +89,8 @@ async fn a_lock_wait_timeout_ends_a_prepare_and_only_delays_a_commit(kind: Kind)
     assert!(!db.has(2).await);
 }
 
-/// Without the adapter: what 1205 and 1317 leave of a commit in one phase. The branch is rolled back
-/// and gone, as after a refused prepare.
+/// Without the adapter: what 1205 and 1317 leave of a commit in one phase. The branch is rolled
+/// back and gone, as after a refused prepare.
 async fn a_refused_commit_in_one_phase_has_rolled_back(kind: Kind) {
     let server = start(kind, &[]);
     let db = Db::on(&server).await;

@@ -63,7 +63,8 @@ async fn a_missing_privilege_is_named_and_granting_it_mends_it(db: &Db) {
     let mut admin = db.admin().await;
     admin
         .query_drop(format!(
-            "CREATE USER '{user}'@'%' IDENTIFIED BY 'pw'; GRANT SELECT, INSERT ON app.* TO '{user}'@'%'"
+            "CREATE USER '{user}'@'%' IDENTIFIED BY 'pw'; \
+             GRANT SELECT, INSERT ON app.* TO '{user}'@'%'"
         ))
         .await
         .unwrap();

@@ -77,7 +77,8 @@ async fn i4_what_is_nearly_ours_is_foreign(db: &Db) {
     }
 }
 
-/// Branches of another resource's name, or another manager, are ours in form: whoever scans decides.
+/// Branches of another resource's name, or another manager, are ours in form: whoever scans
+/// decides.
 async fn every_branch_of_every_manager_is_listed_with_its_names(db: &Db) {
     let (one, _) = db.prepared(1).await;
     let (two, _) = db.prepared(2).await;
