@@ -4,9 +4,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 use unanimous::ports::{
     Absence, Branch, BranchEnv, BranchError, BranchRecord, DecideError, DecisionLog,
-    DecisionRecord, LogError, LogHome, Lookup, OnePhaseReply, OpeningState, PrepareReply,
+    DecisionRecord, LogError, LogHome, Lookup, OnePhaseReply, OpeningState, PrepareReply, Problem,
     RecoveryScan, Resource, ResourceError, ResourceManager, ServerIdentity,
 };
 use unanimous::{Decision, Gtrid, Heuristic, Opening, ResourceName, Xid};
@@ -24,11 +25,15 @@ pub(crate) enum Call {
     OnePhase,
     Release,
     Recover,
+    /// Met when the scan is done and its answer is on its way.
+    RecoverAnswered,
     Finish,
     Absent,
     Decide,
     RecordHeuristic,
     Lookup,
+    /// Met when the look is done and its answer is on its way.
+    LookupAnswered,
     Pending,
 }
 
@@ -37,17 +42,36 @@ pub(crate) enum Call {
 pub(crate) enum Fate {
     Panic,
     Hang,
-    /// Of the log: answered with an error, or (a lookup) with "the opening is not listed".
+    /// Goes on when the test says so.
+    Wait,
+    /// Answered with an error; a lookup with "the opening is not listed".
     Fail,
+    /// Of a proof: it is still in doubt.
+    InDoubt,
 }
 
 /// Which of the next calls meet which fate, in their order. Cloning gives the same plan.
-#[derive(Clone, Default)]
-pub(crate) struct Fates(Arc<Mutex<Vec<(Call, Fate)>>>);
+#[derive(Clone)]
+pub(crate) struct Fates {
+    plan: Arc<Mutex<Vec<(Call, Fate)>>>,
+    go: Arc<Semaphore>,
+}
+
+impl Default for Fates {
+    fn default() -> Self {
+        let (plan, go) = (Arc::default(), Arc::new(Semaphore::new(0)));
+        Self { plan, go }
+    }
+}
 
 impl Fates {
     pub(crate) fn next(&self, call: Call, fate: Fate) {
         self.plan().push((call, fate));
+    }
+
+    /// Lets one call go on that waits, or that will.
+    pub(crate) fn go(&self) {
+        self.go.add_permits(1);
     }
 
     /// Every planned fate was met.
@@ -56,19 +80,23 @@ impl Fates {
     }
 
     fn plan(&self) -> std::sync::MutexGuard<'_, Vec<(Call, Fate)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// True if the call is to fail.
-    async fn meet(&self, call: Call) -> bool {
+    /// The fate, if it is one that the caller has to see to.
+    async fn meet(&self, call: Call) -> Option<Fate> {
         let fate = {
             let mut plan = self.plan();
             let at = plan.iter().position(|(planned, _)| *planned == call);
             at.map(|at| plan.remove(at).1)
         };
         match fate {
-            None => false,
-            Some(Fate::Fail) => true,
+            None => None,
+            Some(fate @ (Fate::Fail | Fate::InDoubt)) => Some(fate),
+            Some(Fate::Wait) => {
+                self.go.acquire().await.unwrap().forget();
+                None
+            }
             Some(Fate::Panic) => panic!("{call:?} panics because the test says so"),
             Some(Fate::Hang) => std::future::pending().await,
         }
@@ -106,7 +134,9 @@ impl ResourceManager for FragileResource {
 
     async fn recover(&self) -> Result<RecoveryScan, ResourceError> {
         self.fates.meet(Call::Recover).await;
-        self.inner.recover().await
+        let scan = self.inner.recover().await;
+        self.fates.meet(Call::RecoverAnswered).await;
+        scan
     }
 
     async fn finish(&self, xid: &Xid, decision: Decision) -> Result<(), BranchError> {
@@ -115,8 +145,16 @@ impl ResourceManager for FragileResource {
     }
 
     async fn absent(&self, xid: &Xid, branch: &BranchRecord) -> Result<Absence, ResourceError> {
-        self.fates.meet(Call::Absent).await;
-        self.inner.absent(xid, branch).await
+        match self.fates.meet(Call::Absent).await {
+            Some(Fate::Fail) => {
+                let (problem, name) = (Problem::Unavailable, self.name().clone());
+                Err(ResourceError::new(problem, name, "not now"))
+            }
+            Some(Fate::InDoubt) => Ok(Absence::InDoubt("who knows".into())),
+            Some(Fate::Panic | Fate::Hang | Fate::Wait) | None => {
+                self.inner.absent(xid, branch).await
+            }
+        }
     }
 }
 
@@ -220,7 +258,7 @@ impl DecisionLog for FragileMember {
         resource: &ResourceName,
         heuristic: Heuristic,
     ) -> Result<(), LogError> {
-        if self.fates.meet(Call::RecordHeuristic).await {
+        if self.fates.meet(Call::RecordHeuristic).await.is_some() {
             return unwell();
         }
         self.inner
@@ -233,14 +271,16 @@ impl DecisionLog for FragileMember {
     }
 
     async fn lookup(&self, gtrid: Gtrid) -> Result<Lookup, LogError> {
-        if self.fates.meet(Call::Lookup).await {
+        if self.fates.meet(Call::Lookup).await.is_some() {
             return Ok(Lookup::UnknownOpening);
         }
-        self.inner.lookup(gtrid).await
+        let found = self.inner.lookup(gtrid).await;
+        self.fates.meet(Call::LookupAnswered).await;
+        found
     }
 
     async fn pending(&self) -> Result<Vec<DecisionRecord>, LogError> {
-        if self.fates.meet(Call::Pending).await {
+        if self.fates.meet(Call::Pending).await.is_some() {
             return unwell();
         }
         self.inner.pending().await

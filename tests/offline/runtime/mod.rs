@@ -6,6 +6,7 @@ mod commit;
 mod fragile;
 mod lifecycle;
 mod recovery;
+mod wrong_drivers;
 
 use std::time::Duration;
 

@@ -1,0 +1,245 @@
+//! What a runtime that is wrong in one place would do: each test was seen to fail with the mistake
+//! that it names put in.
+
+use unanimous::{BoxError, BranchError, BranchErrorKind, Cause, Decision, TransactionManager, Xid};
+use unanimous_testing::{Event, Fault, LogStep, MemoryLog, Step};
+
+use super::attack::{Fragile, asked, soon};
+use super::fragile::{Call, Fate};
+use super::{World, eventually, write_both};
+
+/// After the first pass none comes by itself, and a slow machine is no reason to give up.
+fn without_passes(config: &mut unanimous::Config) {
+    config.recovery_interval = std::time::Duration::from_secs(3600);
+    config.recovery_interval_max = std::time::Duration::from_secs(3600);
+    config.prepare_timeout = std::time::Duration::from_secs(60);
+}
+
+async fn written(world: &World, tm: &TransactionManager, value: &str) -> unanimous::Transaction {
+    let mut tx = tm.begin();
+    let branches = tx.enlist((&world.orders, &world.ledger)).await.unwrap();
+    write_both(branches, value);
+    tx
+}
+
+#[tokio::test]
+async fn i5_leaving_out_q_would_end_what_was_completed_and_forgotten_meanwhile() {
+    let fragile = Fragile::new();
+    let tm = fragile.start().await;
+    let world = &fragile.world;
+    let prepares = world.ledger.server().hang_next(Step::Prepare);
+    let commit = tokio::spawn(fragile.written(&tm, "1").await.commit());
+    let orders = world.orders.server();
+    eventually("orders is prepared", || orders.prepared().len() == 1).await;
+    // P has seen it ...
+    fragile.orders.fates.next(Call::RecoverAnswered, Fate::Wait);
+    eventually("P is taken", || fragile.orders.fates.are_met()).await;
+    // ... and then it ends, altogether.
+    prepares.release();
+    let gtrid = commit.await.unwrap().unwrap().gtrid();
+    eventually("it is completed", || world.log.is_completed(gtrid)).await;
+    world.log.forget_completed();
+    fragile.orders.fates.go();
+    soon("a pass after it", tm.recover()).await;
+    assert_eq!(world.journal.count(asked(Step::Finish)), 0);
+    assert_eq!(world.rows(), World::both("1"));
+}
+
+#[tokio::test]
+async fn i1_looking_at_a_after_t_would_roll_back_what_is_decided_in_between() {
+    let fragile = Fragile::new();
+    let tm = fragile.start().await;
+    let world = &fragile.world;
+    let prepares = world.ledger.server().hang_next(Step::Prepare);
+    let commit = tokio::spawn(fragile.written(&tm, "1").await.commit());
+    let orders = world.orders.server();
+    eventually("orders is prepared", || orders.prepared().len() == 1).await;
+    // The pass has heard that there is no record yet ...
+    fragile.log.next(Call::LookupAnswered, Fate::Wait);
+    eventually("T is taken", || fragile.log.are_met()).await;
+    // ... and then it is decided, and the branch handed over.
+    orders.fail_next(Step::Commit, Fault::LoseRequest);
+    prepares.release();
+    let committed = commit.await.unwrap().unwrap();
+    assert_eq!(committed.unfinished().len(), 1);
+    fragile.log.go();
+    soon("its commit", committed.completed()).await.unwrap();
+    assert_eq!(world.rows(), World::both("1"));
+    world.settle().await;
+}
+
+#[tokio::test]
+async fn i3_a_proof_that_proves_nothing_is_asked_for_again() {
+    for fate in [Fate::InDoubt, Fate::Fail] {
+        let fragile = Fragile::new();
+        let tm = fragile.start().await;
+        fragile
+            .world
+            .orders
+            .server()
+            .fail_next(Step::Commit, Fault::LoseReply);
+        for _ in 0..2 {
+            fragile.orders.fates.next(Call::Absent, fate);
+        }
+        let committed = fragile.written(&tm, "1").await.commit().await.unwrap();
+        soon("the proof", committed.completed()).await.unwrap();
+        assert!(fragile.orders.fates.are_met(), "{fate:?} was believed");
+    }
+}
+
+#[tokio::test]
+async fn i3_whatever_a_commit_is_refused_with_it_is_not_done_before_it_is() {
+    for step in [Step::Commit, Step::Finish] {
+        for kind in [
+            BranchErrorKind::UnknownXid,
+            BranchErrorKind::DuplicateXid,
+            BranchErrorKind::WrongState,
+            BranchErrorKind::Unavailable,
+            BranchErrorKind::Failed,
+            BranchErrorKind::Undetermined,
+        ] {
+            let world = World::new();
+            let tm = world.start().await;
+            let ledger = world.ledger.server();
+            if step == Step::Finish {
+                ledger.fail_next(Step::Commit, Fault::LoseRequest);
+            }
+            ledger.fail_next(step, Fault::Refuse(kind));
+            let committed = written(&world, &tm, "1").await.commit().await.unwrap();
+            assert_eq!(committed.unfinished().len(), 1, "{step:?} {kind:?}");
+            soon("the branch's commit", committed.completed())
+                .await
+                .unwrap();
+            let at = |wanted: &dyn Fn(&Event) -> bool| world.journal.position(wanted).unwrap();
+            let completed = Event::Log(LogStep::Completed(committed.gtrid()));
+            let ended = |e: &Event| matches!(e, Event::Ended(xid, Decision::Commit) if xid.bqual.as_str() == "ledger");
+            assert!(
+                at(&ended) < at(&|event| *event == completed),
+                "{step:?} {kind:?}"
+            );
+            world.settle().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn i6_a_rollback_that_was_not_confirmed_wakes_recovery_at_once() {
+    for is_hung in [false, true] {
+        let world = World::new();
+        let tm = world.start_with(without_passes).await;
+        let (orders, ledger) = (world.orders.server(), world.ledger.server());
+        let _hang = is_hung.then(|| orders.hang_next(Step::Rollback));
+        if !is_hung {
+            orders.fail_next(Step::Rollback, Fault::LoseRequest);
+        }
+        let vote = ledger.hang_next(Step::Prepare);
+        let tx = written(&world, &tm, "1").await;
+        let commit = tokio::spawn(tx.commit());
+        eventually("orders is prepared", || orders.prepared().len() == 1).await;
+        // Its vote is not heard, so everything is rolled back.
+        ledger.crash();
+        vote.release();
+        assert!(commit.await.unwrap().is_err());
+        eventually("orders is rolled back", || orders.prepared().is_empty()).await;
+        assert_eq!(world.rows(), (None, None));
+    }
+}
+
+#[tokio::test]
+async fn i6_a_vote_that_was_not_heard_wakes_recovery_at_once() {
+    let world = World::new();
+    let tm = world.start_with(without_passes).await;
+    let orders = world.orders.server();
+    orders.fail_next(Step::Prepare, Fault::LoseReply);
+    assert!(written(&world, &tm, "1").await.commit().await.is_err());
+    world.settle().await;
+    assert_eq!(world.rows(), (None, None));
+}
+
+#[tokio::test]
+async fn what_is_committed_is_not_tried_again_though_the_closure_fails_with_a_conflict() {
+    let world = World::new();
+    let tm = world.start().await;
+    let (orders, ledger) = (&world.orders, &world.ledger);
+    let done = tm.retry(|mut tx| async move {
+        write_both(tx.enlist((orders, ledger)).await?, "1");
+        tx.commit().await?;
+        let conflict = BranchErrorKind::RolledBack(Cause::Conflict);
+        let name = "elsewhere".parse().unwrap();
+        Err::<(), BoxError>(BranchError::new(conflict, name, "of another transaction").into())
+    });
+    assert!(done.await.is_err());
+    assert_eq!(world.log.decision_count(), 1);
+}
+
+#[test]
+fn i5_a_decision_whose_driver_died_with_its_runtime_is_not_taken_for_a_rollback() {
+    let world = World::new();
+    let first = tokio::runtime::Runtime::new().unwrap();
+    let hang = world.log.hang_next_decide();
+    let tm = first.block_on(async {
+        let tm = world.start().await;
+        assert!(written(&world, &tm, "1").await.commit().await.is_err());
+        tm
+    });
+    drop(first);
+    let second = tokio::runtime::Runtime::new().unwrap();
+    second.block_on(async {
+        tm.recover().await;
+        assert_eq!(
+            world.orders.server().prepared().len(),
+            1,
+            "it may be recorded"
+        );
+        hang.release();
+        drop(tm);
+        let _tm = world.start().await;
+        world.settle().await;
+    });
+    assert_eq!(world.rows(), World::both("1"));
+}
+
+#[tokio::test]
+async fn i5_what_another_member_has_decided_is_left_to_it() {
+    let mut world = World::new();
+    world.log = MemoryLog::shared();
+    let patient = |config: &mut unanimous::Config| config.finish_timeout = config.deadline;
+    let (owner, other) = (world.start_with(patient).await, world.start().await);
+    let commits = world.ledger.server().hang_next(Step::Commit);
+    let commit = tokio::spawn(written(&world, &owner, "1").await.commit());
+    commits.reached().await;
+    eventually("orders is committed", || {
+        world.orders.server().row("k").is_some()
+    })
+    .await;
+    for _ in 0..3 {
+        other.recover().await;
+    }
+    assert_eq!(world.journal.count(asked(Step::Absent)), 0);
+    assert_eq!(world.journal.count(asked(Step::Finish)), 0);
+    commits.release();
+    commit.await.unwrap().unwrap();
+    assert_eq!(world.rows(), World::both("1"));
+}
+
+#[tokio::test]
+async fn i1_a_branch_that_comes_back_after_its_decision_was_completed_is_committed() {
+    for is_heuristic in [false, true] {
+        let world = World::new();
+        let tm = world.start().await;
+        if is_heuristic {
+            let refused = Fault::Refuse(BranchErrorKind::RolledBack(Cause::Refused));
+            world.ledger.server().fail_next(Step::Commit, refused);
+        }
+        let tx = written(&world, &tm, "1").await;
+        let gtrid = tx.gtrid();
+        assert_eq!(tx.commit().await.is_err(), is_heuristic);
+        eventually("it is completed", || world.log.is_completed(gtrid)).await;
+        let bqual = "orders".parse().unwrap();
+        let xid = Xid { gtrid, bqual };
+        // The server has forgotten a commit that it had answered.
+        world.orders.server().plant(&xid, &[("k", "again")]);
+        world.settle().await;
+        assert_eq!(world.orders.server().row("k").as_deref(), Some("again"));
+    }
+}
