@@ -4,11 +4,11 @@
 //! loop on the same disk in the same run: a thread that takes whatever records of the same length
 //! have queued up in the same kind of channel, writes them densely into a zero-filled file, calls
 //! `fdatasync` and answers. The bare loop has no checksums, no completions, no state, no second
-//! segment: it is what cannot be beaten by much. Rounds of both alternate, so that whatever else
-//! the machine does hits both.
+//! segment: it is what cannot be beaten by much. A round alternates short slices of both, so that
+//! whatever else the machine does hits both; a round's ratio is that of its sums.
 //!
 //! ```text
-//! cargo bench --bench log -- [--rounds N] [--millis N] [--dir FOLDER] [--json FILE]
+//! cargo bench --bench log -- [--rounds N] [--millis N] [--appenders N] [--dir FOLDER] [--json FILE]
 //! ```
 //! The folder has to be on a real disk: on tmpfs a sync costs nothing.
 
@@ -28,11 +28,15 @@ use unanimous_core::ports::{BranchRecord, DecisionLog, DecisionRecord, Evidence,
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 const APPENDERS: [u64; 3] = [1, 64, 1024];
+/// So many slices of each make a round.
+const SLICES: u32 = 10;
 const BARE_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
 struct Args {
     rounds: usize,
+    /// Of a round, for each of the two.
     time: Duration,
+    appenders: Vec<u64>,
     dir: PathBuf,
     json: Option<PathBuf>,
 }
@@ -42,6 +46,7 @@ impl Args {
         let mut args = Self {
             rounds: 11,
             time: Duration::from_millis(500),
+            appenders: APPENDERS.into(),
             dir: env!("CARGO_TARGET_TMPDIR").into(),
             json: None,
         };
@@ -51,6 +56,7 @@ impl Args {
             match word.as_str() {
                 "--rounds" => args.rounds = value()?.parse()?,
                 "--millis" => args.time = Duration::from_millis(value()?.parse()?),
+                "--appenders" => args.appenders = vec![value()?.parse()?],
                 "--dir" => args.dir = value()?.into(),
                 "--json" => args.json = Some(value()?.into()),
                 // cargo says this to every benchmark.
@@ -58,8 +64,8 @@ impl Args {
                 _ => return Err(format!("unknown argument {word}").into()),
             }
         }
-        if args.rounds == 0 {
-            return Err("--rounds has to be at least 1".into());
+        if args.rounds == 0 || args.appenders.contains(&0) {
+            return Err("--rounds and --appenders have to be at least 1".into());
         }
         Ok(args)
     }
@@ -90,7 +96,7 @@ fn measure_all(args: &Args, folder: &Path) -> Result<Vec<Row>, Error> {
     );
     println!("appenders   bare loop/s    file log/s   ratio: min  median     max");
     let mut rows = Vec::new();
-    for appenders in APPENDERS {
+    for appenders in args.appenders.iter().copied() {
         let row = measure(&runtime, args, folder, appenders)?;
         let [least, median, most] = spread(&row.ratios);
         println!(
@@ -127,13 +133,18 @@ fn measure(runtime: &Runtime, args: &Args, folder: &Path, appenders: u64) -> Res
     };
     // The first round of each fills caches and is not counted.
     for round in 0..=args.rounds {
-        let (bare, log) = if round % 2 == 0 {
-            let bare = run(runtime, appenders, args.time, &bare)?;
-            (bare, run(runtime, appenders, args.time, &file)?)
-        } else {
-            let log = run(runtime, appenders, args.time, &file)?;
-            (run(runtime, appenders, args.time, &bare)?, log)
-        };
+        let (mut bare_sum, mut log_sum) = (0.0, 0.0);
+        for slice in 0..SLICES {
+            let run_bare = || run(runtime, appenders, args.time / SLICES, &bare);
+            if slice % 2 == 0 {
+                bare_sum += run_bare()?;
+            }
+            log_sum += run(runtime, appenders, args.time / SLICES, &file)?;
+            if slice % 2 == 1 {
+                bare_sum += run_bare()?;
+            }
+        }
+        let (bare, log) = (bare_sum / f64::from(SLICES), log_sum / f64::from(SLICES));
         if round > 0 {
             row.bare.push(bare);
             row.log.push(log);

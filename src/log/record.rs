@@ -79,6 +79,9 @@ pub(super) enum Record<'a> {
 /// The most branches that one decision can name.
 pub(super) const BRANCHES_MAX: usize = u16::MAX as usize;
 
+/// The length of a [`Record::Completed`].
+pub(super) const COMPLETED_BYTES: usize = 13;
+
 const OPENED: u8 = 1;
 const CLOSED: u8 = 2;
 const DECIDED: u8 = 3;

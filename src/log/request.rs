@@ -7,7 +7,7 @@ use unanimous_core::ports::{DecideError, LogError, Refusal};
 use unanimous_core::protocol::{Heuristic, LogSeq};
 use unanimous_core::xid::{Epoch, Gtrid, ResourceName};
 
-use super::record::{Id, Record, encode};
+use super::record::{COMPLETED_BYTES, Id, Record, encode};
 use super::segment::Batch;
 use super::shared::conflict;
 use super::state::Change;
@@ -118,7 +118,15 @@ impl Staged {
 
     /// The records of it all, those of the completions first.
     pub(super) fn batch(&self) -> Batch {
-        let mut batch = Batch::new();
+        let decisions = self.changes.iter().map(|change| match change {
+            Change::Decided { id: _, bytes } => bytes.len(),
+            Change::Opened { .. }
+            | Change::Closed { .. }
+            | Change::Completed { .. }
+            | Change::Heuristic { .. } => 0,
+        });
+        let completions = COMPLETED_BYTES * self.lazy.len();
+        let mut batch = Batch::with_capacity(completions + decisions.sum::<usize>());
         for gtrid in &self.lazy {
             let id = Id::of(*gtrid);
             batch.push(|out| encode(&Record::Completed { id }, out));

@@ -133,10 +133,15 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn new() -> Self {
-        Self {
-            bytes: vec![0; BATCH_HEADER_BYTES],
-            records: 0,
-        }
+        Self::with_capacity(0)
+    }
+
+    /// With room for that many bytes of records.
+    pub(super) fn with_capacity(record_bytes: usize) -> Self {
+        let bytes = (BATCH_HEADER_BYTES + record_bytes).next_multiple_of(BLOCK);
+        let mut bytes = Vec::with_capacity(bytes);
+        bytes.resize(BATCH_HEADER_BYTES, 0);
+        Self { bytes, records: 0 }
     }
 
     /// Appends a record by `encode`.

@@ -5,7 +5,7 @@
 //! size is bounded by the pending decisions, the retained completed ones, and the openings and
 //! heuristic ends, of which there are few.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use unanimous_core::ports::{DecisionRecord, LogError, Lookup, OpeningState};
 use unanimous_core::protocol::{Heuristic, LogSeq};
@@ -65,7 +65,7 @@ pub(super) struct State {
     manager: ManagerId,
     openings: BTreeMap<Epoch, Listed>,
     pending: BTreeMap<Id, Pending>,
-    completed: HashMap<Id, LogSeq>,
+    completed: BTreeMap<Id, LogSeq>,
     /// The keys of `completed`, oldest first.
     completed_order: VecDeque<Id>,
     retain_completed: usize,
@@ -78,7 +78,7 @@ impl State {
             manager,
             openings: BTreeMap::new(),
             pending: BTreeMap::new(),
-            completed: HashMap::new(),
+            completed: BTreeMap::new(),
             completed_order: VecDeque::new(),
             retain_completed,
             heuristics: BTreeMap::new(),
