@@ -1,6 +1,7 @@
 //! Unanimous on real servers: commits, failures, and SIGKILL at named points. The databases' own
 //! rows, read by independent clients, are the oracle.
 #![allow(missing_docs, reason = "a test is its own documentation")]
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod commit;
 mod crash;
