@@ -15,12 +15,12 @@ use unanimous_core::protocol::{Heuristic, LogSeq};
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
 
 use super::home::{Options, TornTail};
-use super::open::adopt;
+use super::open::{adopt, inspect};
 use super::record::{BRANCHES_MAX, Id, encode_decision};
 use super::request::{Reply, Request};
 use super::segment::BLOCK;
 use super::shared::{End, Shared, View, shut_down, writer_died};
-use super::writer::{enter, run};
+use super::writer::{enter, run, visit};
 
 /// A decision log in a folder of its own, for one process at a time: where it lies and how it
 /// behaves. The folder is made if its parent exists; it belongs to the log alone.
@@ -107,6 +107,38 @@ impl FileLog {
         let (lock, home) = enter(self.folder, self.options)?;
         adopt(&home, lock.folder())
     }
+
+    /// What the log says now, for a person to read: also while a process has it open. Changes
+    /// nothing, takes no lock, blocks.
+    ///
+    /// Nothing of it may be acted upon: what was read may not be durable yet, and may be outdated.
+    ///
+    /// # Errors
+    /// There is no log in the folder, or it cannot be read.
+    pub fn inspect(self) -> Result<LogContents, LogError> {
+        let recovered = inspect(&visit(self.folder, self.options)?)?;
+        Ok(LogContents {
+            openings: recovered.state.openings(),
+            pending: recovered.state.pending(),
+            heuristics: recovered.state.heuristics(),
+            unfinished_batch: recovered.torn_tail,
+        })
+    }
+}
+
+/// What [`FileLog::inspect`] read.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LogContents {
+    /// Every opening that the log lists. The open one, if there is one, is that of the process that
+    /// has the log open, or of the last one if that did not shut it down.
+    pub openings: Vec<OpeningState>,
+    /// The decisions that are not completed.
+    pub pending: Vec<DecisionRecord>,
+    /// The branches that ended against the decision.
+    pub heuristics: Vec<(Gtrid, ResourceName, Heuristic)>,
+    /// A batch that is just being written, or a torn tail.
+    pub unfinished_batch: Option<TornTail>,
 }
 
 #[async_trait]

@@ -226,7 +226,10 @@ async fn i3_an_emptied_log_does_not_silently_become_a_new_one() {
     assert_says(&text, &["are gone", &manager.to_string(), "identity"]);
     assert_says(&refusal(FileLog::at(temp.path()).adopt()), &["are gone"]);
     std::fs::remove_file(temp.path().join("identity")).unwrap();
-    assert_says(&refusal(FileLog::at(temp.path()).adopt()), &["no log"]);
+    assert_says(
+        &refusal(FileLog::at(temp.path()).adopt()),
+        &["no log in this folder"],
+    );
     assert_ne!(open(temp.path()).await.opening().manager, manager);
 }
 
@@ -479,4 +482,40 @@ async fn i5_an_opening_that_is_not_listed_gets_no_record() {
     let mut epoch = log.opening().epoch;
     epoch.0 += 1;
     assert_says(&refusal(log.close(epoch).await), &["epoch 2 is not listed"]);
+}
+
+#[tokio::test]
+async fn a_log_can_be_looked_at_while_it_is_open() {
+    let temp = tempfile::tempdir().unwrap();
+    let inspect = || FileLog::at(temp.path()).segment_bytes(0).inspect();
+    assert_says(&refusal(inspect()), &["no log in this folder"]);
+    let log = FileLog::at(temp.path()).segment_bytes(0).open().await;
+    let log = log.unwrap();
+    let (first, ended) = (log.opening().gtrid(1), log.opening().gtrid(2));
+    log.decide(&decision(first)).await.unwrap();
+    let resource = "ledger".parse().unwrap();
+    let kind = unanimous_core::protocol::Heuristic::Mixed;
+    log.record_heuristic(ended, &resource, kind).await.unwrap();
+    let contents = inspect().unwrap();
+    assert_eq!(contents.openings, log.openings().await.unwrap());
+    assert_eq!(contents.pending, [decision(first)]);
+    assert_eq!(contents.heuristics, [(ended, resource, kind)]);
+    assert_eq!(contents.unfinished_batch, None);
+
+    // Segments come and go under the reader.
+    let writer = log.clone();
+    let writing = tokio::spawn(async move {
+        for n in 3..200 {
+            let gtrid = writer.opening().gtrid(n);
+            writer.decide(&decision(gtrid)).await.unwrap();
+            writer.complete(gtrid);
+        }
+    });
+    while !writing.is_finished() {
+        assert!(inspect().unwrap().pending.contains(&decision(first)));
+        tokio::task::yield_now().await;
+    }
+    writing.await.unwrap();
+    log.shutdown().await.unwrap();
+    assert!(inspect().unwrap().openings[0].closed);
 }

@@ -44,5 +44,5 @@ mod state;
 mod storage;
 mod writer;
 
-pub use file::{FileLog, OpenFileLog};
+pub use file::{FileLog, LogContents, OpenFileLog};
 pub use home::TornTail;

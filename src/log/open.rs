@@ -135,6 +135,38 @@ pub(super) fn remove_older(home: &Home, number: u64) {
     }
 }
 
+/// What the log says, for a person: read without a lock, so perhaps while it is written. Nothing of
+/// it may be acted upon (see `recover`).
+pub(super) fn inspect(home: &Home) -> Result<Recovered, LogError> {
+    let Some(identity) = read_identity(home)? else {
+        return Err(no_log(home));
+    };
+    // While it is read, the newest segment may be replaced, and may be seen with a later batch and
+    // without an earlier one, as if it were damaged: what stays so is.
+    let mut tries = 0;
+    loop {
+        let Some(number) = segment_numbers(home)?.last().copied() else {
+            return Err(emptied(home, identity.manager));
+        };
+        let recovered = recover(home, identity.manager, number);
+        let is_newest = segment_numbers(home)?.last() == Some(&number);
+        if (recovered.is_ok() && is_newest) || tries == INSPECT_TRIES_MAX {
+            return recovered;
+        }
+        tries += 1;
+    }
+}
+
+/// A log that changes that often while it is read is not read.
+const INSPECT_TRIES_MAX: u32 = 10;
+
+fn no_log(home: &Home) -> LogError {
+    LogError::new(format!(
+        "log {}: there is no log in this folder: check the path",
+        home.folder.display()
+    ))
+}
+
 /// Declares the folder, which was copied or moved here, to be the log's own from now on.
 pub(super) fn adopt(home: &Home, folder: FolderId) -> Result<ManagerId, LogError> {
     let newest = segment_numbers(home)?.last().copied();
@@ -142,10 +174,7 @@ pub(super) fn adopt(home: &Home, folder: FolderId) -> Result<ManagerId, LogError
         (Some(identity), _) => identity.manager,
         (None, Some(number)) => manager_of(home, number)?,
         (None, None) => {
-            return Err(LogError::new(format!(
-                "log {}: there is no log in this folder to adopt",
-                home.folder.display()
-            )));
+            return Err(no_log(home));
         }
     };
     let Some(number) = newest else {

@@ -227,6 +227,19 @@ impl State {
             .collect()
     }
 
+    pub(super) fn heuristics(&self) -> Vec<(Gtrid, ResourceName, Heuristic)> {
+        let of_one = |(id, ends): (&Id, &Vec<(ResourceName, Heuristic)>)| {
+            let gtrid = self.gtrid(*id)?;
+            let ends = ends.clone().into_iter();
+            Some(ends.map(move |(resource, heuristic)| (gtrid, resource, heuristic)))
+        };
+        self.heuristics
+            .iter()
+            .filter_map(of_one)
+            .flatten()
+            .collect()
+    }
+
     pub(super) fn openings(&self) -> Vec<OpeningState> {
         let states = self.openings.iter().map(|(epoch, listed)| OpeningState {
             opening: self.opening(*epoch, *listed),

@@ -30,14 +30,18 @@ pub(super) type OpenReply = Sender<Result<Arc<Shared>, LogError>>;
 /// Locks the folder, and makes it if it is missing.
 pub(super) fn enter(folder: PathBuf, options: Options) -> Result<(FolderLock, Home), LogError> {
     let lock = FolderLock::acquire(&folder)?;
+    Ok((lock, visit(folder, options)?))
+}
+
+/// The folder as it is, without a lock: for reading only.
+pub(super) fn visit(folder: PathBuf, options: Options) -> Result<Home, LogError> {
     let storage = DiskFolder::open(&folder);
     let storage = storage.map_err(|error| errors::io(&folder, "open the folder", error))?;
-    let home = Home {
+    Ok(Home {
         storage: Arc::new(storage),
         folder,
         options,
-    };
-    Ok((lock, home))
+    })
 }
 
 /// The thread's whole life. Returns when the log was shut down, or nobody is left who could ask.
