@@ -34,7 +34,7 @@ pub(crate) const INSERT: &str =
 const ROW: &str = "SELECT identity FROM unanimous_identity WHERE one = 1";
 
 /// The time is read before and after the uptime, so that both are known to be of the same second.
-const FACTS: &str = "SELECT UNIX_TIMESTAMP(), CURRENT_USER(), CURRENT_ROLE(); \
+const FACTS: &str = "SELECT UNIX_TIMESTAMP(), CURRENT_USER(), CURRENT_ROLE(), CONNECTION_ID(); \
      SHOW GLOBAL STATUS LIKE 'Uptime'; \
      SELECT UNIX_TIMESTAMP(); \
      SHOW GLOBAL VARIABLES WHERE Variable_name IN \
@@ -49,6 +49,7 @@ pub(crate) struct Facts {
     variables: BTreeMap<String, String>,
     account: String,
     role: Option<String>,
+    connection: Option<u64>,
     started: Option<u64>,
     identity_row: Option<String>,
 }
@@ -99,6 +100,7 @@ async fn read_variables(conn: &mut Conn) -> Result<Facts, Error> {
             .and_then(|row| text(row, 1))
             .unwrap_or_default(),
         role: before.first().and_then(|row| text(row, 2)),
+        connection: number(&before, 3),
         started,
         identity_row: None,
     })
@@ -112,6 +114,22 @@ pub(crate) fn to_map(rows: &[Row]) -> BTreeMap<String, String> {
 }
 
 impl Facts {
+    /// The number that the server gives the connection is the one that it was greeted with.
+    ///
+    /// # Errors
+    /// Somebody in between numbers connections himself, so that the one that the server knows
+    /// cannot be looked for, nor ended: the reason.
+    pub(crate) fn check_connection(&self, greeted: u32) -> Result<(), String> {
+        if self.connection == Some(u64::from(greeted)) {
+            return Ok(());
+        }
+        Err(
+            "a proxy stands in between (the server numbers the connection differently than its \
+             greeting did); connect to the server itself"
+                .to_owned(),
+        )
+    }
+
     fn variable(&self, name: &str) -> &str {
         self.variables.get(name).map_or("", String::as_str)
     }
@@ -276,6 +294,7 @@ mod tests {
             variables: variables.collect(),
             account: "app@%".to_owned(),
             role: None,
+            connection: Some(1),
             started: Some(7),
             identity_row: None,
         }

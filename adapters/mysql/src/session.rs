@@ -92,7 +92,8 @@ impl Session {
             .await
             .map_err(|error| failed("cannot read the server's variables", error))?;
         let server = facts
-            .into_server()
+            .check_connection(conn.id())
+            .and_then(|()| facts.into_server())
             .map_err(|message| ResourceError::new(Problem::Unfit, name.clone(), message))?;
         Ok(Self { conn, server })
     }
@@ -172,7 +173,10 @@ impl Session {
     ///
     /// A reset leaves the active roles as they are; seen on both servers.
     pub(crate) async fn reset(&mut self) -> Result<(), Error> {
-        self.conn.reset().await?;
+        if !self.conn.reset().await? {
+            let message = "the server cannot reset a connection";
+            return Err(Error::Other(message.into()));
+        }
         let set_role = format!("SET ROLE {}", self.server.roles);
         self.conn.query_drop(set_role).await
     }

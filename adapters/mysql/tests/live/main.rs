@@ -15,6 +15,7 @@
 mod support;
 
 mod absent;
+mod attack;
 mod blocked;
 mod connection;
 mod crash;
