@@ -147,11 +147,11 @@ impl Builder {
                 "resource {name}: a pool of size 0 can open no branch: give 1 or more"
             )));
         }
-        // The driver runs its set-up queries from the last to the first.
-        let own: Vec<&str> = opts
-            .setup()
-            .iter()
-            .rev()
+        // The driver runs both from the last to the first, and the former once per connection: a
+        // session that was wiped would be another one than a new one.
+        let once = opts.init().iter().rev();
+        let own: Vec<&str> = once
+            .chain(opts.setup().iter().rev())
             .map(String::as_str)
             .chain([self.session_setup.as_str()])
             .collect();
@@ -245,6 +245,7 @@ fn base_opts(name: &ResourceName, opts: Opts) -> OptsBuilder {
         // machine may be another server's: asked for MySQL by address, it spoke to a MariaDB.
         .prefer_socket(false)
         .tcp_keepalive(Some(keepalive))
+        .init(Vec::<String>::new())
         .connect_attribute(PROGRAM_ATTRIBUTE, program)
         .connect_attribute(RESOURCE_ATTRIBUTE, name.as_str())
 }
