@@ -13,6 +13,7 @@
 
 use std::fmt;
 use std::mem;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use mysql_async::Error;
@@ -28,6 +29,9 @@ use crate::latch::{Failure, Latch, Results};
 use crate::pool::Lease;
 use crate::session::{PairError, Session};
 use crate::{Mysql, xid};
+
+/// How long an abandoned connection is looked after, in the background.
+const ABANDONED_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How far the branch has come, as far as the server has said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -479,9 +483,14 @@ impl Drop for MysqlBranch {
             let (resource, holder) = (self.resource.clone(), self.holder.clone());
             let identity = self.identity.clone();
             runtime.spawn(async move {
-                if let Err(reason) = resource.fence(&holder, &identity).await {
-                    tracing::debug!(%reason, "an abandoned connection ends by its time limits");
-                }
+                let fenced = resource.fence(&holder, &identity);
+                // Bounded: it holds a session of recovery, and the server may have fallen silent.
+                let reason = match tokio::time::timeout(ABANDONED_TIMEOUT, fenced).await {
+                    Ok(Ok(())) => return,
+                    Ok(Err(reason)) => reason,
+                    Err(_) => "no answer in time".to_owned(),
+                };
+                tracing::debug!(%reason, "an abandoned connection ends by its time limits");
             });
         }
     }

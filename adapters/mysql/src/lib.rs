@@ -160,8 +160,12 @@ impl Mysql {
             if lease.is_fresh() {
                 return Ok(lease);
             }
+            let within = self.config().connect_timeout;
             if let Some(session) = lease.session()
-                && session.ping().await.is_ok()
+                && matches!(
+                    tokio::time::timeout(within, session.ping()).await,
+                    Ok(Ok(()))
+                )
             {
                 return Ok(lease);
             }
