@@ -6,8 +6,8 @@
 //! the server was started, too. Another start: no connection of that time is left. The same start:
 //! it is killed, which a user may always do to his own connections, and awaited.
 //!
-//! A user without the privilege PROCESS sees its own account's connections only. Of another
-//! account's connection nothing is concluded then.
+//! A user without the privilege PROCESS sees its own account's connections only, and under an
+//! anonymous account not even those. Of a connection that might be hidden nothing is concluded.
 
 use std::fmt;
 use std::time::Duration;
@@ -129,7 +129,10 @@ pub(crate) async fn fence(session: &mut Session, holder: &Holder) -> Result<Fenc
 
 /// Whether the holder's connection would be listed if it were there.
 async fn sees(session: &mut Session, holder: &Holder) -> Result<bool, Error> {
-    if holder.account.as_deref() == Some(session.server().account.as_str()) {
+    let own = session.connection_id();
+    if holder.account.as_deref() == Some(session.server().account.as_str())
+        && is_listed(session, own).await?
+    {
         return Ok(true);
     }
     // InnoDB's list of transactions is open to those who have PROCESS and to nobody else.
