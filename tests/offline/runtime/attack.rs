@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use unanimous::{
-    BoxError, BranchErrorKind, Cause, CommitError, Heuristic, Left, TransactionManager,
-    TransactionOutcome, Xid,
+    BoxError, BranchErrorKind, Cause, CommitError, EnlistError, Heuristic, Left,
+    TransactionManager, TransactionManagerBuilder, TransactionOutcome, Xid,
 };
 use unanimous_testing::{Event, Fault, Flavour, MemoryResource, MemoryServer, Step};
 
@@ -31,6 +31,10 @@ impl Fragile {
     }
 
     pub(super) async fn start(&self) -> TransactionManager {
+        self.builder().start().await.unwrap()
+    }
+
+    pub(super) fn builder(&self) -> TransactionManagerBuilder {
         let log = FragileLog {
             inner: self.world.log.clone(),
             fates: self.log.clone(),
@@ -38,11 +42,10 @@ impl Fragile {
         let builder = self.world.builder().log(log);
         let builder = builder.resource(&self.orders).resource(&self.world.ledger);
         // Nothing here waits for these two.
-        let patient = builder.config(|config| {
+        builder.config(|config| {
             config.prepare_timeout = Duration::from_secs(60);
             config.decide_timeout = Duration::from_secs(60);
-        });
-        patient.start().await.unwrap()
+        })
     }
 
     /// A transaction that has written the same value at both.
@@ -376,11 +379,10 @@ async fn i6_the_branch_is_opened_where_recovery_looks_though_a_twin_by_name_is_e
     let other_type = FragileResource::new(&world.orders);
     let mut tx = tm.begin();
     let refused = tx.enlist(&other_type).await.map(drop);
-    let stranger = |error: &unanimous::EnlistError| match error {
-        unanimous::EnlistError::NotRegistered(name) => name.as_str() == "orders",
-        _ => false,
+    let Err(EnlistError::NotRegistered(name)) = refused else {
+        panic!("{refused:?}")
     };
-    assert!(refused.is_err_and(|error| stranger(&error)));
+    assert_eq!(name.as_str(), "orders");
     drop(tx);
     world.settle().await;
 }

@@ -24,6 +24,7 @@ pub(crate) enum Call {
     Rollback,
     OnePhase,
     Release,
+    Preflight,
     Recover,
     /// Met when the scan is done and its answer is on its way.
     RecoverAnswered,
@@ -44,7 +45,7 @@ pub(crate) enum Fate {
     Hang,
     /// Goes on when the test says so.
     Wait,
-    /// Answered with an error; a lookup with "the opening is not listed".
+    /// Answered with an error; a check with "unfit", a lookup with "the opening is not listed".
     Fail,
     /// Of a proof: it is still in doubt.
     InDoubt,
@@ -129,6 +130,10 @@ impl ResourceManager for FragileResource {
     }
 
     async fn preflight(&self) -> Result<ServerIdentity, ResourceError> {
+        if self.fates.meet(Call::Preflight).await.is_some() {
+            let (problem, name) = (Problem::Unfit, self.name().clone());
+            return Err(ResourceError::new(problem, name, "set it otherwise"));
+        }
         self.inner.preflight().await
     }
 

@@ -1,7 +1,11 @@
 //! What a runtime that is wrong in one place would do: each test was seen to fail with the mistake
 //! that it names put in.
 
-use unanimous::{BoxError, BranchError, BranchErrorKind, Cause, Decision, TransactionManager, Xid};
+use std::time::Duration;
+
+use unanimous::{
+    BoxError, BranchError, BranchErrorKind, Cause, Decision, StartError, TransactionManager, Xid,
+};
 use unanimous_testing::{Event, Fault, LogStep, MemoryLog, Step};
 
 use super::attack::{Fragile, asked, soon};
@@ -10,9 +14,9 @@ use super::{World, eventually, write_both};
 
 /// After the first pass none comes by itself, and a slow machine is no reason to give up.
 fn without_passes(config: &mut unanimous::Config) {
-    config.recovery_interval = std::time::Duration::from_secs(3600);
-    config.recovery_interval_max = std::time::Duration::from_secs(3600);
-    config.prepare_timeout = std::time::Duration::from_secs(60);
+    config.recovery_interval = Duration::from_secs(3600);
+    config.recovery_interval_max = Duration::from_secs(3600);
+    config.prepare_timeout = Duration::from_secs(60);
 }
 
 async fn written(world: &World, tm: &TransactionManager, value: &str) -> unanimous::Transaction {
@@ -112,7 +116,16 @@ async fn i3_whatever_a_commit_is_refused_with_it_is_not_done_before_it_is() {
                 .unwrap();
             let at = |wanted: &dyn Fn(&Event) -> bool| world.journal.position(wanted).unwrap();
             let completed = Event::Log(LogStep::Completed(committed.gtrid()));
-            let ended = |e: &Event| matches!(e, Event::Ended(xid, Decision::Commit) if xid.bqual.as_str() == "ledger");
+            let is_ledger = |xid: &Xid| xid.bqual.as_str() == "ledger";
+            let ended = |event: &Event| match event {
+                Event::Ended(xid, end) => is_ledger(xid) && *end == Decision::Commit,
+                Event::Asked { .. }
+                | Event::Prepared(_)
+                | Event::Released(_)
+                | Event::Closed(_)
+                | Event::Crashed
+                | Event::Log(_) => false,
+            };
             assert!(
                 at(&ended) < at(&|event| *event == completed),
                 "{step:?} {kind:?}"
@@ -145,8 +158,8 @@ async fn i6_a_rollback_that_was_not_confirmed_wakes_recovery_at_once() {
     }
 }
 
-#[tokio::test]
-async fn i6_a_vote_that_was_not_heard_wakes_recovery_at_once() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i6_a_vote_that_was_not_heard_wakes_recovery_at_once_and_not_too_early() {
     let world = World::new();
     let tm = world.start_with(without_passes).await;
     let orders = world.orders.server();
@@ -154,6 +167,59 @@ async fn i6_a_vote_that_was_not_heard_wakes_recovery_at_once() {
     assert!(written(&world, &tm, "1").await.commit().await.is_err());
     world.settle().await;
     assert_eq!(world.rows(), (None, None));
+}
+
+#[tokio::test]
+async fn i5_a_transaction_is_active_as_long_as_a_branch_of_it_is_being_opened() {
+    let world = World::new();
+    let tm = world.start().await;
+    let hang = world.ledger.server().hang_next(Step::Open);
+    let mut tx = tm.begin();
+    let enlisting = tx.enlist(&world.ledger);
+    let given_up = tokio::time::timeout(Duration::from_millis(20), enlisting).await;
+    assert!(given_up.is_err());
+    tx.rollback().await;
+    let shutdown = tokio::spawn(async move { tm.shutdown().await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!shutdown.is_finished());
+    hang.release();
+    soon("the shutdown", shutdown).await.unwrap().unwrap();
+    world.settle().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_unfit_is_refused_at_start_with_the_mend() {
+    let fragile = Fragile::new();
+    fragile.orders.fates.next(Call::Preflight, Fate::Fail);
+    let error = fragile.builder().start().await.unwrap_err();
+    assert!(matches!(error, StartError::Unfit(_)), "{error}");
+    assert!(error.to_string().contains("set it otherwise"), "{error}");
+    assert_eq!(fragile.world.journal.count(asked(Step::Recover)), 0);
+}
+
+#[tokio::test]
+async fn i6_the_start_does_not_wait_for_a_scan_that_takes_its_time() {
+    let fragile = Fragile::new();
+    fragile.orders.fates.next(Call::Recover, Fate::Wait);
+    let patient = fragile.builder().config(|config| {
+        config.recovery_timeout = Duration::from_secs(3600);
+    });
+    let tm = soon("the start", patient.start()).await.unwrap();
+    let unfinished = &tm.start_report().unfinished;
+    assert_eq!(*unfinished, ["orders".parse().unwrap()]);
+    assert!(!tm.start_report().is_clean());
+    fragile.orders.fates.go();
+    assert!(soon("a pass", tm.recover()).await.is_clean());
+}
+
+#[tokio::test]
+async fn i8_no_pass_outlives_the_manager() {
+    let world = World::new();
+    drop(world.start().await);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    world.journal.take();
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    assert_eq!(world.journal.events(), []);
 }
 
 #[tokio::test]
