@@ -26,7 +26,7 @@ use unanimous_core::xid::Xid;
 
 use crate::codes::Request;
 use crate::failure::Failure;
-use crate::finish::OnePhaseTrace;
+use crate::finish::{As, OnePhaseTrace, end_prepared};
 use crate::gid::Gid;
 use crate::pool::Lease;
 use crate::session::{Replies, Session};
@@ -342,13 +342,8 @@ impl PgBranch {
         end: Stage,
         asked: &str,
     ) -> Result<(), BranchError> {
-        match self
-            .lease
-            .run(text)
-            .await
-            .and_then(|replies| replies.all_of(1))
-        {
-            Ok(_) => {
+        match end_prepared(&self.lease, &self.gid, text).await {
+            Ok(As::OwnRole | As::Owner) => {
                 self.stage = end;
                 Ok(())
             }

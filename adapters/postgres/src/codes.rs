@@ -203,7 +203,8 @@ const UNKNOWN: &str =
     "committed, rolled back, never prepared or not yet: this answer does not tell";
 const BUSY: &str = "another session is about to end it, perhaps waiting for a synchronous standby";
 const OWNER: &str = "a branch is ended by the role that prepared it (SET ROLE counts) or by a \
-    superuser: connect as that role, or end it by hand as a superuser";
+    superuser: let the user of the address be a member of that role, or end it by hand as a \
+    superuser";
 
 /// What an answer means for the protocol, and what mends it (empty if nothing is to be said).
 pub(crate) fn meaning(request: Request, answer: Answer<'_>) -> (BranchErrorKind, &'static str) {

@@ -30,10 +30,10 @@ use unanimous_core::ports::{
 use unanimous_core::protocol::{Decision, Heuristic};
 use unanimous_core::xid::Xid;
 
-use crate::codes::{self, Request};
+use crate::codes::{self, Answer, Request};
 use crate::failure::Failure;
 use crate::gid::Gid;
-use crate::session::{Backend, Facts, Replies};
+use crate::session::{Backend, Facts, Replies, Session};
 use crate::trace::Trace;
 use crate::{Postgres, sql};
 
@@ -74,17 +74,14 @@ impl Postgres {
             Err(failure) => return Err(failure.into_branch(Request::Open, name, asked)),
         };
         session.forbid_interrupt();
-        match session.run(&text).await.and_then(|answer| answer.all_of(1)) {
-            Ok(_) => {
+        match end_prepared(&session, &gid, &text).await {
+            Ok(As::OwnRole) => {
                 session.keep();
                 Ok(())
             }
-            Err(failure) => {
-                if failure.is_refusal() {
-                    session.keep();
-                }
-                Err(failure.into_branch(Request::Finish, name, asked))
-            }
+            // Not used again, nor after a refusal: the role may still be taken.
+            Ok(As::Owner) => Ok(()),
+            Err(failure) => Err(failure.into_branch(Request::Finish, name, asked)),
         }
     }
 
@@ -224,6 +221,37 @@ impl Postgres {
     fn resource_error(&self, failure: Failure, asked: &str) -> ResourceError {
         failure.into_resource(&self.settings().name, asked)
     }
+}
+
+/// As whom a branch was ended.
+pub(crate) enum As {
+    /// As the session was.
+    OwnRole,
+    /// As the role that owns the branch; the session has that role now.
+    Owner,
+}
+
+/// Ends a prepared branch by `text`, which holds its `gid`.
+///
+/// It belongs to the role that was current at prepare. Where that is not the session's (42501),
+/// because `SET LOCAL ROLE` has ended or because this is another session, the session takes the
+/// role and asks again; whoever could take it once can as long as he is a member of it.
+pub(crate) async fn end_prepared(session: &Session, gid: &Gid, text: &str) -> Result<As, Failure> {
+    let refused = match session.run(text).await {
+        Ok(answer) => return answer.all_of(1).map(|_| As::OwnRole),
+        Err(failure) => failure,
+    };
+    if refused.answer() != Answer::Refused("42501") || take_role(session, gid).await.is_none() {
+        return Err(refused);
+    }
+    session.run(text).await?.all_of(1).map(|_| As::Owner)
+}
+
+/// Nothing if there is no such branch, or if the role may not be taken.
+async fn take_role(session: &Session, gid: &Gid) -> Option<Replies> {
+    let owner = session.run(&sql::owner_of(gid)).await.ok()?;
+    let set_role = format!("SET ROLE {}", owner.field(0)?);
+    session.run(&set_role).await.ok()
 }
 
 /// What is needed to find out how a commit in one phase ended.

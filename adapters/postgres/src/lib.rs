@@ -33,8 +33,8 @@
 //!   pooler in session mode.
 //! * `max_prepared_transactions` above 0: one slot for every branch that may be prepared at the
 //!   same time. [`Postgres`] checks this and more before it is used.
-//! * Recovery ends a branch as the role that prepared it. An application that changes its role
-//!   inside a branch (`SET ROLE`) needs recovery to connect as that role.
+//! * A branch is ended as the role that prepared it. Where the application changes its role inside
+//!   a branch (`SET ROLE`), that role is taken again; the user of the address has to stay a member.
 //!
 //! # What a branch may not do
 //!

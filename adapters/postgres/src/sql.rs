@@ -154,6 +154,14 @@ pub(crate) fn rollback_prepared(gid: &Gid) -> String {
     format!("ROLLBACK PREPARED '{gid}'")
 }
 
+/// Who may end a prepared branch, as `SET ROLE` takes it.
+pub(crate) fn owner_of(gid: &Gid) -> String {
+    format!(
+        "SELECT pg_catalog.quote_ident(owner) FROM pg_catalog.pg_prepared_xacts \
+         WHERE gid = '{gid}' AND database = pg_catalog.current_database()"
+    )
+}
+
 /// Which guard spoke, if the error is a guard's: 42704 (no such setting), naming ours.
 pub(crate) fn guard_in(code: &str, message: &str) -> Option<Guard> {
     if code != "42704" {

@@ -4,7 +4,7 @@ use unanimous_core::ports::{Branch, BranchErrorKind, Resource, ResourceManager};
 use unanimous_core::protocol::Decision;
 use unanimous_postgres::Postgres;
 
-use crate::support::{Db, expect_prepared, random};
+use crate::support::{Db, random};
 
 async fn recovery_commits_and_rolls_back_from_another_connection(db: &Db) {
     let (first, _) = db.prepared(1).await;
@@ -53,44 +53,6 @@ async fn a_branch_ended_by_hand_is_an_unknown_xid_to_its_owner(db: &Db) {
     db.clean_prepared(1).await;
     let error = branch.commit().await.unwrap_err();
     assert_eq!(error.kind(), BranchErrorKind::UnknownXid, "{error}");
-}
-
-/// The owner is the *current* role at prepare. The branch's own session can end it; another session
-/// of the same log-in cannot.
-async fn a_branch_prepared_under_another_role_is_ended_by_its_session_only(db: &Db) {
-    let role = format!("role_{:016x}", random());
-    let table = &db.table;
-    db.admin(&format!(
-        "CREATE ROLE {role}; GRANT {role} TO app; GRANT ALL ON {table} TO {role}"
-    ))
-    .await;
-    for sequence in 1..=2 {
-        let mut branch = db.open(sequence).await;
-        branch
-            .batch_execute(&format!("SET ROLE {role}"))
-            .await
-            .unwrap();
-        db.insert(&branch, sequence).await;
-        expect_prepared(branch.prepare().await);
-        if sequence == 1 {
-            branch.commit().await.unwrap();
-            Box::new(branch).release().await;
-            continue;
-        }
-        let error = db
-            .resource
-            .finish(&db.xid(2), Decision::Commit)
-            .await
-            .unwrap_err();
-        assert_eq!(error.kind(), BranchErrorKind::Failed, "{error}");
-        assert!(error.to_string().contains("42501"), "{error}");
-        assert!(error.to_string().contains("SET ROLE"), "{error}");
-        assert!(db.is_prepared(2).await, "nothing was done");
-        branch.rollback().await.unwrap();
-    }
-    assert!(db.has_row(1).await && !db.has_row(2).await);
-    db.sql(&format!("DROP TABLE {table}")).await;
-    db.admin(&format!("DROP ROLE {role}")).await;
 }
 
 async fn a_branch_of_another_database_is_refused_and_not_listed(db: &Db) {
@@ -143,7 +105,6 @@ on_both!(
     recovery_commits_and_rolls_back_from_another_connection,
     a_branch_that_is_not_there_is_an_unknown_xid_whatever_became_of_it,
     a_branch_ended_by_hand_is_an_unknown_xid_to_its_owner,
-    a_branch_prepared_under_another_role_is_ended_by_its_session_only,
     a_branch_of_another_database_is_refused_and_not_listed,
     a_read_only_default_does_not_keep_a_branch_from_its_end,
 );

@@ -12,6 +12,7 @@
 mod support;
 
 mod absent;
+mod attack;
 mod crash;
 mod driver;
 mod finish;

@@ -1,0 +1,258 @@
+//! What tries to make the adapter lie: roles that end with the transaction, futures that are
+//! dropped at every point, statements of the protocol by hand, and odd names.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use unanimous_core::ports::{Absence, Branch, BranchErrorKind, Resource, ResourceManager};
+use unanimous_core::protocol::Decision;
+use unanimous_postgres::Postgres;
+
+use crate::support::{Db, backend_pid, expect_prepared, expect_rolled_back, random, record};
+
+/// Polls a future this often at most, and drops it then.
+async fn polled<T>(times: usize, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let mut left = times;
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// A prepared transaction belongs to the role that was current at prepare, and a role that was set
+/// with `SET LOCAL` is gone right after it: both the branch and recovery have to take it again.
+async fn i6_a_branch_prepared_under_another_role_is_ended(db: &Db) {
+    let role = format!("Role \"{:016x}", random());
+    let quoted = format!("\"{}\"", role.replace('"', "\"\""));
+    let table = &db.table;
+    db.admin(&format!(
+        "CREATE ROLE {quoted}; GRANT {quoted} TO app; GRANT ALL ON {table} TO {quoted}"
+    ))
+    .await;
+    let single = db.build(|builder| builder.pool_size(1));
+    for (sequence, set) in [(1, "SET LOCAL ROLE"), (2, "SET ROLE")] {
+        let mut branch = single.open(db.env(sequence)).await.unwrap();
+        let pid = backend_pid(&branch).await;
+        branch
+            .batch_execute(&format!("{set} {quoted}"))
+            .await
+            .unwrap();
+        db.insert(&branch, sequence).await;
+        expect_prepared(branch.prepare().await);
+        branch.commit().await.unwrap();
+        Box::new(branch).release().await;
+        let next = single.open(db.env(100)).await.unwrap();
+        assert_eq!(backend_pid(&next).await, pid, "the session is used again");
+        let user = next.query_one("SELECT current_user::text", &[]).await;
+        assert_eq!(user.unwrap().get::<_, String>(0), "app");
+
+        let mut branch = db.open(sequence + 10).await;
+        branch
+            .batch_execute(&format!("{set} {quoted}"))
+            .await
+            .unwrap();
+        db.insert(&branch, sequence + 10).await;
+        expect_prepared(branch.prepare().await);
+        drop(branch);
+        let decision = if sequence == 1 {
+            Decision::Commit
+        } else {
+            Decision::Rollback
+        };
+        db.resource
+            .finish(&db.xid(sequence + 10), decision)
+            .await
+            .unwrap();
+    }
+    assert!(db.has_row(1).await && db.has_row(2).await);
+    assert!(db.has_row(11).await && !db.has_row(12).await);
+    // Nothing of the role is left where recovery looks next.
+    db.resource.recover().await.unwrap();
+    let (branch, _) = db.prepared(20).await;
+    drop(branch);
+    db.resource
+        .finish(&db.xid(20), Decision::Commit)
+        .await
+        .unwrap();
+    db.sql(&format!("DROP TABLE {table}")).await;
+    db.admin(&format!("DROP ROLE {quoted}")).await;
+}
+
+/// A role that was taken away meanwhile cannot be taken again: nothing is done, and it is told.
+async fn a_branch_whose_role_was_revoked_waits_for_a_person(db: &Db) {
+    let role = format!("role_{:016x}", random());
+    let table = &db.table;
+    db.admin(&format!(
+        "CREATE ROLE {role}; GRANT {role} TO app; GRANT ALL ON {table} TO {role}"
+    ))
+    .await;
+    let mut branch = db.open(1).await;
+    branch
+        .batch_execute(&format!("SET LOCAL ROLE {role}"))
+        .await
+        .unwrap();
+    db.insert(&branch, 1).await;
+    expect_prepared(branch.prepare().await);
+    db.admin(&format!("REVOKE {role} FROM app")).await;
+    let error = branch.commit().await.unwrap_err();
+    assert_eq!(error.kind(), BranchErrorKind::Failed, "{error}");
+    assert!(error.to_string().contains("SET ROLE"), "{error}");
+    let error = db.resource.finish(&db.xid(1), Decision::Commit).await;
+    assert_eq!(error.unwrap_err().kind(), BranchErrorKind::Failed);
+    assert!(db.is_prepared(1).await, "nothing was done");
+    db.admin(&format!("GRANT {role} TO app")).await;
+    branch.commit().await.unwrap();
+    assert!(db.has_row(1).await);
+    db.sql(&format!("DROP TABLE {table}")).await;
+    db.admin(&format!("DROP ROLE {role}")).await;
+}
+
+/// Wherever the future of a statement is dropped: what is committed is all of it or nothing, and
+/// no answer is taken for another.
+async fn i7_a_statement_dropped_at_any_point_is_all_or_nothing(db: &Db) {
+    let table = &db.table;
+    let mut is_done = false;
+    for times in 0.. {
+        if is_done {
+            break;
+        }
+        let id = times as u64 + 1;
+        let branch = db.open(id).await;
+        let sql = format!("INSERT INTO {table} VALUES ($1, 'v') RETURNING 'wrong'");
+        let number = i32::try_from(id).unwrap();
+        is_done = polled(times, branch.query(&sql, &[&number]))
+            .await
+            .is_some();
+        let mut branch = branch;
+        let right = branch.query_one("SELECT 'right'", &[]).await.unwrap();
+        assert_eq!(right.get::<_, String>(0), "right", "{times} polls");
+        let in_it: i64 = branch
+            .query_one(
+                &format!("SELECT count(*) FROM {table} WHERE id = $1"),
+                &[&number],
+            )
+            .await
+            .unwrap()
+            .get(0);
+        expect_prepared(branch.prepare().await);
+        branch.commit().await.unwrap();
+        assert_eq!(db.has_row(id).await, in_it == 1, "{times} polls");
+    }
+}
+
+/// Whatever of the protocol is dropped half-way: the session is not lent again.
+async fn i7_a_prepare_dropped_at_any_point_leaves_no_session(db: &Db) {
+    let resource = db.build(|builder| builder.pool_size(1));
+    let mut is_done = false;
+    for times in 0.. {
+        if is_done {
+            break;
+        }
+        let id = times as u64 + 1;
+        let mut branch = resource.open(db.env(id)).await.unwrap();
+        let pid = backend_pid(&branch).await;
+        db.insert(&branch, id).await;
+        is_done = polled(times, branch.prepare()).await.is_some();
+        Box::new(branch).release().await;
+        let next = resource.open(db.env(1000 + id)).await.unwrap();
+        assert_ne!(backend_pid(&next).await, pid, "{times} polls");
+        assert!(!db.has_row(id).await);
+    }
+}
+
+/// The statements of the protocol, sent by hand, never bring about a vote to commit.
+async fn the_protocol_by_hand_is_a_rollback_vote(db: &Db) {
+    for (id, by_hand) in [
+        (1, "PREPARE TRANSACTION '{}'; ROLLBACK PREPARED '{}'"),
+        (2, "ROLLBACK; BEGIN"),
+        (3, "SET LOCAL unanimous.xid = 'x'"),
+        (4, "RESET ALL"),
+        (5, "ROLLBACK AND CHAIN"),
+    ] {
+        let mut branch = db.open_with_row(id).await;
+        for statement in by_hand.split("; ") {
+            let sql = statement.replace("{}", &db.gid(id));
+            branch.batch_execute(&sql).await.unwrap();
+        }
+        expect_rolled_back(branch.prepare().await);
+        db.assert_nothing_of(id).await;
+    }
+    let mut branch = db.open_with_row(9).await;
+    branch.batch_execute("DISCARD ALL").await.unwrap_err();
+    expect_rolled_back(branch.prepare().await);
+    db.assert_nothing_of(9).await;
+}
+
+/// Names and passwords that have to be encoded in an address, and quoted everywhere else.
+async fn odd_names_and_passwords_work(db: &Db) {
+    let unique = random();
+    let (database, user) = (
+        format!("odd '\"\\ ü%{unique:x}"),
+        format!("o'd@d \"{unique:x}"),
+    );
+    let password = "p@s:s/w?o#r%d '\"\\ü";
+    let name = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let (quoted, role) = (name(&database), name(&user));
+    let secret = password.replace('\'', "''");
+    db.admin(&format!("CREATE ROLE {role} LOGIN PASSWORD '{secret}'"))
+        .await;
+    db.admin(&format!("CREATE DATABASE {quoted} OWNER {role}"))
+        .await;
+    let encoded = |text: &str| {
+        let bytes = text.bytes();
+        bytes.map(|byte| format!("%{byte:02X}")).collect::<String>()
+    };
+    let (_, rest) = db.url.split_once('@').unwrap();
+    let (server, _) = rest.split_once('/').unwrap();
+    let url = format!(
+        "postgres://{}:{}@{server}/{}",
+        encoded(&user),
+        encoded(password),
+        encoded(&database)
+    );
+    let resource = Postgres::builder("orders", url).build().unwrap();
+    resource.preflight().await.unwrap();
+    for id in 1..=2 {
+        let mut branch = resource.open(db.env(id)).await.unwrap();
+        branch
+            .batch_execute(&format!("CREATE TABLE t{id} (i int)"))
+            .await
+            .unwrap();
+        let evidence = expect_prepared(branch.prepare().await);
+        let record = record(&branch, evidence);
+        if id == 1 {
+            branch.commit().await.unwrap();
+        } else {
+            drop(branch);
+            resource
+                .finish(&db.xid(id), Decision::Commit)
+                .await
+                .unwrap();
+        }
+        let absence = resource.absent(&db.xid(id), &record).await.unwrap();
+        assert_eq!(absence, Absence::Finished);
+    }
+    drop(resource);
+    db.admin(&format!("DROP DATABASE {quoted} WITH (FORCE)"))
+        .await;
+    db.admin(&format!("DROP ROLE {role}")).await;
+}
+
+on_both!(
+    i6_a_branch_prepared_under_another_role_is_ended,
+    a_branch_whose_role_was_revoked_waits_for_a_person,
+    i7_a_statement_dropped_at_any_point_is_all_or_nothing,
+    i7_a_prepare_dropped_at_any_point_leaves_no_session,
+    the_protocol_by_hand_is_a_rollback_vote,
+    odd_names_and_passwords_work,
+);
