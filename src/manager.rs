@@ -160,12 +160,12 @@ impl TransactionManagerBuilder {
         let resources = by_name(self.resources)?;
         let config = Arc::new(self.config.within_reach());
         let until = Instant::now() + config.start_timeout;
-        preflight(&resources, config.start_timeout / 2).await?;
+        let unchecked = preflight(&resources, config.start_timeout / 2).await?;
         let log = home.open().await?;
         let inner = Arc::new(Inner {
             log,
             active: Arc::default(),
-            recovery: Recovery::new(resources.keys()),
+            recovery: Recovery::new(resources.keys(), unchecked),
             recent_ends: RecentEnds::default(),
             resources,
             config,
@@ -210,11 +210,13 @@ fn by_name(
     Ok(named)
 }
 
-/// Refuses to start on a server that cannot do its part; goes on without one that does not answer.
+/// Refuses to start on a server that cannot do its part; goes on without those that do not answer,
+/// which it names.
 async fn preflight(
     resources: &BTreeMap<ResourceName, Arc<dyn AnyResource>>,
     limit: Duration,
-) -> Result<(), StartError> {
+) -> Result<BTreeSet<ResourceName>, StartError> {
+    let mut unchecked: BTreeSet<ResourceName> = resources.keys().cloned().collect();
     let mut checks = JoinSet::new();
     for resource in resources.values() {
         let resource = Arc::clone(resource);
@@ -228,7 +230,9 @@ async fn preflight(
     let mut unfit: Option<ResourceError> = None;
     while let Some(checked) = checks.join_next().await {
         match checked {
-            Ok((_, Ok(Ok(_)))) => {}
+            Ok((resource, Ok(Ok(_)))) => {
+                unchecked.remove(&resource);
+            }
             Ok((_, Ok(Err(error)))) if error.problem() == Problem::Unfit => {
                 unfit.get_or_insert(error);
             }
@@ -239,7 +243,7 @@ async fn preflight(
             Err(error) => warn!(target: "unanimous", %error, "a check at start failed"),
         }
     }
-    unfit.map_or(Ok(()), |error| Err(StartError::Unfit(error)))
+    unfit.map_or(Ok(unchecked), |error| Err(StartError::Unfit(error)))
 }
 
 /// A pass over every resource, in parallel. With a limit, what is not done by then goes on in the

@@ -62,6 +62,8 @@ pub(crate) struct Recovery {
     claimed: Mutex<HashSet<Xid>>,
     /// At most one pass per resource at a time.
     turns: BTreeMap<ResourceName, tokio::sync::Mutex<()>>,
+    /// Resources that did not answer when they were checked at the start.
+    unchecked: Mutex<BTreeSet<ResourceName>>,
     /// What a person was warned of already; said once, not once a pass.
     warned: Mutex<HashSet<String>>,
     progress: watch::Sender<Progress>,
@@ -76,8 +78,12 @@ pub(crate) struct Progress {
 }
 
 impl Recovery {
-    pub(crate) fn new<'a>(names: impl Iterator<Item = &'a ResourceName> + Clone) -> Self {
+    pub(crate) fn new<'a>(
+        names: impl Iterator<Item = &'a ResourceName> + Clone,
+        unchecked: BTreeSet<ResourceName>,
+    ) -> Self {
         Self {
+            unchecked: Mutex::new(unchecked),
             wake: Wake::new(names.clone()),
             resolved: Mutex::default(),
             unrecorded: Mutex::default(),
@@ -185,6 +191,24 @@ impl Recovery {
         }
     }
 
+    /// Checks a resource that did not answer at the start, until it does once. Its transactions go
+    /// on meanwhile; what is unfit about it is said, with the mend, and found out by them.
+    async fn check_late(&self, inner: &Inner, resource: &dyn ResourceManager) {
+        if !lock(&self.unchecked).contains(resource.name()) {
+            return;
+        }
+        match bounded(inner.config.recovery_timeout, resource.preflight()).await {
+            Ok(Ok(_identity)) => {
+                lock(&self.unchecked).remove(resource.name());
+            }
+            Ok(Err(error)) if error.problem() == Problem::Unfit => {
+                self.warn_once(format!("unfit for two-phase commit: {error}"));
+            }
+            // That it cannot be reached is the pass's to say.
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+
     /// One pass at one resource; waits for one that is under way.
     pub(crate) async fn pass(
         &self,
@@ -249,6 +273,7 @@ pub(crate) async fn run_passes(inner: Arc<Inner>, resource: Arc<dyn AnyResource>
     let name = resource.name().clone();
     let mut pacing = Pacing::new(&inner);
     loop {
+        inner.recovery.check_late(&inner, &*resource).await;
         let report = inner.recovery.pass(&inner, &*resource).await;
         let pause = pacing.next(&report);
         tokio::select! {

@@ -29,7 +29,7 @@ const ENDED_ELSEWHERE: &str = "another resource on the same server is ending it"
 /// T: the log, seen after A.
 struct Recorded {
     own: Opening,
-    openings: Vec<(Opening, bool)>,
+    openings: HashMap<Opening, bool>,
     pending: HashMap<Gtrid, DecisionRecord>,
 }
 
@@ -181,10 +181,7 @@ impl Recorded {
     fn named(&self, inner: &Inner, resource: &dyn ResourceManager) -> Vec<(Xid, BranchRecord)> {
         let is_ours_to_end = |decision: &&DecisionRecord| {
             let opening = decision.gtrid.opening;
-            let closed = self
-                .openings
-                .iter()
-                .any(|(listed, closed)| *listed == opening && *closed);
+            let closed = self.openings.get(&opening) == Some(&true);
             (closed || opening == self.own) && !inner.active.contains(decision.gtrid)
         };
         let mut named = Vec::new();
@@ -211,7 +208,7 @@ async fn end_present(
     t: &Recorded,
     q: &HashSet<Xid>,
 ) -> Done {
-    let view = EpochView::of(xid, t.own, &t.openings);
+    let view = EpochView::of(xid, t.own, |opening| t.openings.get(opening).copied());
     let (view, decided) = match look_up(inner, xid, view, t).await {
         Ok(found) => found,
         Err(error) => return Done::Left(Left::Retry(format!("the log cannot be read: {error}"))),

@@ -84,17 +84,18 @@ pub fn plan(
 }
 
 impl EpochView {
-    /// What `xid`'s opening is, given this process's own and the log's list of (opening, closed).
-    pub fn of(xid: &Xid, own: Opening, listed: &[(Opening, bool)]) -> Self {
+    /// What `xid`'s opening is, given this process's own and the log's list of openings:
+    /// `is_closed` answers `None` for one that is not listed.
+    pub fn of(xid: &Xid, own: Opening, is_closed: impl FnOnce(&Opening) -> Option<bool>) -> Self {
         let opening = xid.gtrid.opening;
         if opening.manager != own.manager {
             return Self::OtherManager;
         }
-        match listed.iter().find(|(candidate, _)| *candidate == opening) {
+        match is_closed(&opening) {
             None => Self::Unlisted,
-            Some((_, true)) => Self::Closed,
-            Some((_, false)) if opening == own => Self::OwnOpen,
-            Some((_, false)) => Self::OtherOpen,
+            Some(true) => Self::Closed,
+            Some(false) if opening == own => Self::OwnOpen,
+            Some(false) => Self::OtherOpen,
         }
     }
 }
@@ -119,7 +120,10 @@ mod tests {
             gtrid: of.gtrid(9),
             bqual: "orders".parse().unwrap(),
         };
-        EpochView::of(&xid, OWN, listed)
+        EpochView::of(&xid, OWN, |opening| {
+            let mut found = listed.iter().filter(|(candidate, _)| candidate == opening);
+            found.next().map(|(_, closed)| *closed)
+        })
     }
 
     #[test]

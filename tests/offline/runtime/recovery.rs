@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use unanimous::{Left, Point, Probe, TransactionOutcome, Xid};
-use unanimous_testing::{MemoryResource, MemoryServer, Step};
+use unanimous_testing::{Event, MemoryResource, MemoryServer, Step};
 
 use super::{World, eventually, write_both};
 
@@ -293,4 +293,37 @@ impl ServerName for MemoryResource {
     fn server_name(&self) -> unanimous::ResourceName {
         unanimous::ports::ResourceManager::name(self).clone()
     }
+}
+
+#[tokio::test]
+async fn a_resource_that_was_not_there_at_the_start_is_checked_when_it_is() {
+    let world = World::new();
+    world.orders.server().set_reachable(false);
+    let _tm = world.start().await;
+    let orders = world.orders.server_name();
+    let is_check = |resource: &unanimous::ResourceName, step: &Step| {
+        *step == Step::Preflight && *resource == orders
+    };
+    let checks = |event: &Event| {
+        matches!(event, Event::Asked { resource, step, .. } if is_check(resource, step))
+    };
+    let journal = &world.journal;
+    eventually("it is checked again", || journal.count(checks) > 2).await;
+    world.orders.server().set_reachable(true);
+    let scans = |event: &Event| {
+        matches!(
+            event,
+            Event::Asked {
+                step: Step::Recover,
+                ..
+            }
+        )
+    };
+    // Long enough for the check that succeeds, however loaded the machine is.
+    let before = journal.count(scans);
+    eventually("passes go on", || journal.count(scans) > before + 10).await;
+    let checked = journal.count(checks);
+    let scanned = journal.count(scans);
+    eventually("passes go on", || journal.count(scans) > scanned + 4).await;
+    assert_eq!(journal.count(checks), checked, "fit once is enough");
 }

@@ -12,14 +12,14 @@ impl WorldState {
             epoch: Epoch(epoch),
             nonce: u64::from(epoch),
         };
-        let listed: Vec<_> = (0..=self.epoch)
-            .map(|epoch| (opening(epoch), epoch < self.epoch))
-            .collect();
         let xid = Xid {
             gtrid: opening(0).gtrid(1),
             bqual: "orders".parse().expect("a resource name"),
         };
-        EpochView::of(&xid, opening(self.epoch), &listed)
+        EpochView::of(&xid, opening(self.epoch), |candidate| {
+            let epoch = (0..=self.epoch).find(|epoch| opening(*epoch) == *candidate);
+            epoch.map(|epoch| epoch < self.epoch)
+        })
     }
 
     pub(super) fn look_a(&mut self, world: &World, i: usize) {
