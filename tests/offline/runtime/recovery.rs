@@ -304,9 +304,8 @@ async fn a_resource_that_was_not_there_at_the_start_is_checked_when_it_is() {
     let is_check = |resource: &unanimous::ResourceName, step: &Step| {
         *step == Step::Preflight && *resource == orders
     };
-    let checks = |event: &Event| {
-        matches!(event, Event::Asked { resource, step, .. } if is_check(resource, step))
-    };
+    let checks =
+        |e: &Event| matches!(e, Event::Asked { resource: r, step: s, .. } if is_check(r, s));
     let journal = &world.journal;
     eventually("it is checked again", || journal.count(checks) > 2).await;
     world.orders.server().set_reachable(true);
