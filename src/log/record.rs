@@ -45,6 +45,10 @@ impl<'a> BranchText<'a> {
         }
     }
 
+    const fn encoded_bytes(self) -> usize {
+        3 + self.resource.len() + self.identity.len() + self.evidence.len()
+    }
+
     fn to_record(self) -> Option<BranchRecord> {
         Some(BranchRecord {
             resource: self.resource.parse().ok()?,
@@ -89,13 +93,22 @@ const COMPLETED: u8 = 4;
 const HEURISTIC: u8 = 5;
 
 /// Encodes a decision. `None` when it names more than [`BRANCHES_MAX`] branches.
+///
+/// # Panics
+/// As [`encode`].
 pub(super) fn encode_decision(id: Id, branches: &[BranchRecord]) -> Option<Box<[u8]>> {
     if branches.len() > BRANCHES_MAX {
         return None;
     }
-    let mut bytes = Vec::with_capacity(16 + 192 * branches.len());
-    let branches = branches.iter().map(BranchText::of).collect();
-    encode(&Record::Decided { id, branches }, &mut bytes);
+    // Every commit comes through here: exactly one allocation.
+    let branches = branches.iter().map(BranchText::of);
+    let branch_bytes = branches.clone().map(BranchText::encoded_bytes);
+    let mut bytes = Vec::with_capacity(15 + branch_bytes.sum::<usize>());
+    put_decision(id, branches.clone(), &mut bytes);
+    assert!(
+        is_decision(&bytes, id, branches),
+        "a record is read back as it was written"
+    );
     Some(bytes.into_boxed_slice())
 }
 
@@ -130,9 +143,7 @@ pub(super) fn encode(record: &Record<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(&epoch.0.to_le_bytes());
         }
         Record::Decided { id, branches } => {
-            out.push(DECIDED);
-            put_id(*id, out);
-            put_branches(branches, out);
+            put_decision(*id, branches.iter().copied(), out);
         }
         Record::Completed { id } => {
             out.push(COMPLETED);
@@ -189,14 +200,34 @@ fn put_id(id: Id, out: &mut Vec<u8>) {
     out.extend_from_slice(&id.sequence.to_le_bytes());
 }
 
-fn put_branches(branches: &[BranchText<'_>], out: &mut Vec<u8>) {
-    // A count that does not fit is cut here and caught by the assertion in `encode`.
+fn put_decision<'a>(
+    id: Id,
+    branches: impl ExactSizeIterator<Item = BranchText<'a>>,
+    out: &mut Vec<u8>,
+) {
+    out.push(DECIDED);
+    put_id(id, out);
+    // A count that does not fit is cut here, and caught when the record is read back.
     out.extend_from_slice(&(branches.len() as u16).to_le_bytes());
     for branch in branches {
         put_text(branch.resource, out);
         put_text(branch.identity, out);
         put_text(branch.evidence, out);
     }
+}
+
+/// Would decoding give this decision?
+fn is_decision<'a>(
+    mut bytes: &[u8],
+    id: Id,
+    mut branches: impl ExactSizeIterator<Item = BranchText<'a>>,
+) -> bool {
+    let bytes = &mut bytes;
+    take_array(bytes) == Some([DECIDED])
+        && take_id(bytes) == Some(id)
+        && take_array(bytes) == u16::try_from(branches.len()).ok().map(u16::to_le_bytes)
+        && branches.all(|branch| take_branch(bytes) == Some(branch))
+        && bytes.is_empty()
 }
 
 fn put_text(text: &str, out: &mut Vec<u8>) {
@@ -232,13 +263,17 @@ fn take_branches<'a>(bytes: &mut &'a [u8]) -> Option<Vec<BranchText<'a>>> {
     // Each branch takes at least four bytes: a count that lies cannot make this allocate much.
     let mut branches = Vec::with_capacity(usize::from(count).min(bytes.len() / 4));
     for _ in 0..count {
-        branches.push(BranchText {
-            resource: take_resource(bytes)?,
-            identity: take_printable(bytes, ServerIdentity::BYTES_MAX)?,
-            evidence: take_printable(bytes, Evidence::BYTES_MAX)?,
-        });
+        branches.push(take_branch(bytes)?);
     }
     Some(branches)
+}
+
+fn take_branch<'a>(bytes: &mut &'a [u8]) -> Option<BranchText<'a>> {
+    Some(BranchText {
+        resource: take_resource(bytes)?,
+        identity: take_printable(bytes, ServerIdentity::BYTES_MAX)?,
+        evidence: take_printable(bytes, Evidence::BYTES_MAX)?,
+    })
 }
 
 fn take_resource<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {

@@ -64,6 +64,8 @@ struct Pending {
 pub(super) struct State {
     manager: ManagerId,
     openings: BTreeMap<Epoch, Listed>,
+    /// The listed opening that is not closed, if there is one: a log has one at a time.
+    open: Option<Opening>,
     pending: BTreeMap<Id, Pending>,
     completed: BTreeMap<Id, LogSeq>,
     /// The keys of `completed`, oldest first.
@@ -77,6 +79,7 @@ impl State {
         Self {
             manager,
             openings: BTreeMap::new(),
+            open: None,
             pending: BTreeMap::new(),
             completed: BTreeMap::new(),
             completed_order: VecDeque::new(),
@@ -90,12 +93,19 @@ impl State {
     pub(super) fn apply(&mut self, change: Change, at: LogSeq) {
         match change {
             Change::Opened { epoch, nonce } => {
-                let closed = false;
-                self.openings.insert(epoch, Listed { nonce, closed });
+                let listed = Listed {
+                    nonce,
+                    closed: false,
+                };
+                self.openings.insert(epoch, listed);
+                self.open = Some(self.opening(epoch, listed));
             }
             Change::Closed { epoch } => {
                 if let Some(listed) = self.openings.get_mut(&epoch) {
                     listed.closed = true;
+                }
+                if self.open.is_some_and(|open| open.epoch == epoch) {
+                    self.open = None;
                 }
             }
             Change::Decided { id, bytes } => {
@@ -174,6 +184,9 @@ impl State {
     }
 
     pub(super) fn is_listed(&self, opening: Opening) -> bool {
+        if self.is_open(opening) {
+            return true;
+        }
         let listed = self.openings.get(&opening.epoch);
         opening.manager == self.manager
             && listed.is_some_and(|listed| listed.nonce == opening.nonce)
@@ -185,7 +198,7 @@ impl State {
     }
 
     pub(super) fn is_open(&self, opening: Opening) -> bool {
-        self.is_listed(opening) && self.is_closed(opening.epoch) == Some(false)
+        self.open == Some(opening)
     }
 
     pub(super) fn recorded(&self, gtrid: Gtrid) -> Recorded<'_> {
