@@ -5,6 +5,7 @@
 
 mod commit;
 mod crash;
+mod many;
 mod observability;
 mod servers_fail;
 mod support;
