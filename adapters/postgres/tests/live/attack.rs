@@ -5,10 +5,15 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
-use unanimous_core::ports::{Absence, Branch, BranchErrorKind, Resource, ResourceManager};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::broadcast;
+use unanimous_core::ports::{
+    Absence, Branch, BranchErrorKind, Evidence, OnePhaseReply, Resource, ResourceManager,
+};
 use unanimous_core::protocol::Decision;
-use unanimous_postgres::Postgres;
+use unanimous_postgres::{PgBranch, Postgres};
 
+use crate::prepare::{deferred_trigger, drop_trigger, during_sleep};
 use crate::support::{Db, backend_pid, expect_prepared, expect_rolled_back, random, record};
 
 /// Polls a future this often at most, and drops it then.
@@ -193,6 +198,92 @@ async fn the_protocol_by_hand_is_a_rollback_vote(db: &Db) {
     db.assert_nothing_of(9).await;
 }
 
+/// A number of a process says nothing without its start: the new bearer is spared.
+async fn i5_the_new_bearer_of_a_process_number_is_spared(db: &Db) {
+    let innocent = db.open_with_row(1).await;
+    let (mut branch, mut of_it) = db.prepared(2).await;
+    branch.rollback().await.unwrap();
+    let (pid, xid8) = (backend_pid(&innocent).await, xid8(&innocent).await);
+    let evidence = of_it.evidence.as_str();
+    let field = |name: &str| {
+        let rest = evidence.split_once(name).unwrap().1;
+        rest.split(' ').next().unwrap().to_owned()
+    };
+    // In progress, and the process was started at another time than the evidence says.
+    let text = format!("xid8={xid8} pid={pid} since=1 server={}", field("server="));
+    of_it.evidence = Evidence::new(text).unwrap();
+    let absence = db.resource.absent(&db.xid(2), &of_it).await.unwrap();
+    assert!(matches!(absence, Absence::InDoubt(_)), "{absence:?}");
+    assert_eq!(backend_pid(&innocent).await, pid, "it lives");
+}
+
+async fn xid8(branch: &PgBranch) -> String {
+    let row = branch
+        .query_one("SELECT pg_current_xact_id()::text", &[])
+        .await;
+    row.unwrap().get(0)
+}
+
+/// The connection is lost while the commit still runs on the server: its session is ended, so that
+/// the rollback is proven.
+async fn i3_a_commit_in_one_phase_that_still_runs_is_ended_and_proven(db: &Db) {
+    deferred_trigger(db, "PERFORM pg_sleep(60)").await;
+    let (url, cut) = cuttable(&db.url).await;
+    let resource = Postgres::builder("orders", url).build().unwrap();
+    let mut branch = resource.open(db.env(1)).await.unwrap();
+    let pid = backend_pid(&branch).await;
+    db.insert(&branch, 1).await;
+    let commit = tokio::spawn(async move { branch.commit_one_phase().await });
+    during_sleep(db, pid).await;
+    cut.send(()).unwrap();
+    let reply = commit.await.unwrap();
+    assert!(matches!(reply, OnePhaseReply::RolledBack(_)), "{reply:?}");
+    db.wait_gone(pid).await;
+    db.assert_nothing_of(1).await;
+    drop_trigger(db).await;
+}
+
+/// An address that leads to the server. On a word, the connections made so far are closed towards
+/// the client, and stay open towards the server.
+async fn cuttable(url: &str) -> (String, broadcast::Sender<()>) {
+    let (before, rest) = url.split_once('@').unwrap();
+    let (server, database) = rest.split_once('/').unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("{before}@{}/{database}", listener.local_addr().unwrap());
+    let (cut, _) = broadcast::channel(1);
+    let (server, cuts) = (server.to_owned(), cut.clone());
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(&server).await.unwrap();
+            let mut cut = cuts.subscribe();
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut client, &mut server) => return,
+                    _ = cut.recv() => {}
+                }
+                drop(client);
+                // As long as the test runs.
+                std::future::pending::<()>().await;
+                drop(server);
+            });
+        }
+    });
+    (address, cut)
+}
+
+/// Once a request for the end has got no positive answer, the branch is not asked again: it is
+/// recovery's.
+async fn i3_a_branch_whose_end_is_not_known_is_asked_nothing_more(db: &Db) {
+    let (mut branch, _) = db.prepared(1).await;
+    db.clean_prepared(1).await;
+    let unknown = branch.commit().await.unwrap_err();
+    assert_eq!(unknown.kind(), BranchErrorKind::UnknownXid, "{unknown}");
+    let refused = branch.commit().await.unwrap_err();
+    assert_eq!(refused.kind(), BranchErrorKind::WrongState, "{refused}");
+    let refused = branch.rollback().await.unwrap_err();
+    assert_eq!(refused.kind(), BranchErrorKind::WrongState, "{refused}");
+}
+
 /// Names and passwords that have to be encoded in an address, and quoted everywhere else.
 async fn odd_names_and_passwords_work(db: &Db) {
     let unique = random();
@@ -254,5 +345,8 @@ on_both!(
     i7_a_statement_dropped_at_any_point_is_all_or_nothing,
     i7_a_prepare_dropped_at_any_point_leaves_no_session,
     the_protocol_by_hand_is_a_rollback_vote,
+    i5_the_new_bearer_of_a_process_number_is_spared,
+    i3_a_commit_in_one_phase_that_still_runs_is_ended_and_proven,
+    i3_a_branch_whose_end_is_not_known_is_asked_nothing_more,
     odd_names_and_passwords_work,
 );
