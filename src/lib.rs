@@ -116,3 +116,11 @@ mod compile_fail;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So do those of the guides.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/first-service.md")]
+#[doc = include_str!("../docs/testing.md")]
+#[doc = include_str!("../docs/operations.md")]
+#[doc = include_str!("../docs/adapters.md")]
+struct Guides;

@@ -1,11 +1,13 @@
 //! Tests that need no server: the protocol explored exhaustively, the runtime against parts in
-//! memory, and the rules of the house.
+//! memory, what the documents say, and the rules of the house.
 #![allow(missing_docs, reason = "a test is its own documentation")]
 #![allow(
     clippy::unwrap_used,
     reason = "a failed unwrap fails the test, as it should"
 )]
 
+mod compose;
+mod guarantees;
 mod model;
 mod runtime;
 mod tidy;
