@@ -167,7 +167,7 @@ impl Session {
     /// Nothing of its last use is left in it.
     pub(crate) fn mark_clean(&mut self) {
         self.link.in_protocol.store(false, Ordering::Relaxed);
-        self.clean = !self.is_spoiled();
+        self.clean = true;
     }
 
     pub(crate) fn mark_used(&mut self) {

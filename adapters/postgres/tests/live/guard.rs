@@ -86,6 +86,26 @@ async fn a_marker_that_was_reset_votes_to_roll_back(db: &Db) {
     db.assert_nothing_of(2).await;
 }
 
+/// What the marker cannot catch, the savepoint does: here the application has kept the marker for
+/// the session and left the block.
+async fn a_marker_kept_outside_a_block_does_not_help(db: &Db) {
+    let end = async |branch: &PgBranch| {
+        let keep = "SELECT set_config('unanimous.xid', current_setting('unanimous.xid'), false)";
+        branch.batch_execute(keep).await.unwrap();
+        branch.batch_execute("COMMIT").await.unwrap();
+    };
+    let mut branch = db.open_with_row(1).await;
+    end(&branch).await;
+    let error = expect_cause(branch.prepare().await, Cause::Refused);
+    assert!(error.to_string().contains("25P01"), "{error}");
+    assert!(!db.is_prepared(1).await);
+
+    let mut branch = db.open_with_row(2).await;
+    end(&branch).await;
+    let reply = branch.commit_one_phase().await;
+    assert!(matches!(reply, OnePhaseReply::RolledBack(_)), "{reply:?}");
+}
+
 /// Outside a block, `PREPARE TRANSACTION` in a string of several statements would prepare the
 /// implicit transaction of that string.
 async fn an_implicit_block_is_not_prepared(db: &Db) {
@@ -166,6 +186,7 @@ on_both!(
     a_chained_commit_does_not_prepare_the_next_transaction,
     a_chained_rollback_does_not_prepare_the_next_transaction,
     a_marker_that_was_reset_votes_to_roll_back,
+    a_marker_kept_outside_a_block_does_not_help,
     an_implicit_block_is_not_prepared,
     a_failing_statement_whose_future_was_dropped_is_not_overlooked,
     an_error_hidden_in_a_dropped_row_stream_is_not_overlooked,

@@ -106,6 +106,8 @@ async fn wait_for_replication(db: &Db, pid: i32) {
 }
 
 /// After a restart the number can be another transaction's, so nothing is concluded from it.
+///
+/// On one thread: when the loss is noticed, the server answers again, and would say "committed".
 async fn i3_a_reply_lost_in_a_crash_is_undetermined(kind: Kind) {
     let mut server = Server::start(kind, &waits_for_ever()).unwrap();
     let db = Db::on(&server).await;
@@ -167,8 +169,12 @@ mod own {
     use super::*;
     on_own!(
         a_reply_lost_after_the_commit_is_proven_a_commit,
-        i3_a_reply_lost_in_a_crash_is_undetermined,
         i2_a_commit_in_one_phase_survives_a_crash_although_commits_are_asynchronous,
         a_stronger_durability_is_not_weakened,
     );
+}
+
+mod unnoticed {
+    use super::*;
+    on_own_single_threaded!(i3_a_reply_lost_in_a_crash_is_undetermined);
 }

@@ -201,7 +201,7 @@ async fn a_cancelled_prepare_is_rolled_back(db: &Db) {
 }
 
 /// FATAL is a database error to the driver, whose `is_closed` says no: it proves nothing.
-async fn a_session_that_is_ended_during_sleep_is_undetermined(db: &Db) {
+async fn a_session_that_is_ended_during_prepare_is_undetermined(db: &Db) {
     deferred_trigger(db, "PERFORM pg_sleep(60)").await;
     let mut branch = db.open_with_row(1).await;
     let pid = backend_pid(&branch).await;
@@ -313,7 +313,7 @@ on_both!(
     an_error_of_the_applications_own_code_at_prepare_is_a_refusal,
     a_serialization_failure_at_prepare_is_a_conflict,
     a_cancelled_prepare_is_rolled_back,
-    a_session_that_is_ended_during_sleep_is_undetermined,
+    a_session_that_is_ended_during_prepare_is_undetermined,
     a_session_that_was_ended_before_prepare_is_rolled_back,
     what_is_asked_in_the_wrong_state_is_refused,
     a_prepare_that_is_given_up_leaves_no_session,

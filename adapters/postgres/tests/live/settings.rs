@@ -3,8 +3,8 @@
 use unanimous_core::ports::{
     Branch, BranchErrorKind, Cause, Problem, Resource, ResourceError, ResourceManager,
 };
-use unanimous_postgres::Postgres;
-use xtask::servers::{APP_PASSWORD, Kind, Options, Server};
+use unanimous_postgres::{Postgres, tokio_postgres};
+use xtask::servers::{APP_DATABASE, APP_PASSWORD, APP_USER, Kind, Options, Server};
 
 use crate::support::{Db, expect_cause, expect_prepared, oracle, whole};
 
@@ -130,9 +130,30 @@ async fn a_server_does_not_start_with_fewer_slots_than_it_needs(kind: Kind) {
     assert!(db.has_row(1).await);
 }
 
+/// The limits for a vanished host mean nothing there, and are not refused either.
+async fn a_unix_socket_is_an_address_like_any_other(kind: Kind) {
+    let server = Server::start(kind, &Options::new()).unwrap();
+    let db = Db::on(&server).await;
+    let mut config = tokio_postgres::Config::new();
+    config.host_path(server.sockets()).port(server.port());
+    config
+        .user(APP_USER)
+        .password(APP_PASSWORD)
+        .dbname(APP_DATABASE);
+    let resource = Postgres::builder_with("orders", config).build().unwrap();
+    let identity = resource.preflight().await.unwrap();
+    assert_eq!(identity, db.resource.preflight().await.unwrap());
+    let mut branch = resource.open(db.env(1)).await.unwrap();
+    db.insert(&branch, 1).await;
+    expect_prepared(branch.prepare().await);
+    branch.commit().await.unwrap();
+    assert!(db.has_row(1).await);
+}
+
 mod own {
     use super::*;
     on_own!(
+        a_unix_socket_is_an_address_like_any_other,
         disabled_prepared_transactions_are_unfit_with_the_mend,
         used_up_slots_are_exhaustion,
         a_server_does_not_start_with_fewer_slots_than_it_needs,

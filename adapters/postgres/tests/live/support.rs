@@ -54,6 +54,25 @@ macro_rules! on_own {
     };
 }
 
+/// The same on one thread: while a test blocks it (to restart a server), nothing of the adapter
+/// notices.
+macro_rules! on_own_single_threaded {
+    ($($name:ident),+ $(,)?) => {
+        mod pg15 {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(xtask::servers::Kind::Postgres15).await;
+            })+
+        }
+        mod newest {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(xtask::servers::Kind::PostgresNewest).await;
+            })+
+        }
+    };
+}
+
 /// A database with a table of the test's own, and a resource there.
 pub(crate) struct Db {
     pub(crate) kind: Kind,
