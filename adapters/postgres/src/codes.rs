@@ -159,7 +159,7 @@ const TABLE: &[Row] = &[
     row(FINISH, "55000", UNAVAILABLE, BUSY),
     row(FINISH, "57014", UNAVAILABLE, ""),
     row(FINISH, "53", UNAVAILABLE, "the server has no room for now"),
-    row(FINISH, "42501", FAILED, OWNER),
+    row(FINISH, NOT_OWNER, FAILED, OWNER),
     row(
         FINISH,
         "0A000",
@@ -202,6 +202,7 @@ const DISABLED: &str = "if prepared transactions are disabled: ALTER SYSTEM SET 
 const UNKNOWN: &str =
     "committed, rolled back, never prepared or not yet: this answer does not tell";
 const BUSY: &str = "another session is about to end it, perhaps waiting for a synchronous standby";
+const NOT_OWNER: &str = "42501";
 const OWNER: &str = "a branch is ended by the role that prepared it (SET ROLE counts) or by a \
     superuser: let the user of the address be a member of that role, or end it by hand as a \
     superuser";
@@ -227,6 +228,11 @@ pub(crate) fn meaning(request: Request, answer: Answer<'_>) -> (BranchErrorKind,
         },
         Answer::Lost => (loss(request), ""),
     }
+}
+
+/// The branch belongs to another role than the session's.
+pub(crate) fn is_not_owner(answer: Answer<'_>) -> bool {
+    matches!(answer, Answer::Refused(NOT_OWNER))
 }
 
 /// Whether a resource that cannot be used may mend itself, from the answer to open or to a scan.

@@ -30,7 +30,7 @@ use unanimous_core::ports::{
 use unanimous_core::protocol::{Decision, Heuristic};
 use unanimous_core::xid::Xid;
 
-use crate::codes::{self, Answer, Request};
+use crate::codes::{self, Request};
 use crate::failure::Failure;
 use crate::gid::Gid;
 use crate::session::{Backend, Facts, Replies, Session};
@@ -241,7 +241,7 @@ pub(crate) async fn end_prepared(session: &Session, gid: &Gid, text: &str) -> Re
         Ok(answer) => return answer.all_of(1).map(|_| As::OwnRole),
         Err(failure) => failure,
     };
-    if refused.answer() != Answer::Refused("42501") || take_role(session, gid).await.is_none() {
+    if !codes::is_not_owner(refused.answer()) || take_role(session, gid).await.is_none() {
         return Err(refused);
     }
     session.run(text).await?.all_of(1).map(|_| As::Owner)
