@@ -8,7 +8,8 @@
 //! whatever else the machine does hits both; a round's ratio is that of its sums.
 //!
 //! ```text
-//! cargo bench --bench log -- [--rounds N] [--millis N] [--appenders N] [--dir FOLDER] [--json FILE]
+//! cargo bench --bench log --
+//!     [--rounds N] [--millis N] [--appenders N] [--dir FOLDER] [--json FILE]
 //! ```
 //! The folder has to be on a real disk: on tmpfs a sync costs nothing.
 

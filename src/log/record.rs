@@ -382,7 +382,9 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_decoded_has_one_encoding(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn whatever_is_decoded_has_one_encoding(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
             let mut rest = bytes.as_slice();
             if let Some(record) = decode(&mut rest) {
                 let mut again = Vec::new();
