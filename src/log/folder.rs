@@ -48,7 +48,7 @@ impl FolderLock {
             Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut file)),
             Err(TryLockError::Error(error)) => return Err(failed("lock the file `lock`")(error)),
         }
-        // Not every file system can lock a folder (NFS cannot): the file's lock is what is promised.
+        // Not every file system can lock a folder (NFS cannot): the lock file is what is promised.
         if let Err(TryLockError::WouldBlock) = handle.try_lock() {
             return Err(in_use(path, &mut file));
         }
