@@ -66,7 +66,8 @@
 //! # Where to go from here
 //!
 //! [`Config`] holds every limit. [`RecoveryReport`] says what recovery found, did and left.
-//! [`ports`] are the contracts for a database or a log of one's own.
+//! [`ports`] are the contracts for a database or a log of one's own. With the feature `operator`, a
+//! manager is built from a TOML file, and the tool `unanimous` can talk to a running application.
 
 mod active;
 mod bounded;
@@ -77,6 +78,8 @@ mod error;
 pub mod log;
 mod manager;
 mod observe;
+#[cfg(feature = "operator")]
+pub mod operator;
 mod outcome;
 mod recovery;
 mod retry;
@@ -95,7 +98,10 @@ pub use crate::manager::{TransactionManager, TransactionManagerBuilder};
 #[doc(hidden)]
 pub use crate::observe::{Point, Probe};
 pub use crate::outcome::{Committed, TransactionOutcome};
-pub use crate::recovery::{Left, RecoveryReport, ResourceReport};
+pub use crate::recovery::{
+    ForeignBranch, Left, Planned, RecoveryReport, ResourceReport, ResourceSurvey, Survey,
+    SurveyedBranch,
+};
 pub use crate::retry::BoxError;
 pub use crate::transaction::Transaction;
 

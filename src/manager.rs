@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::observe::{Probe, Probes};
 use crate::outcome::{RecentEnds, TransactionOutcome};
-use crate::recovery::{Recovery, RecoveryReport, ResourceReport, run_passes};
+use crate::recovery::{Recovery, RecoveryReport, ResourceReport, Survey, run_passes, survey};
 use crate::transaction::Transaction;
 
 /// A registered resource, whose type is found again by whoever enlists it.
@@ -75,6 +75,9 @@ impl fmt::Debug for TransactionManager {
 struct RecoveryTasks {
     inner: Arc<Inner>,
     tasks: Vec<AbortHandle>,
+    /// Taken away before the log is closed: whoever opens it next makes a socket of its own.
+    #[cfg(feature = "operator")]
+    control: std::sync::Mutex<Option<crate::operator::Control>>,
 }
 
 impl RecoveryTasks {
@@ -82,6 +85,13 @@ impl RecoveryTasks {
         for task in &self.tasks {
             task.abort();
         }
+        #[cfg(feature = "operator")]
+        drop(
+            self.control
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .take(),
+        );
     }
 }
 
@@ -100,6 +110,9 @@ pub struct TransactionManagerBuilder {
     resources: Vec<Arc<dyn AnyResource>>,
     config: Config,
     probes: Probes,
+    /// Where the file log lies, if it is one: the place of the control socket.
+    #[cfg(feature = "operator")]
+    log_folder: Option<std::path::PathBuf>,
 }
 
 impl fmt::Debug for TransactionManagerBuilder {
@@ -120,6 +133,11 @@ impl fmt::Debug for TransactionManagerBuilder {
 impl TransactionManagerBuilder {
     /// Where decisions are recorded.
     pub fn log(mut self, home: impl LogHome) -> Self {
+        #[cfg(feature = "operator")]
+        {
+            let file = (&home as &dyn Any).downcast_ref::<crate::log::FileLog>();
+            self.log_folder = file.map(|file| file.folder().to_owned());
+        }
         self.log = Some(Box::new(home));
         self
     }
@@ -128,6 +146,13 @@ impl TransactionManagerBuilder {
     /// every resource that was ever used with this log, or its in-doubt branches stay prepared.
     pub fn resource<R: Resource>(mut self, resource: &R) -> Self {
         self.resources.push(Arc::new(resource.clone()));
+        self
+    }
+
+    /// Registers a resource whose type only its owner knows.
+    #[cfg(feature = "operator")]
+    pub(crate) fn any_resource(mut self, resource: Arc<dyn AnyResource>) -> Self {
+        self.resources.push(resource);
         self
     }
 
@@ -155,25 +180,15 @@ impl TransactionManagerBuilder {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub async fn start(self) -> Result<TransactionManager, StartError> {
-        let home = self.log.ok_or(StartError::NoLog)?;
-        let resources = by_name(self.resources)?;
-        let config = Arc::new(self.config.within_reach());
-        let until = Instant::now() + config.start_timeout;
-        let unchecked = preflight(&resources, config.start_timeout / 2).await?;
-        let log = home.open().await?;
-        let inner = Arc::new(Inner {
-            log,
-            active: Arc::default(),
-            recovery: Recovery::new(resources.keys(), unchecked),
-            recent_ends: RecentEnds::default(),
-            resources,
-            config,
-            probes: self.probes,
-            runtime: Handle::current(),
-            sequence: AtomicU64::new(1),
-            shutting_down: AtomicBool::new(false),
-        });
+    pub async fn start(mut self) -> Result<TransactionManager, StartError> {
+        self.config = self.config.within_reach();
+        let limit = self.config.start_timeout;
+        let until = Instant::now() + limit;
+        #[cfg(feature = "operator")]
+        let log_folder = self.log_folder.take();
+        let inner = self.open(Some(limit / 2)).await?;
+        #[cfg(feature = "operator")]
+        let control = log_folder.and_then(|folder| crate::operator::serve(&inner, &folder));
         let rest = until.saturating_duration_since(Instant::now());
         let start_report = recover_all(&inner, Some(rest)).await;
         for name in &start_report.unknown_resources {
@@ -186,6 +201,8 @@ impl TransactionManagerBuilder {
         let tasks = Arc::new(RecoveryTasks {
             tasks: passes.collect(),
             inner: Arc::clone(&inner),
+            #[cfg(feature = "operator")]
+            control: std::sync::Mutex::new(control),
         });
         info!(target: "unanimous", manager = %inner.log.opening().manager,
             epoch = %inner.log.opening().epoch, "transaction manager started");
@@ -194,6 +211,29 @@ impl TransactionManagerBuilder {
             tasks,
             start_report: Arc::new(start_report),
         })
+    }
+
+    /// Opens the log, after the resources' checks if there is time for them. Nothing is recovered.
+    pub(crate) async fn open(self, checks: Option<Duration>) -> Result<Arc<Inner>, StartError> {
+        let home = self.log.ok_or(StartError::NoLog)?;
+        let resources = by_name(self.resources)?;
+        let unchecked = match checks {
+            Some(limit) => preflight(&resources, limit).await?,
+            None => resources.keys().cloned().collect(),
+        };
+        let log = home.open().await?;
+        Ok(Arc::new(Inner {
+            log,
+            active: Arc::default(),
+            recovery: Recovery::new(resources.keys(), unchecked),
+            recent_ends: RecentEnds::default(),
+            resources,
+            config: Arc::new(self.config.within_reach()),
+            probes: self.probes,
+            runtime: Handle::current(),
+            sequence: AtomicU64::new(1),
+            shutting_down: AtomicBool::new(false),
+        }))
     }
 }
 
@@ -248,7 +288,7 @@ async fn preflight(
 
 /// A pass over every resource, in parallel. With a limit, what is not done by then goes on in the
 /// background.
-async fn recover_all(inner: &Arc<Inner>, limit: Option<Duration>) -> RecoveryReport {
+pub(crate) async fn recover_all(inner: &Arc<Inner>, limit: Option<Duration>) -> RecoveryReport {
     let mut unfinished: BTreeSet<ResourceName> = inner.resources.keys().cloned().collect();
     let (reports_in, mut reports_out) = tokio::sync::mpsc::unbounded_channel::<ResourceReport>();
     for resource in inner.resources.values().cloned() {
@@ -279,6 +319,25 @@ async fn recover_all(inner: &Arc<Inner>, limit: Option<Duration>) -> RecoveryRep
         Err(error) => report.log_error = Some(error),
     }
     report
+}
+
+/// What [`recover_all`] would do.
+pub(crate) async fn survey_all(inner: &Arc<Inner>) -> Survey {
+    let mut surveys = JoinSet::new();
+    for resource in inner.resources.values().cloned() {
+        let inner = Arc::clone(inner);
+        surveys.spawn(async move { survey(&inner, &*resource).await });
+    }
+    let mut all = Survey {
+        resources: surveys.join_all().await,
+        ..Survey::default()
+    };
+    all.resources.sort_by(|a, b| a.resource.cmp(&b.resource));
+    match unknown_resources(inner).await {
+        Ok(unknown) => all.unknown_resources = unknown,
+        Err(error) => all.log_error = Some(error),
+    }
+    all
 }
 
 /// What the log's answer means if nothing else is known.
@@ -366,6 +425,12 @@ impl TransactionManager {
     /// tests: passes also run by themselves.
     pub async fn recover(&self) -> RecoveryReport {
         recover_all(&self.inner, None).await
+    }
+
+    /// What is prepared at all resources now, and what a recovery pass would do about it. Changes
+    /// nothing.
+    pub async fn survey(&self) -> Survey {
+        survey_all(&self.inner).await
     }
 
     /// What the pass at the start found, did and left.

@@ -49,6 +49,11 @@ impl FileLog {
         }
     }
 
+    /// Its folder.
+    pub fn folder(&self) -> &std::path::Path {
+        &self.folder
+    }
+
     /// The length to which segments grow, in bytes: 64 MiB unless said otherwise, 64 KiB at least.
     /// The folder holds at most three segments at a time. One is longer than this only if the
     /// pending decisions and what is retained do not fit a quarter of it.

@@ -7,6 +7,7 @@
 
 mod pass;
 mod report;
+mod survey;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -21,6 +22,8 @@ use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
 pub use self::report::{Left, RecoveryReport, ResourceReport};
+pub(crate) use self::survey::survey;
+pub use self::survey::{ForeignBranch, Planned, ResourceSurvey, Survey, SurveyedBranch};
 use crate::bounded::bounded;
 use crate::manager::{AnyResource, Inner};
 

@@ -27,9 +27,9 @@ use crate::manager::Inner;
 const ENDED_ELSEWHERE: &str = "another resource on the same server is ending it";
 
 /// T: the log, seen after A.
-struct Recorded {
-    own: Opening,
-    openings: HashMap<Opening, bool>,
+pub(super) struct Recorded {
+    pub(super) own: Opening,
+    pub(super) openings: HashMap<Opening, bool>,
     pending: HashMap<Gtrid, DecisionRecord>,
 }
 
@@ -124,7 +124,10 @@ impl ResourceReport {
 }
 
 /// P and Q.
-async fn scan(inner: &Inner, at: &dyn ResourceManager) -> Result<RecoveryScan, ResourceError> {
+pub(super) async fn scan(
+    inner: &Inner,
+    at: &dyn ResourceManager,
+) -> Result<RecoveryScan, ResourceError> {
     match bounded(inner.config.recovery_timeout, at.recover()).await {
         Ok(scanned) => scanned,
         Err(silence) => {
@@ -134,7 +137,7 @@ async fn scan(inner: &Inner, at: &dyn ResourceManager) -> Result<RecoveryScan, R
     }
 }
 
-async fn ask_log<T>(
+pub(super) async fn ask_log<T>(
     inner: &Inner,
     question: impl Future<Output = Result<T, LogError>>,
 ) -> Result<T, LogError> {
@@ -145,7 +148,7 @@ async fn ask_log<T>(
 }
 
 /// Ours (of any manager), and the others' texts.
-fn ours(scan: RecoveryScan, foreign: &mut Vec<String>) -> Vec<Xid> {
+pub(super) fn ours(scan: RecoveryScan, foreign: &mut Vec<String>) -> Vec<Xid> {
     let mut xids = Vec::new();
     for branch in scan.branches {
         match branch.owner {
@@ -157,7 +160,7 @@ fn ours(scan: RecoveryScan, foreign: &mut Vec<String>) -> Vec<Xid> {
 }
 
 impl Recorded {
-    async fn read(inner: &Inner) -> Result<Self, LogError> {
+    pub(super) async fn read(inner: &Inner) -> Result<Self, LogError> {
         // The own opening is read first: if the log reopens meanwhile, the old one is listed
         // closed.
         let own = inner.log.opening();
@@ -178,7 +181,11 @@ impl Recorded {
 
     /// Branches at this resource that pending decisions name, which no driver here looks after and
     /// which are not proven yet. The set A is asked after T: whoever is not in it has ended.
-    fn named(&self, inner: &Inner, resource: &dyn ResourceManager) -> Vec<(Xid, BranchRecord)> {
+    pub(super) fn named(
+        &self,
+        inner: &Inner,
+        resource: &dyn ResourceManager,
+    ) -> Vec<(Xid, BranchRecord)> {
         let is_ours_to_end = |decision: &&DecisionRecord| {
             let opening = decision.gtrid.opening;
             let closed = self.openings.get(&opening) == Some(&true);
@@ -263,7 +270,7 @@ async fn end_present(
 /// Whether it is decided, and the view of its epoch in the light of what the log answers. Only the
 /// log's word that there is no record is one: whatever else it answers leaves the branch alone
 /// (I3).
-async fn look_up(
+pub(super) async fn look_up(
     inner: &Inner,
     xid: &Xid,
     view: EpochView,

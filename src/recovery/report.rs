@@ -100,7 +100,7 @@ pub enum Left {
 }
 
 impl Left {
-    pub(super) const fn needs_a_person(&self) -> bool {
+    pub(crate) const fn needs_a_person(&self) -> bool {
         match self {
             Self::Refused(_) | Self::Person(_) => true,
             Self::Plan(reason) => matches!(reason, LeaveReason::UnlistedOpening),

@@ -1,0 +1,67 @@
+//! What is typed. Doc comments are the help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Looks after transactions across databases: what is in doubt, and why.
+///
+/// While an application holds the decision log, it is asked, over a socket in the log's folder;
+/// without one, this tool opens the log itself.
+///
+/// Exit codes: 0 nothing is in doubt, 1 something is in doubt, 2 failed.
+#[derive(Debug, Parser)]
+#[command(name = "unanimous", version)]
+pub(crate) struct Typed {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// The TOML file that names log and resources.
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "UNANIMOUS_CONFIG",
+        default_value = "unanimous.toml",
+        value_name = "FILE"
+    )]
+    pub(crate) config: PathBuf,
+    /// A table for people, or JSON for programs.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Check the log and every server: settings, versions, privileges.
+    ///
+    /// Uses the credentials of the config file. Exits with 0 if everything is fit, else with 2.
+    Check,
+    /// List what is prepared at all resources, and what recovery would do about it.
+    List,
+    /// Make one recovery pass: commit what was decided, roll back what cannot be decided any more.
+    ///
+    /// Shows first what it will touch, and asks.
+    Recover(Recover),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// Only show what the pass would do.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}

@@ -1,0 +1,91 @@
+//! `list`: what is prepared everywhere, and what recovery would do about it.
+
+use unanimous::operator::{Access, Listing};
+
+use crate::args::Format;
+use crate::output::{age, or_dash, plain, state, table, to_json};
+use crate::run::{CLEAN, Failure, IN_DOUBT, talk};
+
+pub(crate) async fn run(access: &Access, format: Format) -> Result<u8, Failure> {
+    let listing = access.list().await?;
+    print(&listing, format)?;
+    explain(&listing);
+    code(&listing)
+}
+
+/// Failed beats in doubt beats clean.
+pub(crate) fn code(listing: &Listing) -> Result<u8, Failure> {
+    if listing.has_failed() {
+        Err(Failure::Reported)
+    } else if listing.is_in_doubt() {
+        Ok(IN_DOUBT)
+    } else {
+        Ok(CLEAN)
+    }
+}
+
+pub(crate) fn print(listing: &Listing, format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Json => to_json(serde_json::to_value(listing)),
+        Format::Table => table(
+            &[
+                "RESOURCE", "STATE", "AGE", "EPOCH", "DECISION", "RECOVERY", "XID",
+            ],
+            rows(listing),
+        ),
+    }
+}
+
+fn rows(listing: &Listing) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for at in &listing.resources {
+        for branch in &at.branches {
+            let decision = match branch.decided {
+                Some(true) => "commit",
+                Some(false) => "none",
+                None => "-",
+            };
+            rows.push(vec![
+                at.resource.clone(),
+                state(branch.state).to_owned(),
+                or_dash(branch.age_seconds.map(age)),
+                or_dash(branch.epoch.map(|epoch| epoch.to_string())),
+                decision.to_owned(),
+                plain(&branch.plan),
+                plain(&branch.xid),
+            ]);
+        }
+    }
+    rows
+}
+
+/// What the table does not hold.
+pub(crate) fn explain(listing: &Listing) {
+    for at in &listing.resources {
+        if let Some(error) = &at.error {
+            talk(&format!("error: {}: not looked at: {error}", at.resource));
+        }
+    }
+    if let Some(error) = &listing.log_error {
+        talk(&format!("error: the log cannot be read: {error}"));
+    }
+    unknown(&listing.unknown_resources);
+    let branches = || listing.resources.iter().flat_map(|at| &at.branches);
+    let in_doubt = branches().filter(|branch| branch.in_doubt).count();
+    talk(&format!(
+        "{in_doubt} in doubt, {} listed, {} transactions active; manager {}, epoch {}",
+        branches().count(),
+        listing.active,
+        listing.manager,
+        listing.epoch
+    ));
+}
+
+pub(crate) fn unknown(resources: &[String]) {
+    for name in resources {
+        talk(&format!(
+            "in doubt: the log has decisions for resource {name}, which is not registered: name it \
+             in the application (and in the config file) again, at the same database"
+        ));
+    }
+}

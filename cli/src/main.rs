@@ -1,0 +1,22 @@
+//! The operator's tool of Unanimous. `main` only maps a result to an exit code: 0 nothing in doubt,
+//! 1 something in doubt, 2 failed. Data goes to standard output, talk to standard error.
+
+mod args;
+mod check;
+mod list;
+mod output;
+mod recover;
+mod run;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run::run() {
+        Ok(found) => ExitCode::from(found),
+        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(2)
+        }
+    }
+}

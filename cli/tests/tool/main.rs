@@ -1,0 +1,10 @@
+//! The tool `unanimous` as a person runs it: the built program, real servers, and applications that
+//! are this test program itself, run again and killed at named points.
+#![allow(missing_docs, reason = "a test is its own documentation")]
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod bad_input;
+mod check;
+mod in_doubt;
+mod living;
+mod support;

@@ -1,0 +1,149 @@
+//! How the operator gets at log and databases: through the application that holds the log, or, if
+//! there is none, by holding the log in its place (I5: never beside a living application).
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use unanimous_core::ports::LogError;
+
+use super::client::Client;
+use super::error::OperatorError;
+use super::file::{ConfigFile, Parts};
+use super::report::{Listing, Recovered};
+use super::wire::{Body, Verb};
+use crate::StartError;
+use crate::log::FileLog;
+use crate::manager::{Inner, recover_all, survey_all};
+
+/// A way to the log. End it by [`close`](Self::close).
+pub struct Access(Way);
+
+enum Way {
+    Application(Client),
+    Alone(Arc<Inner>),
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let way = match self.0 {
+            Way::Application(_) => "Application",
+            Way::Alone(_) => "Alone",
+        };
+        f.debug_tuple("Access").field(&way).finish()
+    }
+}
+
+impl Access {
+    /// How often to look for a socket while the log is held: an application that starts opens its
+    /// log a moment before it listens.
+    const ATTEMPTS: u32 = 5;
+    const PAUSE: Duration = Duration::from_millis(200);
+
+    /// Finds the application that holds the log; without one, opens the log. Never makes a log.
+    /// Asks for passwords only if there is no application.
+    ///
+    /// # Errors
+    /// There is no log, it cannot be opened, or the process that holds it offers no socket.
+    pub async fn open(file: &ConfigFile) -> Result<Self, OperatorError> {
+        let folder = file.log_folder();
+        if let Some(client) = Client::find(folder).await? {
+            return Ok(Self(Way::Application(client)));
+        }
+        if !folder.exists() {
+            return Err(OperatorError::Log(LogError::new(format!(
+                "log {}: there is no such folder: check the path in the config file; an \
+                 application makes its log at its first start",
+                folder.display()
+            ))));
+        }
+        FileLog::at(folder).inspect()?;
+        let parts = file.parts()?;
+        let mut attempt = 1;
+        loop {
+            let error = match open_alone(&parts).await {
+                Ok(inner) => return Ok(Self(Way::Alone(inner))),
+                Err(error) => error,
+            };
+            if let Some(client) = Client::find(folder).await? {
+                return Ok(Self(Way::Application(client)));
+            }
+            if attempt == Self::ATTEMPTS {
+                return Err(error);
+            }
+            attempt += 1;
+            tokio::time::sleep(Self::PAUSE).await;
+        }
+    }
+
+    /// Another process holds the log and answers for it.
+    pub const fn is_through_application(&self) -> bool {
+        match self.0 {
+            Way::Application(_) => true,
+            Way::Alone(_) => false,
+        }
+    }
+
+    /// What is in doubt, and what a recovery pass would do. Changes nothing.
+    ///
+    /// # Errors
+    /// The application did not answer.
+    pub async fn list(&self) -> Result<Listing, OperatorError> {
+        match &self.0 {
+            Way::Application(client) => match client.ask(Verb::List).await? {
+                Body::Listing(listing) => Ok(listing),
+                Body::Recovered(_) | Body::Error(_) => Err(client.failed(MIXED_UP)),
+            },
+            Way::Alone(inner) => {
+                let survey = survey_all(inner).await;
+                Ok(Listing::new(&survey, inner.log.opening(), 0))
+            }
+        }
+    }
+
+    /// Makes one recovery pass over all resources.
+    ///
+    /// # Errors
+    /// The application did not answer; the pass may have been made.
+    pub async fn recover(&self) -> Result<Recovered, OperatorError> {
+        match &self.0 {
+            Way::Application(client) => match client.ask(Verb::Recover).await? {
+                Body::Recovered(recovered) => Ok(recovered),
+                Body::Listing(_) | Body::Error(_) => Err(client.failed(MIXED_UP)),
+            },
+            Way::Alone(inner) => Ok(Recovered::new(&recover_all(inner, None).await)),
+        }
+    }
+
+    /// Lets go of the log.
+    ///
+    /// # Errors
+    /// It could not be closed properly; nothing is lost.
+    pub async fn close(self) -> Result<(), OperatorError> {
+        match self.0 {
+            Way::Application(_) => Ok(()),
+            Way::Alone(inner) => Ok(inner.log.shutdown().await?),
+        }
+    }
+}
+
+const MIXED_UP: &str = "the application answered another question, which is a bug";
+
+/// Without the checks of a start: a resource that is not fit is told when it is looked at.
+async fn open_alone(parts: &Parts) -> Result<Arc<Inner>, OperatorError> {
+    match parts.builder().open(None).await {
+        Ok(inner) => Ok(inner),
+        Err(StartError::Log(error)) if is_held(parts.log.folder()) => {
+            Err(OperatorError::NoSocket(error))
+        }
+        Err(StartError::Log(error)) => Err(error.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a process holds the log now. Only for the choice of an error's words.
+fn is_held(folder: &Path) -> bool {
+    let lock = File::open(folder.join("lock"));
+    lock.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}

@@ -1,0 +1,70 @@
+//! The tool's end of the control socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::error::OperatorError;
+use super::socket::{NAME, connect};
+use super::wire::{ANSWER_BYTES_MAX, Answer, Body, Request, Verb, from_line, read_line, to_line};
+
+/// How long the application may take: it looks at every database, each with a limit of its own.
+const ANSWER_LIMIT: Duration = Duration::from_secs(300);
+
+/// An application that holds the log and listens.
+#[derive(Debug)]
+pub(super) struct Client {
+    folder: PathBuf,
+}
+
+impl Client {
+    /// `None` if nobody listens in this folder.
+    pub(super) async fn find(folder: &Path) -> Result<Option<Self>, OperatorError> {
+        let client = Self {
+            folder: folder.to_owned(),
+        };
+        match connect(folder).await {
+            Ok(_stream) => Ok(Some(client)),
+            Err(error) if is_nobody(error.kind()) => Ok(None),
+            Err(error) => Err(client.failed(format!(
+                "cannot be reached: {error}; run this as the user that the application runs as"
+            ))),
+        }
+    }
+
+    /// What the application answers.
+    pub(super) async fn ask(&self, verb: Verb) -> Result<Body, OperatorError> {
+        let asking = timeout(ANSWER_LIMIT, self.ask_unbounded(verb));
+        let late = |_| Err(format!("no answer within {ANSWER_LIMIT:?}"));
+        match asking.await.unwrap_or_else(late) {
+            Ok(Body::Error(problem)) | Err(problem) => Err(self.failed(problem)),
+            Ok(body) => Ok(body),
+        }
+    }
+
+    async fn ask_unbounded(&self, verb: Verb) -> Result<Body, String> {
+        let unreached = |error: io::Error| format!("cannot be reached: {error}");
+        let mut stream = connect(&self.folder).await.map_err(unreached)?;
+        let request = to_line(&Request::new(verb))?;
+        stream.write_all(&request).await.map_err(unreached)?;
+        let answer = read_line(&mut stream, ANSWER_BYTES_MAX).await;
+        let answer = answer.and_then(|line| from_line::<Answer>(&line));
+        let answer = answer.map_err(|problem| format!("the application's answer: {problem}"))?;
+        Ok(answer.answer)
+    }
+
+    pub(super) fn failed(&self, problem: impl Into<String>) -> OperatorError {
+        OperatorError::Application {
+            path: self.folder.join(NAME).display().to_string(),
+            problem: problem.into(),
+        }
+    }
+}
+
+/// There is no socket, or a dead owner's.
+fn is_nobody(kind: io::ErrorKind) -> bool {
+    kind == io::ErrorKind::NotFound || kind == io::ErrorKind::ConnectionRefused
+}

@@ -1,0 +1,71 @@
+//! For the operator: a TOML file that names log and resources, and a look at what is in doubt.
+//!
+//! * [`ConfigFile`] is the file; an application builds its manager from it, and the tool
+//!   `unanimous` finds log and databases by it.
+//! * [`Access`] is how the tool gets at the log: while an application holds it, through the
+//!   application, over a *control socket* in the log's folder; without one, by taking the log
+//!   itself. Never beside a living application.
+//! * [`Listing`], [`Recovered`] and [`Checked`] are what it reports: data, for tables and JSON.
+//!
+//! Every manager that is built with the feature `operator` and a file log offers the socket
+//! `control.sock` in the log's folder, for its own user alone (mode 0600), and takes it away at its
+//! end. Whatever goes wrong with it is logged and changes nothing for transactions.
+//!
+//! ```no_run
+//! # #[cfg(feature = "postgres")]
+//! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+//! use unanimous::operator::ConfigFile;
+//! use unanimous::postgres::Postgres;
+//!
+//! let parts = ConfigFile::read("unanimous.toml")?.parts()?;
+//! let orders: Postgres = parts.resource("orders")?;
+//! let tm = parts.builder().start().await?;
+//! let mut tx = tm.begin();
+//! let pg = tx.enlist(&orders).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The file:
+//!
+//! ```toml
+//! [log]
+//! folder = "unanimous-log"             # relative to this file
+//!
+//! [resources.orders]
+//! url = "postgres://app@db.example:5432/shop"
+//! password_env = "ORDERS_PASSWORD"     # or password_file, or password_command
+//!
+//! [resources.ledger]
+//! url_env = "LEDGER_URL"               # the whole address from the environment
+//! pool_size = 32
+//! ```
+//!
+//! Layers, each of which knows only those before it: `error`, `secret`, `adapters` (an address
+//! becomes a resource), `file`, `report` (data), `wire` and `socket`, `server` and `client`,
+//! `check`, `access`.
+
+mod access;
+mod adapters;
+mod check;
+mod client;
+mod error;
+mod file;
+#[cfg(test)]
+mod file_test;
+mod report;
+mod secret;
+mod server;
+mod socket;
+#[cfg(test)]
+mod socket_test;
+mod wire;
+
+pub use access::Access;
+pub use check::{Checked, CheckedLog, CheckedResource};
+pub use error::{ConfigFileError, OperatorError};
+pub use file::{ConfigFile, Parts};
+pub use report::{
+    LeftBranch, ListedBranch, ListedResource, Listing, Recovered, RecoveredResource, State,
+};
+pub(crate) use server::{Control, serve};

@@ -1,0 +1,132 @@
+//! The application's end of the control socket.
+//!
+//! Nothing here can hurt a transaction: it works in tasks of its own, on a bounded number of
+//! connections, and asks the runtime only for what a manager offers anyway. Errors are logged.
+
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::report::{Listing, Recovered};
+use super::socket::{NAME, SocketFile, listen};
+use super::wire::{
+    ANSWER_BYTES_MAX, Answer, Body, REQUEST_BYTES_MAX, Request, Verb, from_line, read_line, to_line,
+};
+use crate::manager::{Inner, recover_all, survey_all};
+
+/// How many are answered at the same time; more wait.
+const CONNECTIONS_MAX: usize = 4;
+
+/// How long a client may take to ask, and to take its answer.
+const CLIENT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long to wait after a connection could not be accepted (no file descriptor is free).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Offers the socket until dropped.
+pub(crate) struct Control {
+    task: AbortHandle,
+    _socket: SocketFile,
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Offers the control socket in the folder of the log, which `inner` holds. `None` if that cannot
+/// be done; then there is a warning.
+pub(crate) fn serve(inner: &Arc<Inner>, folder: &Path) -> Option<Control> {
+    match listen(folder) {
+        Ok((listener, socket)) => {
+            // Weak: a socket alone keeps no manager alive.
+            let task = tokio::spawn(accept(listener, Arc::downgrade(inner)));
+            Some(Control {
+                task: task.abort_handle(),
+                _socket: socket,
+            })
+        }
+        Err(error) => {
+            let path = folder.join(NAME);
+            warn!(target: "unanimous", path = %path.display(), %error,
+                "no control socket: the operator's tool cannot talk to this application; \
+                 transactions are not affected");
+            None
+        }
+    }
+}
+
+async fn accept(listener: UnixListener, inner: Weak<Inner>) {
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.len() >= CONNECTIONS_MAX {
+            // A connection's panic has been told by the panic hook.
+            drop(connections.join_next().await);
+        }
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let inner = Weak::clone(&inner);
+                connections.spawn(async move {
+                    if let Err(problem) = answer(stream, &inner).await {
+                        debug!(target: "unanimous", problem, "a control connection failed");
+                    }
+                });
+            }
+            Err(error) => {
+                debug!(target: "unanimous", %error, "a control connection was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn answer(mut stream: UnixStream, inner: &Weak<Inner>) -> Result<(), String> {
+    let late = |_| format!("the client took longer than {CLIENT_LIMIT:?}");
+    let reading = timeout(CLIENT_LIMIT, read_line(&mut stream, REQUEST_BYTES_MAX));
+    let asked = reading.await.map_err(late)?;
+    let asked = asked.and_then(|line| from_line::<Request>(&line));
+    let body = match (asked, inner.upgrade()) {
+        (Ok(request), Some(inner)) => carry_out(&inner, request.verb).await,
+        (Ok(_), None) => Body::Error("the application is ending".into()),
+        (Err(problem), _) => Body::Error(format!("the request was not understood: {problem}")),
+    };
+    let mut line = to_line(&Answer::new(body))?;
+    if line.len() as u64 > ANSWER_BYTES_MAX {
+        let text = format!("the answer is longer than {ANSWER_BYTES_MAX} bytes");
+        line = to_line(&Answer::new(Body::Error(text)))?;
+    }
+    let writing = async {
+        stream.write_all(&line).await?;
+        stream.shutdown().await
+    };
+    let written = timeout(CLIENT_LIMIT, writing).await.map_err(late)?;
+    written.map_err(|error| error.to_string())
+}
+
+async fn carry_out(inner: &Arc<Inner>, verb: Verb) -> Body {
+    let application = Some(std::process::id());
+    match verb {
+        Verb::List => {
+            let survey = survey_all(inner).await;
+            let listing = Listing::new(&survey, inner.log.opening(), inner.active.len());
+            Body::Listing(Listing {
+                application,
+                ..listing
+            })
+        }
+        Verb::Recover => {
+            let recovered = Recovered::new(&recover_all(inner, None).await);
+            Body::Recovered(Recovered {
+                application,
+                ..recovered
+            })
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What is said over the control socket: one line of JSON asks, one line of JSON answers, then the
+//! connection ends. Each carries the version of the protocol, and has a bounded length.
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+
+use super::report::{Listing, Recovered};
+
+pub(super) const VERSION: u32 = 1;
+
+/// The longest request, in bytes.
+pub(super) const REQUEST_BYTES_MAX: u64 = 4 * 1024;
+
+/// The longest answer, in bytes: some hundred thousand branches.
+pub(super) const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Read before anything else of a line: what follows depends on it.
+#[derive(Debug, Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    version: u32,
+    pub(super) verb: Verb,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Verb {
+    /// What is in doubt.
+    List,
+    /// Make a recovery pass, and say what it did.
+    Recover,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Answer {
+    version: u32,
+    pub(super) answer: Body,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Body {
+    Listing(Listing),
+    Recovered(Recovered),
+    Error(String),
+}
+
+impl Request {
+    pub(super) const fn new(verb: Verb) -> Self {
+        let version = VERSION;
+        Self { version, verb }
+    }
+}
+
+impl Answer {
+    pub(super) const fn new(answer: Body) -> Self {
+        let version = VERSION;
+        Self { version, answer }
+    }
+}
+
+/// The value as a line. Values of ours always have one.
+pub(super) fn to_line(value: &impl Serialize) -> Result<Vec<u8>, String> {
+    let mut line = serde_json::to_vec(value).map_err(|error| error.to_string())?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// The value in a line of this version.
+///
+/// # Errors
+/// Of another version, or not what was expected: what to do about it.
+pub(super) fn from_line<T: for<'de> Deserialize<'de>>(line: &[u8]) -> Result<T, String> {
+    let unread = |error: serde_json::Error| format!("it cannot be read: {error}");
+    let Versioned { version } = serde_json::from_slice(line).map_err(unread)?;
+    if version != VERSION {
+        return Err(format!(
+            "it speaks version {version} of the control protocol, and this program version \
+             {VERSION}: use the tool of the application's release"
+        ));
+    }
+    serde_json::from_slice(line).map_err(unread)
+}
+
+/// One line of at most `bytes_max` bytes.
+///
+/// # Errors
+/// It is longer, or the other end has ended before its end.
+pub(super) async fn read_line(
+    from: impl AsyncRead + Unpin,
+    bytes_max: u64,
+) -> Result<Vec<u8>, String> {
+    let mut line = Vec::new();
+    let mut from = BufReader::new(from.take(bytes_max));
+    let read = from.read_until(b'\n', &mut line).await;
+    let count = read.map_err(|error| format!("it cannot be read: {error}"))?;
+    if line.last() == Some(&b'\n') {
+        Ok(line)
+    } else if count as u64 >= bytes_max {
+        Err(format!("it is longer than {bytes_max} bytes"))
+    } else {
+        Err("it ended before its end".into())
+    }
+}
