@@ -64,7 +64,7 @@ impl Default for Config {
 
 impl Config {
     /// Ten days: time can still be added to a clock then, and servers take it in milliseconds.
-    const LIMIT_MAX: Duration = Duration::from_secs(10 * 24 * 60 * 60);
+    pub(crate) const LIMIT_MAX: Duration = Duration::from_secs(10 * 24 * 60 * 60);
     /// Without it, an interval of nothing would be a storm of scans.
     const INTERVAL_MIN: Duration = Duration::from_millis(10);
 

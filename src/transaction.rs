@@ -21,6 +21,7 @@ use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
 use crate::active::ActiveToken;
 use crate::bounded::{Unanswered, bounded};
+use crate::config::Config;
 use crate::driver::Driver;
 use crate::enlist::EnlistSet;
 use crate::error::{CommitError, EnlistError, RollbackCause};
@@ -148,6 +149,13 @@ impl Transaction {
         set: S,
     ) -> Result<S::Branches, EnlistError> {
         set.enlist(self, BranchRole::Reader).await
+    }
+
+    /// Sets this transaction's own deadline, counted from now, in place of
+    /// [`Config::deadline`](crate::Config::deadline). Branches that are open already keep the
+    /// limit that their server was told. At most ten days.
+    pub fn set_deadline(&mut self, from_now: Duration) {
+        self.parts_mut().deadline = Instant::now() + from_now.min(Config::LIMIT_MAX);
     }
 
     /// From now on the transaction can only be rolled back.

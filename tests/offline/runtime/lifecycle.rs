@@ -74,6 +74,20 @@ async fn a_transaction_past_its_deadline_is_rolled_back_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_transaction_can_have_a_deadline_of_its_own() {
+    let world = World::new();
+    let tm = world.start().await;
+    for (deadline, commits) in [(Duration::ZERO, false), (Duration::MAX, true)] {
+        let mut tx = tm.begin();
+        let branches = tx.enlist((&world.orders, &world.ledger)).await.unwrap();
+        write_both(branches, "1");
+        tx.set_deadline(deadline);
+        assert_eq!(tx.commit().await.is_ok(), commits);
+    }
+    world.settle().await;
+}
+
+#[tokio::test]
 async fn two_resources_of_one_name_and_a_missing_log_are_refused_at_start() {
     let world = World::new();
     let twice = TransactionManager::builder()
