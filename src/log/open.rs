@@ -247,7 +247,7 @@ fn check_folder(home: &Home, identity: Identity, folder: FolderId) -> Result<(),
     Err(LogError::new(format!(
         "log {}: this folder is a copy, or was restored or moved to another disk (device {} inode \
          {} when the log was made, now device {} inode {}). If the original is used by nobody and \
-         this is its latest state, adopt it: `unanimous log adopt`; else begin a new log in \
+         this is its latest state, adopt it by `FileLog::adopt`; else begin a new log in \
          another folder",
         home.folder.display(),
         was.device,
