@@ -17,7 +17,7 @@ use unanimous_mysql::mysql_async::prelude::Queryable;
 use unanimous_mysql::mysql_async::{Opts, OptsBuilder};
 use unanimous_mysql::{Mysql, MysqlBranch};
 
-use crate::support::{Db, connection_id, expect_prepared, expect_rolled_back};
+use crate::support::{Db, connection_id, eventually, expect_prepared, expect_rolled_back};
 
 /// How the server's bytes are passed on.
 #[derive(Clone, Copy)]
@@ -128,6 +128,22 @@ async fn i5_a_proxy_that_numbers_connections_itself_is_refused(db: &Db) {
     resource.open(db.env(1)).await.unwrap_err();
 }
 
+/// The second of the server's start tells a connection from the bearer of its number after a
+/// restart. Were it now and then one off, a living connection would be taken for gone.
+async fn i3_every_session_reads_the_same_start_of_the_server(db: &Db) {
+    let mut first = None;
+    for sequence in 0..150 {
+        let resource = db.build(|builder| builder);
+        let branch = resource.open(db.env(sequence)).await.unwrap();
+        // Connection and start, as the evidence of the branch will tell them.
+        let shown = format!("{branch:?}");
+        let (_, started) = shown.split_once("started: ").unwrap();
+        let started: u64 = started.split_once(',').unwrap().0.parse().unwrap();
+        assert_eq!(*first.get_or_insert(started), started, "{shown}");
+        tokio::time::sleep(Duration::from_millis(sequence % 17)).await;
+    }
+}
+
 /// Abandoned branches look after their connections with sessions of recovery; when the network
 /// falls silent they must not keep them.
 async fn i6_abandoned_branches_do_not_use_recovery_up_when_the_network_falls_silent(db: &Db) {
@@ -173,6 +189,43 @@ async fn i8_the_drivers_init_statements_hold_for_every_branch(db: &Db) {
         let mut branch = resource.open(db.env(sequence)).await.unwrap();
         let set: Option<u8> = branch.query_first("SELECT @second").await.unwrap().unwrap();
         assert_eq!(set, Some(2), "branch {sequence}");
+        branch.rollback().await.unwrap();
+        Box::new(branch).release().await;
+    }
+}
+
+/// A server does not notice a closed socket while a statement waits for a row lock; all that the
+/// branch has locked would stay locked until that wait times out.
+async fn i7_a_branch_that_is_dropped_while_it_waits_for_a_lock_is_ended(db: &Db) {
+    let mut holder = db.active(1).await;
+    let mut env = db.env(2);
+    env.lock_timeout = Duration::from_secs(1000);
+    let mut waiter = db.resource.open(env).await.unwrap();
+    let connection = connection_id(&mut waiter).await;
+    db.insert(&mut waiter, 2).await.unwrap();
+    let wait = tokio::time::timeout(Duration::from_millis(300), db.insert(&mut waiter, 1));
+    assert!(wait.await.is_err(), "it waits for the holder");
+    drop(waiter);
+    eventually("the connection is ended", async || {
+        !db.connections().await.contains(&connection)
+    })
+    .await;
+    let mut next = db.active(2).await;
+    next.rollback().await.unwrap();
+    holder.rollback().await.unwrap();
+}
+
+/// The server itself ends what waits or idles too long, by the limits of each branch.
+async fn the_limits_of_a_branch_are_set_in_its_session(db: &Db) {
+    let resource = db.build(|builder| builder.pool_size(1));
+    for (sequence, lock, idle) in [(1, 3, 70), (2, 4, 80)] {
+        let mut env = db.env(sequence);
+        env.lock_timeout = Duration::from_secs(lock);
+        env.idle_timeout = Duration::from_secs(idle);
+        let mut branch = resource.open(env).await.unwrap();
+        let limits = "SELECT @@innodb_lock_wait_timeout, @@lock_wait_timeout, @@wait_timeout";
+        let set: Option<(u64, u64, u64)> = branch.query_first(limits).await.unwrap();
+        assert_eq!(set, Some((lock, lock, idle)));
         branch.rollback().await.unwrap();
         Box::new(branch).release().await;
     }
@@ -352,8 +405,11 @@ async fn odd_names_and_passwords_work(db: &Db) {
 
 on_both!(
     i5_a_proxy_that_numbers_connections_itself_is_refused,
+    i3_every_session_reads_the_same_start_of_the_server,
     i6_abandoned_branches_do_not_use_recovery_up_when_the_network_falls_silent,
     i8_the_drivers_init_statements_hold_for_every_branch,
+    i7_a_branch_that_is_dropped_while_it_waits_for_a_lock_is_ended,
+    the_limits_of_a_branch_are_set_in_its_session,
     i7_a_statement_dropped_at_any_point_is_all_or_rollback,
     i7_results_given_up_at_any_point_do_not_mix,
     i7_a_prepare_dropped_at_any_point_leaves_no_session,
