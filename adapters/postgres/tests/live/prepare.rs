@@ -81,6 +81,35 @@ async fn a_mere_read_of_a_temporary_table_is_refused(db: &Db) {
     assert!(error.to_string().contains("0A000"), "{error}");
 }
 
+/// A table of another server, through `postgres_fdw`: a mere read is enough to be refused. It has
+/// to be, because what is written there would not be part of the branch.
+async fn a_foreign_table_that_was_only_read_is_refused(db: &Db) {
+    let table = &db.table;
+    let address: tokio_postgres::Config = db.url.parse().unwrap();
+    let (port, user) = (address.get_ports()[0], address.get_user().unwrap());
+    let password = String::from_utf8(address.get_password().unwrap().to_vec()).unwrap();
+    let name = address.get_dbname().unwrap();
+    db.admin(&format!(
+        "CREATE EXTENSION IF NOT EXISTS postgres_fdw; \
+         CREATE SERVER {table}_server FOREIGN DATA WRAPPER postgres_fdw \
+         OPTIONS (host '127.0.0.1', port '{port}', dbname '{name}'); \
+         CREATE USER MAPPING FOR {user} SERVER {table}_server \
+         OPTIONS (user '{user}', password '{password}'); \
+         CREATE FOREIGN TABLE {table}_far (id int) SERVER {table}_server \
+         OPTIONS (table_name '{table}'); GRANT SELECT ON {table}_far TO {user}"
+    ))
+    .await;
+    let mut branch = db.open_with_row(1).await;
+    let read = format!("SELECT count(*) FROM {table}_far");
+    branch.batch_execute(&read).await.unwrap();
+    let error = expect_cause(branch.prepare().await, Cause::Refused);
+    assert!(error.to_string().contains("0A000"), "{error}");
+    db.assert_nothing_of(1).await;
+    drop(branch);
+    db.admin(&format!("DROP SERVER {table}_server CASCADE"))
+        .await;
+}
+
 async fn work_that_looks_alike_can_be_prepared(db: &Db) {
     let table = &db.table;
     let works = [
@@ -307,6 +336,7 @@ on_both!(
     a_prepared_branch_is_listed_until_it_is_committed,
     every_kind_of_work_that_cannot_be_prepared_is_refused_with_the_reason,
     a_mere_read_of_a_temporary_table_is_refused,
+    a_foreign_table_that_was_only_read_is_refused,
     work_that_looks_alike_can_be_prepared,
     a_gid_that_is_prepared_already_is_a_duplicate_and_is_left_alone,
     a_deferred_constraint_refuses_at_prepare,
