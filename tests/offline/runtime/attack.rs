@@ -194,12 +194,8 @@ async fn a_heuristic_that_recovery_finds_changes_the_outcome_in_the_same_process
     ledger.fail_next(Step::Commit, Fault::LoseRequest);
     let refused = Fault::Refuse(BranchErrorKind::RolledBack(Cause::Refused));
     ledger.fail_next(Step::Finish, refused);
-    let mut tx = tm.begin();
+    let tx = world.begin_with_both(&tm, "1").await;
     let gtrid = tx.gtrid();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
     let committed = tx.commit().await.unwrap();
     let error = soon("the end", committed.completed()).await.unwrap_err();
     assert!(matches!(error, CommitError::Heuristic { .. }), "{error}");
@@ -254,11 +250,7 @@ async fn shutdown_ends_although_a_decision_never_does() {
         .start_with(|config| config.drain_timeout = Duration::from_millis(50))
         .await;
     let hang = world.log.hang_next_decide();
-    let mut tx = tm.begin();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
+    let tx = world.begin_with_both(&tm, "1").await;
     assert!(tx.commit().await.is_err());
     let error = soon("the shutdown", tm.shutdown()).await.unwrap_err();
     assert!(error.to_string().contains("did not"), "{error}");

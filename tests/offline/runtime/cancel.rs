@@ -19,12 +19,8 @@ fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
 async fn i7_a_dropped_transaction_is_rolled_back_everywhere() {
     let world = World::new();
     let tm = world.start().await;
-    let mut tx = tm.begin();
+    let tx = world.begin_with_both(&tm, "1").await;
     let gtrid = tx.gtrid();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
     drop(tx);
     world.settle().await;
     assert_eq!(world.rows(), (None, None));
@@ -43,12 +39,8 @@ async fn i7_a_dropped_transaction_is_rolled_back_everywhere() {
 async fn i7_dropping_the_future_of_commit_changes_nothing() {
     let world = World::new();
     let tm = world.start().await;
-    let mut tx = tm.begin();
+    let tx = world.begin_with_both(&tm, "1").await;
     let gtrid = tx.gtrid();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
     assert!(poll_once(tx.commit()).is_pending());
     world.settle().await;
     eventually("it is committed all the same", || {
@@ -65,11 +57,7 @@ async fn i7_dropping_the_future_of_commit_changes_nothing() {
 async fn i7_a_commit_whose_future_was_never_polled_is_a_rollback() {
     let world = World::new();
     let tm = world.start().await;
-    let mut tx = tm.begin();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
+    let tx = world.begin_with_both(&tm, "1").await;
     drop(tx.commit());
     world.settle().await;
     assert_eq!(world.rows(), (None, None));
@@ -101,11 +89,7 @@ async fn i7_a_dropped_enlist_leaves_no_session_and_can_be_repeated() {
 async fn i7_dropping_the_future_of_rollback_changes_nothing() {
     let world = World::new();
     let tm = world.start().await;
-    let mut tx = tm.begin();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
+    let tx = world.begin_with_both(&tm, "1").await;
     let _ = poll_once(tx.rollback());
     world.settle().await;
     assert_eq!(world.rows(), (None, None));
@@ -116,11 +100,7 @@ async fn i8_a_branch_in_doubt_never_gives_its_session_back() {
     let world = World::new();
     let tm = world.start().await;
     let hang = world.orders.server().hang_next(Step::Commit);
-    let mut tx = tm.begin();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
+    let tx = world.begin_with_both(&tm, "1").await;
     let committed = tx.commit().await.unwrap();
     assert_eq!(committed.unfinished().len(), 1);
     assert_eq!(world.orders.server().idle_sessions(), 0);

@@ -11,12 +11,8 @@ use super::{World, eventually, write_both};
 async fn i1_a_commit_changes_both_databases_and_the_decision_comes_between_the_phases() {
     let world = World::new();
     let tm = world.start().await;
-    let mut tx = tm.begin();
+    let tx = world.begin_with_both(&tm, "1").await;
     let gtrid = tx.gtrid();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
     let committed = tx.commit().await.unwrap();
     assert!(committed.unfinished().is_empty());
     assert_eq!(world.rows(), World::both("1"));
@@ -59,12 +55,8 @@ async fn i1_a_rollback_vote_changes_nothing_anywhere() {
         .ledger
         .server()
         .fail_next(Step::Prepare, Fault::CONFLICT);
-    let mut tx = tm.begin();
+    let tx = world.begin_with_both(&tm, "1").await;
     let gtrid = tx.gtrid();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
     let error = tx.commit().await.unwrap_err();
     let CommitError::RolledBack { cause, .. } = &error else {
         panic!("{error}")
@@ -106,11 +98,7 @@ async fn i5_a_prepare_that_takes_effect_long_after_the_rollback_is_rolled_back()
     let world = World::new();
     let tm = world.start().await;
     let late = world.orders.server().hang_next(Step::Prepare);
-    let mut tx = tm.begin();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
+    let tx = world.begin_with_both(&tm, "1").await;
     let error = tx.commit().await.unwrap_err();
     assert!(
         error.to_string().contains("did not prepare within"),
@@ -166,12 +154,8 @@ async fn i3_a_log_that_does_not_answer_leaves_it_undetermined_until_it_does() {
     let world = World::new();
     let tm = world.start().await;
     let hang = world.log.hang_next_decide();
-    let mut tx = tm.begin();
+    let tx = world.begin_with_both(&tm, "1").await;
     let gtrid = tx.gtrid();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
     let error = tx.commit().await.unwrap_err();
     assert!(matches!(error, CommitError::Undetermined { .. }), "{error}");
     assert_eq!(
@@ -198,11 +182,7 @@ async fn a_refused_decision_rolls_back() {
     let world = World::new();
     let tm = world.start().await;
     world.log.fail_next_decide(DecideFault::Refuse);
-    let mut tx = tm.begin();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
+    let tx = world.begin_with_both(&tm, "1").await;
     let error = tx.commit().await.unwrap_err();
     assert!(matches!(
         error,
@@ -316,12 +296,8 @@ async fn a_heuristic_rollback_is_recorded_and_answered() {
     let tm = world.start().await;
     let refuse = Fault::Refuse(BranchErrorKind::RolledBack(Cause::Refused));
     world.ledger.server().fail_next(Step::Commit, refuse);
-    let mut tx = tm.begin();
+    let tx = world.begin_with_both(&tm, "1").await;
     let gtrid = tx.gtrid();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
     let error = tx.commit().await.unwrap_err();
     assert!(matches!(&error, CommitError::Heuristic { branches, .. } if branches.len() == 1));
     let outcome = tm.outcome(gtrid).await.unwrap();

@@ -14,11 +14,7 @@ use super::{World, write_both};
 async fn shutdown_waits_for_running_transactions_and_refuses_new_ones() {
     let world = World::new();
     let tm = world.start().await;
-    let mut tx = tm.begin();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
+    let tx = world.begin_with_both(&tm, "1").await;
     let shutdown = tokio::spawn({
         let tm = tm.clone();
         async move { tm.shutdown().await }
@@ -41,11 +37,7 @@ async fn i5_a_transaction_that_outlives_the_shutdown_can_only_roll_back() {
     let tm = world
         .start_with(|config| config.drain_timeout = Duration::from_millis(50))
         .await;
-    let mut tx = tm.begin();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
+    let tx = world.begin_with_both(&tm, "1").await;
     tm.shutdown().await.unwrap();
     assert!(matches!(
         tx.commit().await,
@@ -61,11 +53,7 @@ async fn a_transaction_past_its_deadline_is_rolled_back_with_the_reason() {
     let tm = world
         .start_with(|config| config.deadline = Duration::from_millis(50))
         .await;
-    let mut tx = tm.begin();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
+    let tx = world.begin_with_both(&tm, "1").await;
     tokio::time::sleep(Duration::from_millis(80)).await;
     let error = tx.commit().await.unwrap_err();
     assert!(error.to_string().contains("deadline"), "{error}");

@@ -10,7 +10,7 @@ mod wrong_drivers;
 
 use std::time::Duration;
 
-use unanimous::{Config, TransactionManager, TransactionManagerBuilder};
+use unanimous::{Config, Transaction, TransactionManager, TransactionManagerBuilder};
 use unanimous_testing::{Journal, MemoryBranch, MemoryLog, MemoryResource, MemoryServer};
 
 /// Two resources on servers of their own, and a log, all writing into one journal.
@@ -64,6 +64,14 @@ impl World {
                 config.recovery_interval = Duration::from_millis(50);
                 config.recovery_interval_max = Duration::from_millis(100);
             })
+    }
+
+    /// A transaction that has written the same value into both branches.
+    async fn begin_with_both(&self, tm: &TransactionManager, value: &str) -> Transaction {
+        let mut tx = tm.begin();
+        let branches = tx.enlist((&self.orders, &self.ledger)).await.unwrap();
+        write_both(branches, value);
+        tx
     }
 
     /// Both rows as an independent client sees them.

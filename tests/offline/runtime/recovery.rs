@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use unanimous::{Left, Point, Probe, TransactionOutcome, Xid};
 use unanimous_testing::{Event, MemoryResource, MemoryServer, Step};
 
-use super::{World, eventually, write_both};
+use super::{World, eventually};
 
 /// Cuts the network to both servers when the decision is durable.
 struct CutAfterDecision(Vec<MemoryServer>);
@@ -33,12 +33,8 @@ async fn die_after_the_decision(world: &World) -> unanimous::Gtrid {
         .start()
         .await
         .unwrap();
-    let mut tx = tm.begin();
+    let tx = world.begin_with_both(&tm, "1").await;
     let gtrid = tx.gtrid();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
     assert_eq!(tx.commit().await.unwrap().unfinished().len(), 2);
     drop(tm);
     world.log.crash();
@@ -143,11 +139,7 @@ async fn i5_a_running_transaction_is_left_alone_by_every_pass() {
     let world = World::new();
     let tm = world.start().await;
     let hang = world.ledger.server().hang_next(Step::Prepare);
-    let mut tx = tm.begin();
-    write_both(
-        tx.enlist((&world.orders, &world.ledger)).await.unwrap(),
-        "1",
-    );
+    let tx = world.begin_with_both(&tm, "1").await;
     let commit = tokio::spawn(tx.commit());
     let orders = world.orders.server();
     eventually("the first branch is prepared", || {
