@@ -15,15 +15,21 @@ pub enum StartError {
     /// The decision log cannot be opened.
     #[error("the decision log cannot be opened: {0}")]
     Log(#[from] LogError),
-    /// A server is reachable but cannot do what will be asked of it; the message holds the mend.
-    #[error(transparent)]
-    Unfit(ResourceError),
+    /// Servers are reachable but cannot do what will be asked of them: one error for each resource,
+    /// with everything that is to be mended there.
+    #[error("{}", one_by_one(.0))]
+    Unfit(Vec<ResourceError>),
     /// Two resources have the same name.
     #[error("resource name {0} is used twice: give each resource a name of its own")]
     NameUsedTwice(ResourceName),
     /// No log was given.
     #[error("no decision log was given: call .log(FileLog::at(\"…\")) before start")]
     NoLog,
+}
+
+fn one_by_one(errors: &[ResourceError]) -> String {
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    texts.join(". ")
 }
 
 /// A branch could not be enlisted. The transaction can only be rolled back now.

@@ -81,6 +81,7 @@ mod observe;
 #[cfg(feature = "operator")]
 pub mod operator;
 mod outcome;
+mod preflight;
 mod recovery;
 mod retry;
 mod transaction;

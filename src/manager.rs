@@ -12,8 +12,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 use unanimous_core::ports::{
-    Cause, DecisionLog, LogError, LogHome, Lookup, Problem, Resource, ResourceError,
-    ResourceManager,
+    Cause, DecisionLog, LogError, LogHome, Lookup, Resource, ResourceManager,
 };
 use unanimous_core::xid::{Gtrid, ResourceName};
 
@@ -23,6 +22,7 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::observe::{Probe, Probes};
 use crate::outcome::{RecentEnds, TransactionOutcome};
+use crate::preflight;
 use crate::recovery::{Recovery, RecoveryReport, ResourceReport, Survey, run_passes, survey};
 use crate::transaction::Transaction;
 
@@ -218,7 +218,7 @@ impl TransactionManagerBuilder {
         let home = self.log.ok_or(StartError::NoLog)?;
         let resources = by_name(self.resources)?;
         let unchecked = match checks {
-            Some(limit) => preflight(&resources, limit).await?,
+            Some(limit) => preflight::check_all(&resources, limit).await?,
             None => resources.keys().cloned().collect(),
         };
         let log = home.open().await?;
@@ -248,42 +248,6 @@ fn by_name(
         }
     }
     Ok(named)
-}
-
-/// Refuses to start on a server that cannot do its part; goes on without those that do not answer,
-/// which it names.
-async fn preflight(
-    resources: &BTreeMap<ResourceName, Arc<dyn AnyResource>>,
-    limit: Duration,
-) -> Result<BTreeSet<ResourceName>, StartError> {
-    let mut unchecked: BTreeSet<ResourceName> = resources.keys().cloned().collect();
-    let mut checks = JoinSet::new();
-    for resource in resources.values() {
-        let resource = Arc::clone(resource);
-        checks.spawn(async move {
-            (
-                resource.name().clone(),
-                timeout(limit, resource.preflight()).await,
-            )
-        });
-    }
-    let mut unfit: Option<ResourceError> = None;
-    while let Some(checked) = checks.join_next().await {
-        match checked {
-            Ok((resource, Ok(Ok(_)))) => {
-                unchecked.remove(&resource);
-            }
-            Ok((_, Ok(Err(error)))) if error.problem() == Problem::Unfit => {
-                unfit.get_or_insert(error);
-            }
-            Ok((_, Ok(Err(error)))) => warn!(target: "unanimous", %error, "not checked at start"),
-            Ok((resource, Err(_))) => {
-                warn!(target: "unanimous", %resource, "not checked at start: no answer");
-            }
-            Err(error) => warn!(target: "unanimous", %error, "a check at start failed"),
-        }
-    }
-    unfit.map_or(Ok(unchecked), |error| Err(StartError::Unfit(error)))
 }
 
 /// A pass over every resource, in parallel. With a limit, what is not done by then goes on in the

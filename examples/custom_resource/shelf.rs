@@ -10,8 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use unanimous::ports::{
-    Absence, BranchEnv, BranchRecord, RecoveryScan, Resource, ResourceManager, ScannedBranch,
-    ServerIdentity, XidOwner,
+    Absence, BranchEnv, BranchRecord, Preflight, RecoveryScan, Resource, ResourceManager,
+    ScannedBranch, ServerIdentity, XidOwner,
 };
 use unanimous::{
     BranchError, BranchErrorKind, Decision, Problem, ResourceError, ResourceName, Xid,
@@ -207,8 +207,9 @@ impl ResourceManager for Shelf {
         &self.name
     }
 
-    async fn preflight(&self) -> Result<ServerIdentity, ResourceError> {
-        Ok(self.identity.clone())
+    async fn preflight(&self) -> Result<Preflight, ResourceError> {
+        let identity = Some(self.identity.clone());
+        Ok(Preflight::new("shelf", identity, Vec::new()))
     }
 
     async fn recover(&self) -> Result<RecoveryScan, ResourceError> {

@@ -10,6 +10,7 @@ use super::client::Client;
 use super::file::{ConfigFile, Parts};
 use crate::bounded::bounded;
 use crate::log::{FileLog, LogContents};
+use crate::preflight;
 
 /// How long one server's check may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(30);
@@ -72,7 +73,13 @@ impl Checked {
             checks.spawn(async move {
                 let checked = bounded(CHECK_LIMIT, resource.preflight()).await;
                 let (server, problem) = match checked {
-                    Ok(Ok(identity)) => (Some(identity.to_string()), None),
+                    Ok(Ok(preflight)) => {
+                        let problem = preflight::objection(&name, &preflight);
+                        (
+                            Some(preflight.server),
+                            problem.map(|error| error.to_string()),
+                        )
+                    }
                     Ok(Err(error)) => (None, Some(error.to_string())),
                     Err(silence) => (None, Some(format!("resource {name}: {silence}"))),
                 };

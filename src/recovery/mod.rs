@@ -26,6 +26,7 @@ pub(crate) use self::survey::survey;
 pub use self::survey::{ForeignBranch, Planned, ResourceSurvey, Survey, SurveyedBranch};
 use crate::bounded::bounded;
 use crate::manager::{AnyResource, Inner};
+use crate::preflight;
 
 /// Wakes the recovery task of a resource.
 #[derive(Clone)]
@@ -194,6 +195,10 @@ impl Recovery {
         }
     }
 
+    fn warn_unfit(&self, error: &ResourceError) {
+        self.warn_once(format!("unfit for two-phase commit: {error}"));
+    }
+
     /// Checks a resource that did not answer at the start, until it does once. Its transactions go
     /// on meanwhile; what is unfit about it is said, with the mend, and found out by them.
     async fn check_late(&self, inner: &Inner, resource: &dyn ResourceManager) {
@@ -201,12 +206,14 @@ impl Recovery {
             return;
         }
         match bounded(inner.config.recovery_timeout, resource.preflight()).await {
-            Ok(Ok(_identity)) => {
-                lock(&self.unchecked).remove(resource.name());
-            }
-            Ok(Err(error)) if error.problem() == Problem::Unfit => {
-                self.warn_once(format!("unfit for two-phase commit: {error}"));
-            }
+            Ok(Ok(checked)) => match preflight::objection(resource.name(), &checked) {
+                None => {
+                    preflight::tell(resource.name(), &checked);
+                    lock(&self.unchecked).remove(resource.name());
+                }
+                Some(error) => self.warn_unfit(&error),
+            },
+            Ok(Err(error)) if error.problem() == Problem::Unfit => self.warn_unfit(&error),
             // That it cannot be reached is the pass's to say.
             Ok(Err(_)) | Err(_) => {}
         }

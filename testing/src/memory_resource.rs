@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use unanimous_core::ports::{
-    Absence, BranchEnv, BranchError, BranchErrorKind, BranchRecord, Problem, RecoveryScan,
-    Resource, ResourceError, ResourceManager, ServerIdentity,
+    Absence, BranchEnv, BranchError, BranchErrorKind, BranchRecord, Preflight, Problem,
+    RecoveryScan, Resource, ResourceError, ResourceManager,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_core::xid::{ResourceName, Xid};
@@ -75,11 +75,12 @@ impl ResourceManager for MemoryResource {
         &self.name
     }
 
-    async fn preflight(&self) -> Result<ServerIdentity, ResourceError> {
+    async fn preflight(&self) -> Result<Preflight, ResourceError> {
         let request = self.request(Step::Preflight, None);
-        let delivery = self
-            .server
-            .perform(request, |state| Ok(state.identity.clone()));
+        let delivery = self.server.perform(request, |state| {
+            let identity = Some(state.identity.clone());
+            Ok(Preflight::new("memory", identity, Vec::new()))
+        });
         self.received(delivery.await)
     }
 

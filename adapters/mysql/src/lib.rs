@@ -64,8 +64,8 @@ use async_trait::async_trait;
 use deadpool::managed::BuildError;
 use mysql_async::Opts;
 use unanimous_core::ports::{
-    Absence, BranchEnv, BranchError, BranchRecord, Problem, RecoveryScan, Resource, ResourceError,
-    ResourceManager, ServerIdentity,
+    Absence, BranchEnv, BranchError, BranchRecord, Preflight, Problem, RecoveryScan, Resource,
+    ResourceError, ResourceManager, ServerIdentity,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_core::xid::{ResourceName, Xid};
@@ -242,7 +242,7 @@ impl ResourceManager for Mysql {
 
     /// On MariaDB makes the table `unanimous_identity` in the resource's database, if it is not
     /// there.
-    async fn preflight(&self) -> Result<ServerIdentity, ResourceError> {
+    async fn preflight(&self) -> Result<Preflight, ResourceError> {
         preflight::check(self).await
     }
 

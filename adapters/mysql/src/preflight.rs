@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use unanimous_core::ports::{Problem, ResourceError, ServerIdentity};
+use unanimous_core::ports::{Preflight, Problem, ResourceError};
 
 use crate::session::{Flavour, Server, Session};
 use crate::{Mysql, codes, finish, identity};
@@ -19,7 +19,7 @@ const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
      'wsrep_provider')";
 
 /// See [`ResourceManager::preflight`](unanimous_core::ports::ResourceManager::preflight).
-pub(crate) async fn check(resource: &Mysql) -> Result<ServerIdentity, ResourceError> {
+pub(crate) async fn check(resource: &Mysql) -> Result<Preflight, ResourceError> {
     let mut lease = resource.lend_checked_control().await?;
     let Some(session) = lease.session() else {
         return Err(resource.error(Problem::Unavailable, "the connection is closed"));
@@ -41,7 +41,11 @@ pub(crate) async fn check(resource: &Mysql) -> Result<ServerIdentity, ResourceEr
     }
     let identity = resource.identity_of(session).await?;
     lease.give_back();
-    Ok(identity)
+    Ok(Preflight::new(
+        "MySQL or MariaDB",
+        Some(identity),
+        Vec::new(),
+    ))
 }
 
 async fn make_identity(resource: &Mysql, session: &mut Session) -> Result<(), ResourceError> {

@@ -65,8 +65,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use unanimous_core::ports::{
-    Absence, BranchError, BranchRecord, RecoveryScan, ResourceError, ResourceManager,
-    ServerIdentity,
+    Absence, BranchError, BranchRecord, Preflight, RecoveryScan, ResourceError, ResourceManager,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_core::xid::{ResourceName, Xid};
@@ -131,7 +130,7 @@ impl ResourceManager for Postgres {
         &self.settings().name
     }
 
-    async fn preflight(&self) -> Result<ServerIdentity, ResourceError> {
+    async fn preflight(&self) -> Result<Preflight, ResourceError> {
         self.check().await
     }
 

@@ -11,7 +11,7 @@
 //! mode does neither, and does no harm. Should one be missed (its pool was busy just then), prepare
 //! and commit compare the process, too, and roll back.
 
-use unanimous_core::ports::{Problem, ResourceError, ServerIdentity};
+use unanimous_core::ports::{Preflight, Problem, ResourceError};
 
 use crate::Postgres;
 use crate::failure::Failure;
@@ -28,7 +28,7 @@ const BEGIN_PID: &str = "BEGIN; SELECT pg_catalog.pg_backend_pid()";
 
 impl Postgres {
     /// Checks the settings of the server, and the way to it.
-    pub(crate) async fn check(&self) -> Result<ServerIdentity, ResourceError> {
+    pub(crate) async fn check(&self) -> Result<Preflight, ResourceError> {
         let fail = |failure: Failure| {
             failure.into_resource(&self.settings().name, "cannot check the server")
         };
@@ -47,7 +47,8 @@ impl Postgres {
         // So that they say good-bye when they are dropped.
         first.mark_clean();
         second.mark_clean();
-        Ok(first.facts().identity.clone())
+        let identity = first.facts().identity.clone();
+        Ok(Preflight::new("PostgreSQL", Some(identity), Vec::new()))
     }
 
     /// A connection of its own, so that a pool cannot hide what is looked for.

@@ -5,12 +5,14 @@
 
 mod error;
 mod log;
+mod preflight;
 mod resource;
 
 pub use error::{BranchError, BranchErrorKind, Cause, Problem, ResourceError};
 pub use log::{
     DecideError, DecisionLog, DecisionRecord, LogError, LogHome, Lookup, OpeningState, Refusal,
 };
+pub use preflight::{Finding, Preflight, Severity};
 pub use resource::{
     Absence, Branch, BranchEnv, BranchRecord, Evidence, OnePhaseReply, PrepareReply, RecoveryScan,
     Resource, ResourceManager, ScannedBranch, ServerIdentity, XidOwner,

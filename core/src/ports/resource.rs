@@ -18,7 +18,7 @@ use core::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{BranchError, Cause, ResourceError};
+use super::{BranchError, Cause, Preflight, ResourceError};
 use crate::protocol::{Decision, Heuristic};
 use crate::xid::{Gtrid, ResourceName, Xid};
 
@@ -240,11 +240,13 @@ pub trait ResourceManager: Send + Sync + 'static {
         None
     }
 
-    /// Checks at start that the server can do what will be asked of it.
+    /// Checks at start that the server can do what will be asked of it, and finds all that a
+    /// setting, version or privilege can make go wrong: see [`Preflight`].
     ///
     /// # Errors
-    /// `Unfit` with the setting, privilege or SQL that mends it; `Unavailable` if not reachable.
-    async fn preflight(&self) -> Result<ServerIdentity, ResourceError>;
+    /// Nothing could be checked: `Unfit` if the server refused (a password, a database that is not
+    /// there), with what mends it; `Unavailable` if it cannot be reached.
+    async fn preflight(&self) -> Result<Preflight, ResourceError>;
 
     /// Lists what is prepared.
     ///

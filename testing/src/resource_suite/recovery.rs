@@ -196,13 +196,12 @@ pub async fn absence_on_another_server_proves_nothing<H: Harness>(suite: &Suite<
 
 /// Preflight, scan and branch agree on which server it is, each time.
 pub async fn the_identity_is_stable<H: Harness>(suite: &Suite<H>) {
-    let identity = suite.resource().preflight().await;
-    let identity = identity.expect("the server of the suite is fit");
+    let preflight = suite.resource().preflight().await;
+    let preflight = preflight.expect("the server of the suite can be checked");
+    assert!(preflight.is_fit(), "{preflight:?}");
+    let identity = preflight.identity.clone().expect("a fit server is known");
     assert!(!identity.as_str().is_empty());
-    assert_eq!(
-        suite.resource().preflight().await.ok(),
-        Some(identity.clone())
-    );
+    assert_eq!(suite.resource().preflight().await.ok(), Some(preflight));
     assert_eq!(suite.scan().await.identity, identity);
     let mut branch = suite.open(&suite.next_xid()).await;
     assert_eq!(*branch.identity(), identity);

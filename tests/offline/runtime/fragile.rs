@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use unanimous::ports::{
     Absence, Branch, BranchEnv, BranchError, BranchRecord, DecideError, DecisionLog,
-    DecisionRecord, LogError, LogHome, Lookup, OnePhaseReply, OpeningState, PrepareReply, Problem,
-    RecoveryScan, Resource, ResourceError, ResourceManager, ServerIdentity,
+    DecisionRecord, LogError, LogHome, Lookup, OnePhaseReply, OpeningState, Preflight,
+    PrepareReply, Problem, RecoveryScan, Resource, ResourceError, ResourceManager, ServerIdentity,
 };
 use unanimous::{Decision, Gtrid, Heuristic, Opening, ResourceName, Xid};
 use unanimous_core::protocol::LogSeq;
@@ -129,7 +129,7 @@ impl ResourceManager for FragileResource {
         self.inner.name()
     }
 
-    async fn preflight(&self) -> Result<ServerIdentity, ResourceError> {
+    async fn preflight(&self) -> Result<Preflight, ResourceError> {
         if self.fates.meet(Call::Preflight).await.is_some() {
             let (problem, name) = (Problem::Unfit, self.name().clone());
             return Err(ResourceError::new(problem, name, "set it otherwise"));

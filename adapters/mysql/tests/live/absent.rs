@@ -108,7 +108,7 @@ async fn identities_are_unique(kind: Kind) {
     let (one, two) = (Db::on(&one).await, Db::on(&two).await);
     let identity = |db: &Db| {
         let resource = db.resource.clone();
-        async move { resource.preflight().await.unwrap() }
+        async move { resource.preflight().await.unwrap().identity.unwrap() }
     };
     let (of_one, of_two) = (identity(&one).await, identity(&two).await);
     assert_ne!(of_one, of_two);
@@ -130,12 +130,15 @@ async fn identities_are_unique(kind: Kind) {
         .unwrap()
         .preflight()
         .await
+        .unwrap()
+        .identity
         .unwrap();
     assert_eq!(other == of_one, !one.is_mariadb());
     if one.is_mariadb() {
         // A replica has the same row and another number.
         admin.query_drop("SET GLOBAL server_id = 77").await.unwrap();
         let fresh = one.build(|builder| builder).preflight().await.unwrap();
+        let fresh = fresh.identity.unwrap();
         let row = of_one.as_str().rsplit_once(':').unwrap().0;
         assert_eq!(ServerIdentity::new(format!("{row}:77")), Some(fresh));
     }

@@ -23,16 +23,24 @@ fn statement<'a>(message: &'a str, from: &str, to: Option<&str>) -> &'a str {
 }
 
 async fn a_fit_server_passes_again_and_again(db: &Db) {
-    let identity = db.resource.preflight().await.unwrap();
+    let identity = db.resource.preflight().await.unwrap().identity.unwrap();
     let prefix = if db.is_mariadb() {
         "mariadb:"
     } else {
         "mysql:"
     };
     assert!(identity.as_str().starts_with(prefix), "{identity}");
-    assert_eq!(db.resource.preflight().await.unwrap(), identity);
     assert_eq!(
-        db.build(|builder| builder).preflight().await.unwrap(),
+        db.resource.preflight().await.unwrap().identity.unwrap(),
+        identity
+    );
+    assert_eq!(
+        db.build(|builder| builder)
+            .preflight()
+            .await
+            .unwrap()
+            .identity
+            .unwrap(),
         identity
     );
 }
@@ -116,7 +124,7 @@ async fn a_mariadb_without_its_identity_row_says_what_to_run(db: &Db) {
     let mend = statement(&message, "CREATE TABLE", None);
     admin.query_drop(format!("USE {name}")).await.unwrap();
     admin.query_drop(mend).await.unwrap();
-    let identity = resource.preflight().await.unwrap();
+    let identity = resource.preflight().await.unwrap().identity.unwrap();
     let mut branch = resource.open(db.env(1)).await.unwrap();
     assert_eq!(*unanimous_core::ports::Branch::identity(&branch), identity);
     unanimous_core::ports::Branch::rollback(&mut branch)
@@ -134,7 +142,7 @@ async fn the_identity_row_is_found_by_sessions_that_are_older(kind: Kind) {
     let resource = Mysql::builder("ledger", server.url()).build().unwrap();
     let scanned = resource.recover().await;
     assert_eq!(scanned.is_err(), kind == Kind::Mariadb, "{scanned:?}");
-    let identity = resource.preflight().await.unwrap();
+    let identity = resource.preflight().await.unwrap().identity.unwrap();
     assert_eq!(resource.recover().await.unwrap().identity, identity);
 }
 

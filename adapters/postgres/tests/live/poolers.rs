@@ -30,8 +30,11 @@ async fn a_pooler_in_session_mode_does_no_harm(kind: Kind) {
     let db = Db::on(&server).await;
     let pooler = PgBouncer::start(&server, &Options::new().args(["pool_mode = session"])).unwrap();
     let resource = Postgres::builder("orders", pooler.url()).build().unwrap();
-    let identity = resource.preflight().await.unwrap();
-    assert_eq!(identity, db.resource.preflight().await.unwrap());
+    let identity = resource.preflight().await.unwrap().identity.unwrap();
+    assert_eq!(
+        identity,
+        db.resource.preflight().await.unwrap().identity.unwrap()
+    );
     let mut branch = resource.open(db.env(1)).await.unwrap();
     db.insert(&branch, 1).await;
     expect_prepared(branch.prepare().await);

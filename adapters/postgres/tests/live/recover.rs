@@ -49,7 +49,7 @@ async fn i4_others_transactions_are_listed_as_foreign(db: &Db) {
 
 async fn the_identity_of_a_scan_is_that_of_a_branch(db: &Db) {
     let branch = db.open(1).await;
-    let identity = db.resource.preflight().await.unwrap();
+    let identity = db.resource.preflight().await.unwrap().identity.unwrap();
     assert_eq!(*branch.identity(), identity);
     assert_eq!(branch.scope(), identity.as_str());
     assert_eq!(db.resource.recover().await.unwrap().identity, identity);

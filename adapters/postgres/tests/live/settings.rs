@@ -141,8 +141,11 @@ async fn a_unix_socket_is_an_address_like_any_other(kind: Kind) {
         .password(APP_PASSWORD)
         .dbname(APP_DATABASE);
     let resource = Postgres::builder_with("orders", config).build().unwrap();
-    let identity = resource.preflight().await.unwrap();
-    assert_eq!(identity, db.resource.preflight().await.unwrap());
+    let identity = resource.preflight().await.unwrap().identity.unwrap();
+    assert_eq!(
+        identity,
+        db.resource.preflight().await.unwrap().identity.unwrap()
+    );
     let mut branch = resource.open(db.env(1)).await.unwrap();
     db.insert(&branch, 1).await;
     expect_prepared(branch.prepare().await);
