@@ -4,10 +4,12 @@
 //!   adapter's live tests run the first over a real server; a log's tests run the second.
 //! * [`MemoryServer`] with its [`MemoryResource`]s and [`MemoryLog`]: parts in memory that follow
 //!   the same contracts and fail on demand. They lose what a crash loses and keep what it keeps.
+//! * [`drop_after`]: drops a future after so many polls, to test cancellation.
 //! * [`Journal`]: what reached them and what became of it, in one order.
 //!
 //! Nothing here talks to a database, a file or a socket, and nothing here is durable.
 
+mod cancel;
 mod gate;
 mod journal;
 pub mod log_suite;
@@ -18,6 +20,7 @@ mod memory_server;
 pub mod resource_suite;
 mod server_state;
 
+pub use cancel::drop_after;
 pub use gate::Hang;
 pub use journal::{Event, Journal, LogStep, Step};
 pub use memory_branch::MemoryBranch;

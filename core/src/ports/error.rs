@@ -54,8 +54,7 @@ pub enum Cause {
 pub struct BranchError {
     kind: BranchErrorKind,
     resource: ResourceName,
-    message: String,
-    source: Option<Arc<SourceError>>,
+    words: Words,
 }
 
 impl BranchError {
@@ -64,15 +63,14 @@ impl BranchError {
         Self {
             kind,
             resource,
-            message: message.into(),
-            source: None,
+            words: Words::new(message),
         }
     }
 
     /// Keeps the driver's own error as the source.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<SourceError>) -> Self {
-        self.source = Some(Arc::new(source.into()));
+        self.words.keep(source);
         self
     }
 
@@ -89,16 +87,13 @@ impl BranchError {
 
 impl fmt::Display for BranchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "resource {}: {}", self.resource, self.message)
+        write!(f, "resource {}: {}", self.resource, self.words.message)
     }
 }
 
 impl core::error::Error for BranchError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        self.source.as_ref().map(|source| {
-            let source: &(dyn core::error::Error + 'static) = &***source;
-            source
-        })
+        self.words.source()
     }
 }
 
@@ -107,8 +102,7 @@ impl core::error::Error for BranchError {
 pub struct ResourceError {
     problem: Problem,
     resource: ResourceName,
-    message: String,
-    source: Option<Arc<SourceError>>,
+    words: Words,
 }
 
 /// Whether a resource that cannot be used may mend itself.
@@ -127,15 +121,14 @@ impl ResourceError {
         Self {
             problem,
             resource,
-            message: message.into(),
-            source: None,
+            words: Words::new(message),
         }
     }
 
     /// Keeps the driver's own error as the source.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<SourceError>) -> Self {
-        self.source = Some(Arc::new(source.into()));
+        self.words.keep(source);
         self
     }
 
@@ -152,15 +145,37 @@ impl ResourceError {
 
 impl fmt::Display for ResourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "resource {}: {}", self.resource, self.message)
+        write!(f, "resource {}: {}", self.resource, self.words.message)
     }
 }
 
 impl core::error::Error for ResourceError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        self.source.as_ref().map(|source| {
-            let source: &(dyn core::error::Error + 'static) = &***source;
-            source
-        })
+        self.words.source()
+    }
+}
+
+/// What every error of the ports says, and the driver's own error behind it.
+#[derive(Debug, Clone)]
+pub(super) struct Words {
+    pub(super) message: String,
+    source: Option<Arc<SourceError>>,
+}
+
+impl Words {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    pub(super) fn keep(&mut self, source: impl Into<SourceError>) {
+        self.source = Some(Arc::new(source.into()));
+    }
+
+    pub(super) fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        let source: &SourceError = self.source.as_deref()?;
+        Some(&**source)
     }
 }

@@ -19,6 +19,7 @@ use core::fmt;
 
 use async_trait::async_trait;
 
+use super::error::Words;
 use super::{BranchRecord, SourceError};
 use crate::protocol::{Heuristic, LogSeq};
 use crate::xid::{Epoch, Gtrid, Opening, ResourceName};
@@ -104,39 +105,34 @@ impl core::error::Error for DecideError {}
 /// A log that cannot be opened, read or written. The message names the place and the mend.
 #[derive(Debug, Clone)]
 pub struct LogError {
-    message: String,
-    source: Option<Arc<SourceError>>,
+    words: Words,
 }
 
 impl LogError {
     /// An error with a message that names the place and what to do.
     pub fn new(message: impl Into<String>) -> Self {
         Self {
-            message: message.into(),
-            source: None,
+            words: Words::new(message),
         }
     }
 
     /// Keeps the underlying error as the source.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<SourceError>) -> Self {
-        self.source = Some(Arc::new(source.into()));
+        self.words.keep(source);
         self
     }
 }
 
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.words.message)
     }
 }
 
 impl core::error::Error for LogError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        self.source.as_ref().map(|source| {
-            let source: &(dyn core::error::Error + 'static) = &***source;
-            source
-        })
+        self.words.source()
     }
 }
 
