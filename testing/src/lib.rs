@@ -6,8 +6,9 @@
 //!   the same contracts and fail on demand. They lose what a crash loses and keep what it keeps.
 //! * [`drop_after`]: drops a future after so many polls, to test cancellation.
 //! * [`Journal`]: what reached them and what became of it, in one order.
+//! * [`Wire`]: a proxy between a driver and its server that cuts, holds and counts.
 //!
-//! Nothing here talks to a database, a file or a socket, and nothing here is durable.
+//! Nothing else here talks to a database, a file or a socket, and nothing here is durable.
 
 mod cancel;
 mod gate;
@@ -19,6 +20,7 @@ mod memory_resource;
 mod memory_server;
 pub mod resource_suite;
 mod server_state;
+mod wire;
 
 pub use cancel::drop_after;
 pub use gate::Hang;
@@ -27,3 +29,4 @@ pub use memory_branch::MemoryBranch;
 pub use memory_log::{DecideFault, MemoryLog};
 pub use memory_resource::MemoryResource;
 pub use memory_server::{Fault, Flavour, MemoryServer};
+pub use wire::{Wire, WireFault};
