@@ -136,6 +136,11 @@ impl Appender {
         self.end + batch.stored_bytes() <= self.bytes
     }
 
+    /// Somebody has removed the segment: what is written to it is lost with this process.
+    pub(super) fn is_removed(&self) -> bool {
+        self.file.is_removed()
+    }
+
     /// Writes the batch and makes it durable. After an error this segment must not be written to
     /// again: what is on the disk is unknown, and a later success would prove nothing.
     ///

@@ -11,6 +11,8 @@
 //!   after that does it give final answers about the old opening.
 //!   As long as the disk refuses this, what was attempted stays uncertain and everything else is
 //!   refused unattempted.
+//! * A segment that somebody has removed is replaced by a new one with the whole state before
+//!   anything more is acknowledged.
 //! * A next segment that cannot be made (disk full) refuses decisions and harms nothing: it is made
 //!   under a temporary name.
 
@@ -275,7 +277,16 @@ impl Engine {
             Health::Good(segment) => segment,
             Health::Failed(failure) => return Err(WriteError::NotBegun(failure.error.clone())),
         };
-        if !segment.fits(&batch) {
+        let is_removed = segment.is_removed();
+        if is_removed {
+            tracing::error!(
+                folder = %self.home.folder.display(),
+                "the decision log's segment was removed while it is open: all of it is written anew"
+            );
+            // What was made ahead may be gone, too.
+            self.next.discard();
+        }
+        if is_removed || !segment.fits(&batch) {
             let snapshot = self.shared.lock().state.snapshot();
             let bytes_min = segment_bytes_min(snapshot.stored_bytes(), batch.stored_bytes());
             let prepared = self.next.take(segment.bytes(), bytes_min);

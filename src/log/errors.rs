@@ -45,7 +45,8 @@ const MENDS: [(&[ErrorKind], &str); 5] = [
     ),
     (
         &[ErrorKind::NotFound],
-        "something was removed from the folder: put it back",
+        "something was removed: put it back; if it was the whole folder, shut this process down in \
+         the usual way, which ends its transactions, and start it anew",
     ),
     (
         &[ErrorKind::NotADirectory, ErrorKind::AlreadyExists],

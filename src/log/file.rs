@@ -15,6 +15,8 @@ use unanimous_core::protocol::{Heuristic, LogSeq};
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
 
 use super::home::{Options, TornTail};
+#[cfg(feature = "operator")]
+use super::open::check_place;
 use super::open::{adopt, inspect};
 use super::record::{BRANCHES_MAX, Id, encode_decision};
 use super::request::{Reply, Request};
@@ -60,6 +62,19 @@ impl FileLog {
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.options.segment_bytes_max = bytes.max(16 * BLOCK as u64);
         self
+    }
+
+    /// See [`segment_bytes`](Self::segment_bytes).
+    #[cfg(feature = "operator")]
+    pub(crate) const fn segment_bytes_max(&self) -> u64 {
+        self.options.segment_bytes_max
+    }
+
+    /// Whether the folder is the one that the log was made in; an opening of a copy is refused.
+    /// Reads without a lock; without a log, nothing is wrong.
+    #[cfg(feature = "operator")]
+    pub(crate) fn check_place(&self) -> Result<(), LogError> {
+        check_place(&visit(self.folder.clone(), self.options.clone())?)
     }
 
     /// How many completed decisions are kept, so that `outcome` can answer "committed" for them:

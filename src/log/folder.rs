@@ -5,10 +5,12 @@
 //! is never stale and need not be removed. The folder itself is locked, too, where the file system
 //! can do that, so that removing the file does not let a second log in.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 use unanimous_core::ports::LogError;
 
@@ -23,7 +25,7 @@ const LOCK: &str = "lock";
 pub(super) struct FolderLock {
     file: File,
     folder: FolderId,
-    _folder_lock: File,
+    handle: File,
 }
 
 impl FolderLock {
@@ -35,13 +37,9 @@ impl FolderLock {
         let handle = File::open(path).map_err(open_failed)?;
         let metadata = handle.metadata().map_err(open_failed)?;
         warn_if_others_may_write(path, &metadata);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path.join(LOCK))
+        let disk = DiskFolder::of(handle.try_clone().map_err(open_failed)?);
+        let mut file = disk
+            .file(LOCK, OFlags::RDWR | OFlags::CREATE)
             .map_err(failed("make the file `lock`"))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -61,8 +59,13 @@ impl FolderLock {
                 device: metadata.dev(),
                 inode: metadata.ino(),
             },
-            _folder_lock: handle,
+            handle,
         })
+    }
+
+    /// The folder that is locked, whatever has become of its path.
+    pub(super) fn open(&self) -> io::Result<DiskFolder> {
+        self.handle.try_clone().map(DiskFolder::of)
     }
 
     /// Which folder it is.
@@ -81,22 +84,33 @@ impl Drop for FolderLock {
 }
 
 fn make_folder(path: &Path) -> Result<(), LogError> {
-    match path.metadata() {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(LogError::new(format!(
-            "log {}: this is not a folder: remove it, or put the log elsewhere",
-            path.display()
-        ))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match DiskFolder::create(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(LogError::new(format!(
-                "log {}: the folder that it should be made in does not exist: make that, or \
-                 correct the path",
-                path.display()
-            ))
-            .with_source(error)),
-            made => made.map_err(|error| errors::io(path, "make the folder", error)),
-        },
-        Err(error) => Err(errors::io(path, "look at the folder", error)),
+    let folder = path.display();
+    let error = match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => return Ok(()),
+        Ok(_) => {
+            return Err(LogError::new(format!(
+                "log {folder}: this is not a folder: remove it, or put the log elsewhere"
+            )));
+        }
+        Err(error) => error,
+    };
+    if error.kind() != io::ErrorKind::NotFound {
+        return Err(errors::io(path, "look at the folder", error));
+    }
+    if let Ok(target) = path.read_link() {
+        return Err(LogError::new(format!(
+            "log {folder}: this is a symbolic link to {}, which does not exist: make that folder, \
+             or correct the link",
+            target.display()
+        )));
+    }
+    match DiskFolder::create(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(LogError::new(format!(
+            "log {folder}: the folder that it should be made in does not exist: make that, or \
+             correct the path"
+        ))
+        .with_source(error)),
+        made => made.map_err(|error| errors::io(path, "make the folder", error)),
     }
 }
 
@@ -107,6 +121,10 @@ fn in_use(path: &Path, file: &mut File) -> LogError {
         .map(|_| text.trim().parse::<u32>())
     {
         Ok(Ok(pid)) if pid == std::process::id() => format!("this process itself (pid {pid})"),
+        Ok(Ok(pid)) if is_dead(pid) => format!(
+            "a process that pid {pid}, which has ended, left behind, or by one in another \
+             container (`fuser -v` on the file `lock` names it)"
+        ),
         Ok(Ok(pid)) => format!("the process with pid {pid}"),
         Ok(Err(_)) | Err(_) => "another process".into(),
     };
@@ -114,6 +132,11 @@ fn in_use(path: &Path, file: &mut File) -> LogError {
         "log {}: in use by {holder}: stop it, or give each instance a log of its own",
         path.display()
     ))
+}
+
+/// As far as can be seen from here. Only for the text of an error.
+fn is_dead(pid: u32) -> bool {
+    Path::new("/proc/self").exists() && !Path::new("/proc").join(pid.to_string()).exists()
 }
 
 fn warn_if_others_may_write(path: &Path, metadata: &std::fs::Metadata) {

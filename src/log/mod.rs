@@ -33,6 +33,8 @@ mod open;
 mod process_test;
 mod record;
 mod recover;
+#[cfg(test)]
+mod removed_test;
 mod request;
 mod segment;
 #[cfg(test)]

@@ -206,8 +206,9 @@ fn read_identity(home: &Home) -> Result<Option<Identity>, LogError> {
              {FORMAT}: use the release that wrote it"
         ))),
         Err(IdentityFault::Damage) => Err(LogError::new(format!(
-            "log identity {place} is damaged or was edited: if the folder is the original, remove \
-             the file and adopt the log"
+            "log identity {place} is damaged or was edited: put the original back; if it is lost \
+             and this folder is the original, remove the file and adopt the log by \
+             `FileLog::adopt`"
         ))),
     }
 }
@@ -217,8 +218,8 @@ fn new_identity(home: &Home, folder: FolderId) -> Result<Identity, LogError> {
     let names = names.map_err(|error| home.failed("list the folder", error))?;
     if names.iter().any(|name| segment_number(name).is_some()) {
         return Err(LogError::new(format!(
-            "log {}: its file `identity` is gone: put it back, or adopt the log if this folder is \
-             the original",
+            "log {}: its file `identity` is gone: put it back; if it is lost and this folder is \
+             the original, adopt it by `FileLog::adopt`",
             home.folder.display()
         )));
     }
@@ -237,6 +238,15 @@ fn new_identity(home: &Home, folder: FolderId) -> Result<Identity, LogError> {
     };
     write_identity(home, &identity)?;
     Ok(identity)
+}
+
+/// Whether a log's folder is the one that it was made in.
+#[cfg(feature = "operator")]
+pub(super) fn check_place(home: &Home) -> Result<(), LogError> {
+    let looked = home.folder.metadata();
+    let metadata = looked.map_err(|error| home.failed("look at the folder", error))?;
+    let folder = FolderId::of(&metadata);
+    read_identity(home)?.map_or(Ok(()), |identity| check_folder(home, identity, folder))
 }
 
 fn check_folder(home: &Home, identity: Identity, folder: FolderId) -> Result<(), LogError> {

@@ -410,4 +410,9 @@ impl StoredFile for SimFile {
     fn sync_data(&self) -> Result<()> {
         self.disk.lock().sync(Op::SyncData, self.file)
     }
+
+    fn is_removed(&self) -> bool {
+        let disk = self.disk.lock();
+        !disk.names.values().any(|file| *file == self.file)
+    }
 }

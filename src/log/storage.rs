@@ -5,11 +5,16 @@
 //! assumptions about the disk: what [`StoredFile::sync`] or [`StoredFile::sync_data`] has answered
 //! `Ok` for survives a crash; a name survives once [`Storage::sync_folder`] has answered `Ok`; a
 //! rename replaces the target in one step. After an error nothing is promised.
+//!
+//! A real folder is its inode, not its path: a log goes on where it is when its folder is moved,
+//! and never touches another that has taken its place.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::path::Path;
+
+use rustix::fs::{Dir, Mode, OFlags, openat, renameat, unlinkat};
 
 /// A folder that holds a log.
 pub(super) trait Storage: Send + Sync + 'static {
@@ -35,21 +40,40 @@ pub(super) trait StoredFile: Send + 'static {
     fn sync(&self) -> io::Result<()>;
     /// Makes bytes durable, in a file whose length and place on the disk are durable already.
     fn sync_data(&self) -> io::Result<()>;
+    /// Somebody has removed the file: nobody will find it again.
+    fn is_removed(&self) -> bool;
 }
 
 /// A real folder.
 #[derive(Debug)]
 pub(super) struct DiskFolder {
-    path: PathBuf,
     handle: File,
 }
 
 impl DiskFolder {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            path: path.to_owned(),
-            handle: File::open(path)?,
-        })
+        File::open(path).map(Self::of)
+    }
+
+    /// The folder that is open.
+    pub(super) const fn of(handle: File) -> Self {
+        Self { handle }
+    }
+
+    /// A file of this folder, made if `flags` say so, for its owner alone.
+    pub(super) fn file(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = openat(&self.handle, name, flags | OFlags::CLOEXEC, mode);
+        Ok(File::from(file.map_err(|error| self.told(error.into()))?))
+    }
+
+    /// Tells a missing file from a missing folder.
+    fn told(&self, error: io::Error) -> io::Error {
+        let is_gone = || self.handle.metadata().is_ok_and(|data| data.nlink() == 0);
+        if error.kind() == io::ErrorKind::NotFound && is_gone() {
+            return io::Error::new(error.kind(), "the folder itself was removed");
+        }
+        error
     }
 
     /// Makes a folder that only its owner can enter, durably.
@@ -66,37 +90,38 @@ impl DiskFolder {
 impl Storage for DiskFolder {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in self.path.read_dir()? {
-            names.push(entry?.file_name().to_string_lossy().into_owned());
+        for entry in Dir::read_from(&self.handle)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
         }
         Ok(names)
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        std::fs::read(self.path.join(name))
+        let mut bytes = Vec::new();
+        self.file(name, OFlags::RDONLY)?.read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StoredFile>> {
-        let path = self.path.join(name);
-        match std::fs::remove_file(&path) {
+        match self.remove(name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        let mut options = OpenOptions::new();
-        let file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
+        let file = self.file(name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
         Ok(Box::new(file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.path.join(from), self.path.join(to))
+        let renamed = renameat(&self.handle, from, &self.handle, to);
+        renamed.map_err(|error| self.told(error.into()))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        std::fs::remove_file(self.path.join(name))
+        let removed = unlinkat(&self.handle, name, rustix::fs::AtFlags::empty());
+        removed.map_err(|error| self.told(error.into()))
     }
 
     fn sync_folder(&self) -> io::Result<()> {
@@ -115,5 +140,9 @@ impl StoredFile for File {
 
     fn sync_data(&self) -> io::Result<()> {
         File::sync_data(self)
+    }
+
+    fn is_removed(&self) -> bool {
+        self.metadata().is_ok_and(|data| data.nlink() == 0)
     }
 }

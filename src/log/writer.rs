@@ -30,12 +30,20 @@ pub(super) type OpenReply = Sender<Result<Arc<Shared>, LogError>>;
 /// Locks the folder, and makes it if it is missing.
 pub(super) fn enter(folder: PathBuf, options: Options) -> Result<(FolderLock, Home), LogError> {
     let lock = FolderLock::acquire(&folder)?;
-    Ok((lock, visit(folder, options)?))
+    let home = home(lock.open(), folder, options)?;
+    Ok((lock, home))
 }
 
 /// The folder as it is, without a lock: for reading only.
 pub(super) fn visit(folder: PathBuf, options: Options) -> Result<Home, LogError> {
-    let storage = DiskFolder::open(&folder);
+    home(DiskFolder::open(&folder), folder, options)
+}
+
+fn home(
+    storage: std::io::Result<DiskFolder>,
+    folder: PathBuf,
+    options: Options,
+) -> Result<Home, LogError> {
     let storage = storage.map_err(|error| errors::io(&folder, "open the folder", error))?;
     Ok(Home {
         storage: Arc::new(storage),
