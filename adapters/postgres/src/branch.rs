@@ -388,7 +388,7 @@ async fn wipe(session: &Session, resource: &Postgres) -> Result<(), Failure> {
     }
     session.run(&again).await?;
     if let Some(setup) = &resource.settings().session_setup {
-        session.run(setup).await?;
+        session.set_up(setup).await?;
     }
     Ok(())
 }

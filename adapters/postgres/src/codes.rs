@@ -48,6 +48,8 @@ pub(crate) enum Answer<'a> {
     Guarded(Guard),
     /// The session ended with this SQLSTATE (severity FATAL or PANIC).
     Ended(&'a str),
+    /// Nothing was sent, for what is needed to connect is wrong; this mends it.
+    Unsuited(&'static str),
     /// No answer, or none that can be understood.
     Lost,
 }
@@ -202,6 +204,8 @@ const DISABLED: &str = "if prepared transactions are disabled: ALTER SYSTEM SET 
 const UNKNOWN: &str =
     "committed, rolled back, never prepared or not yet: this answer does not tell";
 const BUSY: &str = "another session is about to end it, perhaps waiting for a synchronous standby";
+/// Neither a line of `pg_hba.conf` nor a password lets the session in.
+pub(crate) const NOT_LET_IN: &str = "28000";
 const NOT_OWNER: &str = "42501";
 const OWNER: &str = "a branch is ended by the role that prepared it (SET ROLE counts) or by a \
     superuser: let the user of the address be a member of that role, or end it by hand as a \
@@ -225,6 +229,16 @@ pub(crate) fn meaning(request: Request, answer: Answer<'_>) -> (BranchErrorKind,
             | Request::RollBack
             | Request::Finish
             | Request::Status => (loss(request), ""),
+        },
+        Answer::Unsuited(mend) => match request {
+            Request::Open => (FAILED, mend),
+            Request::Unsent
+            | Request::Prepare
+            | Request::OnePhase
+            | Request::EndReader
+            | Request::RollBack
+            | Request::Finish
+            | Request::Status => (loss(request), mend),
         },
         Answer::Lost => (loss(request), ""),
     }

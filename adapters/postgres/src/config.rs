@@ -3,16 +3,20 @@
 //! Invariant I8: neither an error nor a `Debug` text of this module holds the address it was given,
 //! for that may hold a password.
 
+use std::error::Error;
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 use unanimous_core::xid::ResourceName;
 
 use crate::Postgres;
+use crate::access::{Access, Origin, Source};
+use crate::address::{self, Wrong};
 use crate::pool::Pools;
+use crate::tls::Tls;
 
 /// The isolation level of a resource's transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,8 +48,10 @@ pub enum BuildError {
     Name,
     /// The address of the named resource cannot be read.
     Address(ResourceName),
-    /// The address of the named resource asks for TLS, which this version does not speak.
-    Tls(ResourceName),
+    /// The recovery address of the named resource cannot be read.
+    RecoveryAddress(ResourceName),
+    /// What is said about TLS for the named resource cannot be: says what to write.
+    Tls(ResourceName, &'static str),
     /// A setting of the named resource is out of range: says which, and what it may be.
     Setting(ResourceName, &'static str),
 }
@@ -56,29 +62,32 @@ impl fmt::Display for BuildError {
             Self::Name => f.write_str(
                 "the name of a resource has 1 to 64 of A-Z a-z 0-9 _ - and begins with a letter",
             ),
-            Self::Address(name) => write!(
-                f,
-                "resource {name}: the address cannot be read; write \
-                 postgres://user:password@host:5432/database, with special characters of the \
-                 password percent-encoded"
-            ),
-            Self::Tls(name) => write!(
-                f,
-                "resource {name}: the address asks for TLS (sslmode, sslnegotiation), which this \
-                 version does not speak; use sslmode=disable or sslmode=prefer over a network you \
-                 trust"
-            ),
+            Self::Address(name) => {
+                write!(f, "resource {name}: the address cannot be read; {WRITE}")
+            }
+            Self::RecoveryAddress(name) => {
+                write!(
+                    f,
+                    "resource {name}: recovery_address cannot be read; {WRITE}"
+                )
+            }
+            Self::Tls(name, rule) => write!(f, "resource {name}: TLS: {rule}"),
             Self::Setting(name, rule) => write!(f, "resource {name}: {rule}"),
         }
     }
 }
 
-impl std::error::Error for BuildError {}
+const WRITE: &str = "write postgres://user:password@host:5432/database, with special characters of \
+    the password percent-encoded, and only parameters that are documented";
+
+impl Error for BuildError {}
 
 /// What a resource works by.
 pub(crate) struct Settings {
     pub(crate) name: ResourceName,
-    pub(crate) config: Config,
+    pub(crate) access: Access,
+    /// If recovery has an account of its own.
+    pub(crate) recovery: Option<Access>,
     pub(crate) pool_size: usize,
     pub(crate) recovery_sessions: usize,
     pub(crate) acquire_timeout: Duration,
@@ -89,14 +98,20 @@ pub(crate) struct Settings {
     pub(crate) session_setup: Option<String>,
 }
 
+impl Settings {
+    /// The account that scans, ends and fences.
+    pub(crate) fn recovery_access(&self) -> &Access {
+        self.recovery.as_ref().unwrap_or(&self.access)
+    }
+}
+
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // `options` of the address and the set-up SQL may hold secrets, too.
+        // The set-up SQL may hold secrets, too.
         f.debug_struct("Settings")
             .field("name", &self.name)
-            .field("hosts", &hosts(&self.config))
-            .field("database", &self.config.get_dbname())
-            .field("user", &self.config.get_user())
+            .field("access", &self.access)
+            .field("recovery", &self.recovery)
             .field("pool_size", &self.pool_size)
             .field("recovery_sessions", &self.recovery_sessions)
             .field("isolation", &self.isolation)
@@ -109,12 +124,17 @@ impl fmt::Debug for Settings {
 pub struct PostgresBuilder {
     name: String,
     address: Address,
+    recovery_address: Option<String>,
+    password: Option<Source<String>>,
+    recovery_password: Option<Source<String>>,
+    tls: Option<Tls>,
     settings: Options,
 }
 
 enum Address {
     Text(String),
     Parsed(Box<Config>),
+    Made(Source<Config>),
 }
 
 struct Options {
@@ -145,6 +165,15 @@ impl PostgresBuilder {
         Self::new(name.into(), Address::Parsed(Box::new(config)))
     }
 
+    pub(crate) fn from_function<F, Fut>(name: impl Into<String>, make: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Config, Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        let source = Source::new("the function of builder_from", make);
+        Self::new(name.into(), Address::Made(source))
+    }
+
     fn new(name: String, address: Address) -> Self {
         let settings = Options {
             pool_size: 16,
@@ -159,8 +188,66 @@ impl PostgresBuilder {
         Self {
             name,
             address,
+            recovery_address: None,
+            password: None,
+            recovery_password: None,
+            tls: None,
             settings,
         }
+    }
+
+    /// How to speak TLS, for both accounts. Counts instead of what the addresses (or the driver's
+    /// configurations) say by `sslmode`, `sslrootcert`, `sslcert` and `sslkey`. Default: as they
+    /// say, and [`TlsMode::Prefer`](crate::TlsMode::Prefer) if they say nothing.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Another account for recovery: it lists, ends and fences branches, so that the account of
+    /// the application needs no right beyond its tables. Default: the same account.
+    ///
+    /// It has to lead to the same database of the same server, as a superuser or a role that is a
+    /// member of the application's (`GRANT app TO recovery`); the preflight logs in as both and
+    /// tells what is missing. An address that says nothing about TLS speaks it as the first does.
+    pub fn recovery_address(mut self, address: impl Into<String>) -> Self {
+        self.recovery_address = Some(address.into());
+        self
+    }
+
+    /// Asks for the password before every new connection, instead of taking it from the address:
+    /// for passwords and tokens that change while the application runs. Connections that are open
+    /// go on.
+    ///
+    /// May be asked several times at once. If it fails, panics or has not answered within
+    /// [`connect_timeout`](Self::connect_timeout), nothing was sent: the branch is not opened, and
+    /// recovery tries again later. Its error is shown, so it must hold no secret.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), unanimous_postgres::BuildError> {
+    /// let orders = unanimous_postgres::Postgres::builder("orders", "postgres://app@db.example/shop")
+    ///     .password_source(|| async { Ok(std::fs::read_to_string("/run/secrets/orders")?) })
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn password_source<F, Fut>(mut self, ask: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<String, Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        self.password = Some(Source::new("password_source", ask));
+        self
+    }
+
+    /// The same for the account of [`recovery_address`](Self::recovery_address).
+    pub fn recovery_password_source<F, Fut>(mut self, ask: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<String, Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        self.recovery_password = Some(Source::new("recovery_password_source", ask));
+        self
     }
 
     /// How many branches may be open at the same time, and how many connections are kept. A branch
@@ -220,21 +307,15 @@ impl PostgresBuilder {
     ///
     /// # Errors
     /// A name, address or setting is not valid: see [`BuildError`].
-    pub fn build(self) -> Result<Postgres, BuildError> {
+    pub fn build(mut self) -> Result<Postgres, BuildError> {
         let name: ResourceName = self.name.parse().map_err(|_| BuildError::Name)?;
-        let mut config = self.address.read(&name)?;
+        let (access, recovery) = self.accesses(&name)?;
         let options = self.settings;
         options.check(&name)?;
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(options.connect_timeout);
-        }
-        if config.get_tcp_user_timeout().is_none() {
-            config.tcp_user_timeout(options.vanished_after);
-        }
-        config.application_name(&options.application_name);
         let settings = Arc::new(Settings {
             name,
-            config,
+            access,
+            recovery,
             pool_size: options.pool_size,
             recovery_sessions: options.recovery_sessions,
             acquire_timeout: options.acquire_timeout,
@@ -248,32 +329,49 @@ impl PostgresBuilder {
     }
 }
 
-impl Address {
-    fn read(self, name: &ResourceName) -> Result<Config, BuildError> {
-        let config = match self {
-            Self::Parsed(config) => *config,
-            Self::Text(text) => match text.parse::<Config>() {
-                Ok(config) => config,
-                // The driver's error may quote a piece of a password that was not encoded.
-                Err(_) if asks_for_tls(&text) => return Err(BuildError::Tls(name.clone())),
-                Err(_) => return Err(BuildError::Address(name.clone())),
-            },
-        };
-        let plain = matches!(config.get_ssl_mode(), SslMode::Disable | SslMode::Prefer)
-            && config.get_ssl_negotiation() == SslNegotiation::Postgres;
-        if plain {
-            Ok(config)
-        } else {
-            Err(BuildError::Tls(name.clone()))
+impl PostgresBuilder {
+    /// The account of the branches, and that of recovery if it is another.
+    fn accesses(&mut self, name: &ResourceName) -> Result<(Access, Option<Access>), BuildError> {
+        let tls_error = |rule| BuildError::Tls(name.clone(), rule);
+        if let Some(tls) = &self.tls {
+            tls.check().map_err(tls_error)?;
         }
+        let read = |text: &str, bad: fn(ResourceName) -> BuildError| {
+            address::read(text).map_err(|wrong| match wrong {
+                Wrong::Text => bad(name.clone()),
+                Wrong::Tls(rule) => tls_error(rule),
+            })
+        };
+        let (origin, said) = match &mut self.address {
+            Address::Text(text) => {
+                let (config, said) = read(text, BuildError::Address)?;
+                (Origin::Fixed(Box::new(config)), said)
+            }
+            Address::Parsed(config) => (Origin::Fixed(config.clone()), None),
+            Address::Made(source) => (Origin::Made(source.clone()), None),
+        };
+        let recovery = match &self.recovery_address {
+            Some(text) => {
+                let (config, own) = read(text, BuildError::RecoveryAddress)?;
+                Some(Access {
+                    origin: Origin::Fixed(Box::new(config)),
+                    password: self.recovery_password.take(),
+                    tls: self.tls.clone().or(own).or_else(|| said.clone()),
+                })
+            }
+            None if self.recovery_password.is_some() => {
+                let rule = "recovery_password_source needs recovery_address";
+                return Err(BuildError::Setting(name.clone(), rule));
+            }
+            None => None,
+        };
+        let access = Access {
+            origin,
+            password: self.password.take(),
+            tls: self.tls.take().or(said),
+        };
+        Ok((access, recovery))
     }
-}
-
-/// Modes that libpq knows and the driver does not.
-fn asks_for_tls(text: &str) -> bool {
-    ["sslmode=verify-ca", "sslmode=verify-full", "sslmode=allow"]
-        .iter()
-        .any(|mode| text.contains(mode))
 }
 
 impl Options {
@@ -294,15 +392,6 @@ impl Options {
         }
         Ok(())
     }
-}
-
-fn hosts(config: &Config) -> Vec<String> {
-    let host = |host: &Host| match host {
-        Host::Tcp(name) => name.clone(),
-        #[cfg(unix)]
-        Host::Unix(path) => path.display().to_string(),
-    };
-    config.get_hosts().iter().map(host).collect()
 }
 
 #[cfg(test)]
@@ -343,20 +432,51 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_refused_in_every_spelling() {
-        for option in [
-            "sslmode=require",
-            "sslmode=verify-full",
-            "sslmode=verify-ca",
-            "sslnegotiation=direct&sslmode=require",
+    fn what_cannot_be_said_of_tls_is_refused_for_both_accounts() {
+        let weak = Tls::new(crate::TlsMode::Require).system_roots();
+        for builder in [
+            Postgres::builder("orders", format!("{URL}?sslmode=verify-ca")),
+            Postgres::builder("orders", URL).recovery_address(format!("{URL}?sslmode=on")),
+            Postgres::builder("orders", URL).tls(weak),
         ] {
-            let error = error("orders", &format!("{URL}?{option}"));
-            assert!(matches!(error, BuildError::Tls(_)), "{option}: {error}");
+            let error = builder.build().unwrap_err();
+            assert!(matches!(error, BuildError::Tls(..)), "{error}");
         }
-        for option in ["sslmode=disable", "sslmode=prefer"] {
-            let url = format!("{URL}?{option}");
-            assert!(Postgres::builder("orders", url).build().is_ok());
-        }
+    }
+
+    #[test]
+    fn the_account_of_recovery_speaks_tls_as_the_first_unless_it_says_otherwise() {
+        let mode = |recovery: &str, tls: Option<Tls>| {
+            let mut builder = Postgres::builder("orders", format!("{URL}?sslmode=verify-full"));
+            builder = builder.recovery_address(recovery);
+            if let Some(tls) = tls {
+                builder = builder.tls(tls);
+            }
+            let resource = builder.build().unwrap();
+            resource
+                .settings()
+                .recovery_access()
+                .tls
+                .as_ref()
+                .unwrap()
+                .mode()
+        };
+        use crate::TlsMode::{Require, VerifyFull};
+        assert_eq!(mode(URL, None), VerifyFull);
+        assert_eq!(mode(&format!("{URL}?sslmode=require"), None), Require);
+        assert_eq!(mode(URL, Some(Tls::new(Require))), Require);
+    }
+
+    #[test]
+    fn a_recovery_address_is_checked_as_the_first_is() {
+        let builder = Postgres::builder("orders", URL).recovery_address("s3cret");
+        let error = builder.build().unwrap_err();
+        assert!(matches!(error, BuildError::RecoveryAddress(_)), "{error}");
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+        let builder = Postgres::builder("orders", URL);
+        let alone = builder.recovery_password_source(|| async { Ok(String::new()) });
+        let error = alone.build().unwrap_err();
+        assert!(error.to_string().contains("recovery_address"), "{error}");
     }
 
     #[test]

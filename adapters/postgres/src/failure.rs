@@ -9,6 +9,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::{AlertDescription, CertificateError};
 use tokio_postgres::error::{DbError, Severity};
 use unanimous_core::ports::{BranchError, ResourceError, SourceError};
 use unanimous_core::xid::ResourceName;
@@ -29,6 +30,7 @@ enum OwnedAnswer {
     Refused(String),
     Guarded(Guard),
     Ended(String),
+    Unsuited(&'static str),
     Lost,
 }
 
@@ -50,6 +52,44 @@ impl Failure {
         match ending {
             Some(ending) => Self::ended(ending),
             None => Self::lost(chain(&error), Some(error.into())),
+        }
+    }
+
+    /// Reads a driver's error of connecting, where nothing but the log-in was sent.
+    pub(crate) fn connecting(error: tokio_postgres::Error) -> Self {
+        match mend_of(&error) {
+            Some(mend) if error.as_db_error().is_none() => Self {
+                answer: OwnedAnswer::Unsuited(mend),
+                words: chain(&error),
+                source: Some(error.into()),
+            },
+            Some(_) | None => Self::read(error, None),
+        }
+    }
+
+    /// Nothing was sent: what is needed to connect is wrong.
+    pub(crate) fn unsuited(words: impl Into<String>, mend: &'static str) -> Self {
+        Self {
+            answer: OwnedAnswer::Unsuited(mend),
+            words: words.into(),
+            source: None,
+        }
+    }
+
+    /// The same without a word of the server's, which may quote a piece of what it was sent.
+    pub(crate) fn without_words(self, what: &str) -> Self {
+        let words = match &self.answer {
+            OwnedAnswer::Refused(code) | OwnedAnswer::Ended(code) => {
+                format!("{what} failed with SQLSTATE {code}")
+            }
+            OwnedAnswer::Guarded(_) | OwnedAnswer::Unsuited(_) | OwnedAnswer::Lost => {
+                format!("the connection was lost during {what}")
+            }
+        };
+        Self {
+            answer: self.answer,
+            words,
+            source: None,
         }
     }
 
@@ -89,6 +129,7 @@ impl Failure {
             OwnedAnswer::Refused(code) => Answer::Refused(code),
             OwnedAnswer::Guarded(guard) => Answer::Guarded(*guard),
             OwnedAnswer::Ended(code) => Answer::Ended(code),
+            OwnedAnswer::Unsuited(mend) => Answer::Unsuited(mend),
             OwnedAnswer::Lost => Answer::Lost,
         }
     }
@@ -97,8 +138,13 @@ impl Failure {
     pub(crate) fn is_refusal(&self) -> bool {
         match self.answer {
             OwnedAnswer::Refused(_) | OwnedAnswer::Guarded(_) => true,
-            OwnedAnswer::Ended(_) | OwnedAnswer::Lost => false,
+            OwnedAnswer::Ended(_) | OwnedAnswer::Unsuited(_) | OwnedAnswer::Lost => false,
         }
+    }
+
+    /// The server let nobody in by this way: no line of `pg_hba.conf` fits, or no password.
+    pub(crate) fn is_not_let_in(&self) -> bool {
+        matches!(self.answer(), Answer::Ended(code) if code == codes::NOT_LET_IN)
     }
 
     /// The error of a branch: what was asked, what came back, what mends it.
@@ -156,6 +202,92 @@ impl OwnedAnswer {
 /// The server's words, without the detail: that may quote a whole row of the application's data.
 fn words_of(db: &DbError) -> String {
     format!("{} {}: {}", db.severity(), db.code().code(), db.message())
+}
+
+/// What mends an error that comes back at every attempt, if this is one.
+fn mend_of(error: &tokio_postgres::Error) -> Option<&'static str> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        // An I/O error passes over what it holds when it is asked for its source.
+        let inner = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        if let Some(tls) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return mend_of_tls(tls);
+        }
+        cause = error.source();
+    }
+    // The driver keeps the kinds of its errors to itself.
+    let text = chain(error);
+    if text.contains("server does not support TLS") {
+        return Some(
+            "turn TLS on at the server (ssl = on), or use sslmode=prefer over a network you trust",
+        );
+    }
+    [
+        "invalid configuration",
+        "authentication error",
+        "error performing TLS handshake: invalid",
+    ]
+    .into_iter()
+    .any(|kind| text.starts_with(kind))
+    .then_some("check the address")
+}
+
+fn mend_of_tls(error: &rustls::Error) -> Option<&'static str> {
+    match error {
+        rustls::Error::InvalidCertificate(why) => Some(mend_of_certificate(why)),
+        rustls::Error::AlertReceived(alert) => mend_of_alert(*alert),
+        rustls::Error::PeerIncompatible(_) => {
+            Some("let the server speak TLS 1.2 or newer (ssl_min_protocol_version, ssl_ciphers)")
+        }
+        // Perhaps a line that was cut.
+        _ => None,
+    }
+}
+
+fn mend_of_certificate(why: &CertificateError) -> &'static str {
+    match why {
+        CertificateError::UnknownIssuer => {
+            "sslrootcert has to hold the authority that signed the server's certificate"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "connect by a name that is among the certificate's subject alternative names, or give \
+             sslmode=verify-ca, which does not look at the name"
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "renew the server's certificate, and compare the clocks"
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "compare the clocks"
+        }
+        _ => {
+            "give the server a certificate of its own, signed by an authority and with a subject \
+             alternative name (an authority's own certificate, CA:TRUE, is not accepted)"
+        }
+    }
+}
+
+fn mend_of_alert(alert: AlertDescription) -> Option<&'static str> {
+    match alert {
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA
+        | AlertDescription::AccessDenied
+        | AlertDescription::DecryptError
+        | AlertDescription::CertificateRequired => {
+            Some("give a client certificate that the server's ssl_ca_file has signed")
+        }
+        AlertDescription::HandshakeFailure
+        | AlertDescription::ProtocolVersion
+        | AlertDescription::NoApplicationProtocol => {
+            Some("let the server speak TLS 1.2 or newer; sslnegotiation=direct needs PostgreSQL 17")
+        }
+        _ => None,
+    }
 }
 
 fn chain(error: &tokio_postgres::Error) -> String {

@@ -47,6 +47,8 @@
 //! does let through `NOTIFY`, advisory locks and `dblink`; their effects come with the end of the
 //! branch, before the other branches are decided.
 
+mod access;
+mod address;
 mod branch;
 mod codes;
 mod config;
@@ -58,9 +60,12 @@ mod preflight;
 mod session;
 mod sql;
 mod streams;
+mod tls;
 mod trace;
 
+use std::error::Error;
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -76,6 +81,7 @@ pub use tokio_postgres;
 pub use branch::PgBranch;
 pub use config::{BuildError, Isolation, PostgresBuilder};
 pub use streams::{CancelToken, CopyInSink, CopyOutStream, RowStream, SimpleQueryStream};
+pub use tls::{Tls, TlsMode};
 
 use config::Settings;
 use pool::Pools;
@@ -103,6 +109,38 @@ impl Postgres {
         config: tokio_postgres::Config,
     ) -> PostgresBuilder {
         PostgresBuilder::from_config(name, config)
+    }
+
+    /// Sets up a resource with a configuration of the driver that is made afresh for every new
+    /// connection: for passwords, hosts or certificates that change while the application runs.
+    ///
+    /// The function may be asked several times at once. If it fails, panics or has not answered
+    /// within [`connect_timeout`](PostgresBuilder::connect_timeout), there is no connection: the
+    /// branch is not opened ([`Unavailable`](unanimous_core::ports::BranchErrorKind)), and recovery
+    /// tries again later. Its error is shown, so it must hold no secret. All configurations have to
+    /// lead to the same database of the same server.
+    ///
+    /// ```
+    /// use unanimous_postgres::{Postgres, tokio_postgres::Config};
+    ///
+    /// # fn main() -> Result<(), unanimous_postgres::BuildError> {
+    /// let orders = Postgres::builder_from("orders", || async {
+    ///     let mut config: Config = "postgres://app@db.example/shop".parse()?;
+    ///     config.password(std::fs::read("/run/secrets/orders")?);
+    ///     Ok(config)
+    /// })
+    /// .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder_from<F, Fut>(name: impl Into<String>, make: F) -> PostgresBuilder
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<tokio_postgres::Config, Box<dyn Error + Send + Sync>>>
+            + Send
+            + 'static,
+    {
+        PostgresBuilder::from_function(name, make)
     }
 
     pub(crate) const fn new(pools: Arc<Pools>) -> Self {

@@ -21,7 +21,13 @@ use crate::session::{Replies, Session};
 #[derive(Debug)]
 pub(crate) struct Connector {
     settings: Arc<Settings>,
-    setup: bool,
+    purpose: Purpose,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    Branches,
+    Recovery,
 }
 
 impl Manager for Connector {
@@ -29,7 +35,12 @@ impl Manager for Connector {
     type Error = Failure;
 
     async fn create(&self) -> Result<Session, Failure> {
-        Session::connect(&self.settings, self.setup).await
+        let settings = &*self.settings;
+        let (access, setup) = match self.purpose {
+            Purpose::Branches => (&settings.access, settings.session_setup.as_deref()),
+            Purpose::Recovery => (settings.recovery_access(), None),
+        };
+        Session::connect(settings, access, setup).await
     }
 
     async fn recycle(&self, session: &mut Session, _: &Metrics) -> managed::RecycleResult<Failure> {
@@ -52,9 +63,9 @@ pub(crate) struct Pools {
 impl Pools {
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
         let wait = settings.acquire_timeout;
-        let pool = |setup, size| {
+        let pool = |purpose, size| {
             let settings = Arc::clone(&settings);
-            Pool::builder(Connector { settings, setup })
+            Pool::builder(Connector { settings, purpose })
                 .max_size(size)
                 .queue_mode(QueueMode::Lifo)
                 .wait_timeout(Some(wait))
@@ -63,8 +74,8 @@ impl Pools {
                 .expect("a pool with a runtime may have time-outs")
         };
         Self {
-            branches: pool(true, settings.pool_size),
-            recovery: pool(false, settings.recovery_sessions),
+            branches: pool(Purpose::Branches, settings.pool_size),
+            recovery: pool(Purpose::Recovery, settings.recovery_sessions),
             settings,
         }
     }

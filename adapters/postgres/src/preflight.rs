@@ -53,7 +53,7 @@ impl Postgres {
 
     /// A connection of its own, so that a pool cannot hide what is looked for.
     async fn session(&self) -> Result<Session, Failure> {
-        Session::connect(self.settings(), false).await
+        Session::connect(self.settings(), &self.settings().access, None).await
     }
 
     fn check_settings(&self, replies: &Replies) -> Result<(), ResourceError> {

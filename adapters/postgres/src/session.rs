@@ -18,14 +18,17 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::{
-    AsyncMessage, Client, Connection, NoTls, SimpleQueryMessage, SimpleQueryRow, SimpleQueryStream,
-    Socket,
+    AsyncMessage, CancelToken, Client, Connection, SimpleQueryMessage, SimpleQueryRow,
+    SimpleQueryStream, Socket,
 };
+use tokio_postgres_rustls::MakeRustlsConnect;
 use unanimous_core::ports::ServerIdentity;
 use unanimous_core::xid::ResourceName;
 
+use crate::access::{Access, Connected, Stream};
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::sql;
@@ -33,7 +36,6 @@ use crate::sql;
 /// How long the request to cancel a statement may take.
 const INTERRUPT_TIMEOUT: Duration = Duration::from_secs(5);
 
-type Stream = tokio_postgres::tls::NoTlsStream;
 type Ending = Option<Arc<tokio_postgres::Error>>;
 
 /// What was read when the session was connected.
@@ -68,6 +70,7 @@ pub(crate) struct Replies {
 pub(crate) struct Session {
     client: Client,
     link: Link,
+    tls: MakeRustlsConnect,
     facts: Facts,
     clean: bool,
     spoiled: AtomicBool,
@@ -77,20 +80,31 @@ pub(crate) struct Session {
 impl Session {
     /// Connects, reads the facts and sets the limits: one round trip after the log-in, one more if
     /// there is set-up SQL.
-    pub(crate) async fn connect(settings: &Settings, setup: bool) -> Result<Self, Failure> {
+    pub(crate) async fn connect(
+        settings: &Settings,
+        access: &Access,
+        setup: Option<&str>,
+    ) -> Result<Self, Failure> {
         let within = settings.connect_timeout;
-        match tokio::time::timeout(within, Self::connect_unbounded(settings, setup)).await {
+        let deadline = Instant::now() + within;
+        let connected = access.connect(settings, deadline).await?;
+        let begun = Self::begin(settings, connected, setup);
+        match tokio::time::timeout_at(deadline, begun).await {
             Ok(result) => result,
             Err(_) => Err(Failure::lost(format!("no answer within {within:?}"), None)),
         }
     }
 
-    async fn connect_unbounded(settings: &Settings, setup: bool) -> Result<Self, Failure> {
-        let (client, connection) = settings
-            .config
-            .connect(NoTls)
-            .await
-            .map_err(|error| Failure::read(error, None))?;
+    async fn begin(
+        settings: &Settings,
+        connected: Connected,
+        setup: Option<&str>,
+    ) -> Result<Self, Failure> {
+        let Connected {
+            client,
+            connection,
+            tls,
+        } = connected;
         let link = Link::spawn(connection, settings.name.clone());
         let text = format!("{}; {}", sql::FACTS, sql::limits(settings));
         let replies = read(&client, &link, send(&client, &link, &text).await?).await?;
@@ -98,15 +112,29 @@ impl Session {
         let session = Self {
             client,
             link,
+            tls,
             facts,
             clean: false,
             spoiled: AtomicBool::new(false),
             may_interrupt: true,
         };
-        if setup && let Some(text) = &settings.session_setup {
-            session.run(text).await?;
+        if let Some(text) = setup {
+            session.set_up(text).await?;
         }
         Ok(session)
+    }
+
+    /// Runs the application's set-up SQL, which may hold secrets: a syntax error would quote it.
+    pub(crate) async fn set_up(&self, text: &str) -> Result<(), Failure> {
+        match self.run(text).await {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(failure.without_words("session_setup")),
+        }
+    }
+
+    /// What cancels the statement under way, and how to reach the server for it.
+    pub(crate) fn cancel_token(&self) -> (CancelToken, MakeRustlsConnect) {
+        (self.client.cancel_token(), self.tls.clone())
     }
 
     pub(crate) const fn client(&self) -> &Client {
@@ -195,10 +223,10 @@ impl Session {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let token = self.client.cancel_token();
+            let (token, tls) = self.cancel_token();
             runtime.spawn(async move {
                 // A courtesy: if it does not arrive, the statement ends by itself.
-                let _ = tokio::time::timeout(INTERRUPT_TIMEOUT, token.cancel_query(NoTls)).await;
+                let _ = tokio::time::timeout(INTERRUPT_TIMEOUT, token.cancel_query(tls)).await;
             });
         }
     }

@@ -91,7 +91,8 @@ use bytes::{Buf, Bytes};
 use futures_util::{Sink, Stream};
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::types::{BorrowToSql, Type};
-use tokio_postgres::{Error, NoTls, Row, SimpleQueryMessage, Socket, ToStatement};
+use tokio_postgres::{Error, Row, SimpleQueryMessage, Socket, ToStatement};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::PgBranch;
 
@@ -172,7 +173,8 @@ impl PgBranch {
     /// session (observed, 57014). So the connection is closed, not pooled, after this branch.
     pub fn cancel_token(&self) -> CancelToken {
         self.session().spoil();
-        CancelToken(self.session().client().cancel_token())
+        let (token, tls) = self.session().cancel_token();
+        CancelToken { token, tls }
     }
 
     /// Cancels what is running: see [`cancel_token`](Self::cancel_token).
@@ -183,7 +185,7 @@ impl PgBranch {
     where
         T: MakeTlsConnect<Socket>,
     {
-        self.cancel_token().0.cancel_query(tls).await
+        self.cancel_token().token.cancel_query(tls).await
     }
 
     /// Cancels what is running, over a given stream: see [`cancel_token`](Self::cancel_token).
@@ -195,22 +197,29 @@ impl PgBranch {
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
         T: TlsConnect<S>,
     {
-        self.cancel_token().0.cancel_query_raw(stream, tls).await
+        self.cancel_token()
+            .token
+            .cancel_query_raw(stream, tls)
+            .await
     }
 }
 
 /// Cancels what a branch's session is doing. May outlive the branch; then it does nothing, for the
 /// session is gone.
 #[derive(Clone)]
-pub struct CancelToken(tokio_postgres::CancelToken);
+pub struct CancelToken {
+    token: tokio_postgres::CancelToken,
+    tls: MakeRustlsConnect,
+}
 
 impl CancelToken {
-    /// Asks the server to cancel. Whether it did shows in the statement itself (57014).
+    /// Asks the server to cancel, over TLS if the branch speaks it. Whether it did shows in the
+    /// statement itself (57014).
     ///
     /// # Errors
     /// The server could not be reached.
     pub async fn cancel(&self) -> Result<(), Error> {
-        self.0.cancel_query(NoTls).await
+        self.token.cancel_query(self.tls.clone()).await
     }
 }
 

@@ -1,0 +1,224 @@
+//! One account at the server: where its address and password come from, and how it connects.
+//!
+//! What the application gives as a function is asked before every new connection, so that
+//! passwords can be replaced while it runs. It may fail, hang or panic: then nothing was sent, and
+//! the error names it. Invariant I8: its answer enters no text.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, timeout_at};
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, Connection, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::config::Settings;
+use crate::failure::Failure;
+use crate::tls::{Tls, TlsMode};
+
+/// What a connection of the driver reads and writes when it is encrypted.
+pub(crate) type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+
+type Answer<T> = Pin<Box<dyn Future<Output = Result<T, SourceError>> + Send>>;
+type SourceError = Box<dyn Error + Send + Sync>;
+
+/// A function of the application.
+pub(crate) struct Source<T> {
+    /// The method of the builder that it was given to.
+    name: &'static str,
+    ask: Arc<dyn Fn() -> Answer<T> + Send + Sync>,
+}
+
+impl<T> Clone for Source<T> {
+    fn clone(&self) -> Self {
+        Self {
+            name: self.name,
+            ask: Arc::clone(&self.ask),
+        }
+    }
+}
+
+impl<T: Send + 'static> Source<T> {
+    pub(crate) fn new<F, Fut>(name: &'static str, ask: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, SourceError>> + Send + 'static,
+    {
+        Self {
+            name,
+            ask: Arc::new(move || Box::pin(ask())),
+        }
+    }
+
+    async fn answer(&self, settings: &Settings, deadline: Instant) -> Result<T, Failure> {
+        let name = self.name;
+        // The call itself may panic, too.
+        let asked = AssertUnwindSafe(async { (self.ask)().await }).catch_unwind();
+        match timeout_at(deadline, asked).await {
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(error))) => {
+                let words = format!("{name} failed: {error}");
+                Err(Failure::lost(words, Some(error)))
+            }
+            Ok(Err(_)) => Err(Failure::lost(format!("{name} panicked"), None)),
+            Err(_) => {
+                let within = settings.connect_timeout;
+                let words = format!("{name} did not answer within {within:?}");
+                Err(Failure::lost(words, None))
+            }
+        }
+    }
+}
+
+/// Where an account's address comes from.
+pub(crate) enum Origin {
+    Fixed(Box<Config>),
+    Made(Source<Config>),
+}
+
+/// One account at the server.
+pub(crate) struct Access {
+    pub(crate) origin: Origin,
+    pub(crate) password: Option<Source<String>>,
+    /// If not given, as the configuration says.
+    pub(crate) tls: Option<Tls>,
+}
+
+/// A connection as the driver gives it, and how to reach its server again to cancel a statement.
+pub(crate) struct Connected {
+    pub(crate) client: Client,
+    pub(crate) connection: Connection<Socket, Stream>,
+    pub(crate) tls: MakeRustlsConnect,
+}
+
+impl Access {
+    /// Connects and logs in.
+    pub(crate) async fn connect(
+        &self,
+        settings: &Settings,
+        deadline: Instant,
+    ) -> Result<Connected, Failure> {
+        let mut config = match &self.origin {
+            Origin::Fixed(config) => Config::clone(config),
+            Origin::Made(source) => source.answer(settings, deadline).await?,
+        };
+        if let Some(source) = &self.password {
+            config.password(source.answer(settings, deadline).await?);
+        }
+        complete(&mut config, settings);
+        let (tls, mode) = self.tls_for(&config);
+        let late = || {
+            Failure::lost(
+                format!("no answer within {:?}", settings.connect_timeout),
+                None,
+            )
+        };
+        let connector = timeout_at(deadline, tls.connector())
+            .await
+            .map_err(|_| late())??;
+        let connected = async {
+            if mode != TlsMode::Allow {
+                config.ssl_mode(driver_mode(mode));
+                return connect(&config, connector).await;
+            }
+            config.ssl_mode(SslMode::Disable);
+            match connect(&config, connector.clone()).await {
+                // So a `hostssl` line of pg_hba.conf answers who comes in plain text.
+                Err(failure) if failure.is_not_let_in() => {
+                    config.ssl_mode(SslMode::Require);
+                    connect(&config, connector).await
+                }
+                other => other,
+            }
+        };
+        timeout_at(deadline, connected).await.map_err(|_| late())?
+    }
+
+    /// Over Unix sockets TLS is not spoken, whatever is said (as with libpq).
+    fn tls_for(&self, config: &Config) -> (Tls, TlsMode) {
+        let tls = self.tls.clone().unwrap_or_else(|| Tls::of(config));
+        let hosts = config.get_hosts();
+        let only_sockets = !hosts.is_empty() && hosts.iter().all(|host| !is_tcp(host));
+        if only_sockets && config.get_hostaddrs().is_empty() {
+            return (Tls::new(TlsMode::Disable), TlsMode::Disable);
+        }
+        let mode = tls.mode();
+        (tls, mode)
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("Access");
+        match &self.origin {
+            Origin::Fixed(config) => {
+                text.field("hosts", &hosts(config))
+                    .field("database", &config.get_dbname())
+                    .field("user", &config.get_user());
+            }
+            Origin::Made(source) => {
+                text.field("made_by", &source.name);
+            }
+        }
+        // `options` of the address may hold secrets, too.
+        text.field("tls", &self.tls).finish_non_exhaustive()
+    }
+}
+
+fn complete(config: &mut Config, settings: &Settings) {
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(settings.connect_timeout);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(settings.vanished_after);
+    }
+    config.application_name(&settings.application_name);
+    if config.get_hosts().is_empty() {
+        // The driver takes a name for TLS from the hosts only; with libpq an address will do.
+        for address in config.get_hostaddrs().to_vec() {
+            config.host(address.to_string());
+        }
+    }
+}
+
+const fn driver_mode(mode: TlsMode) -> SslMode {
+    match mode {
+        TlsMode::Disable | TlsMode::Allow => SslMode::Disable,
+        TlsMode::Prefer => SslMode::Prefer,
+        TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
+    }
+}
+
+async fn connect(config: &Config, tls: MakeRustlsConnect) -> Result<Connected, Failure> {
+    match config.connect(tls.clone()).await {
+        Ok((client, connection)) => Ok(Connected {
+            client,
+            connection,
+            tls,
+        }),
+        Err(error) => Err(Failure::connecting(error)),
+    }
+}
+
+fn is_tcp(host: &Host) -> bool {
+    match host {
+        Host::Tcp(_) => true,
+        #[cfg(unix)]
+        Host::Unix(_) => false,
+    }
+}
+
+fn hosts(config: &Config) -> Vec<String> {
+    let host = |host: &Host| match host {
+        Host::Tcp(name) => name.clone(),
+        #[cfg(unix)]
+        Host::Unix(path) => path.display().to_string(),
+    };
+    config.get_hosts().iter().map(host).collect()
+}
