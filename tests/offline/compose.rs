@@ -1,25 +1,33 @@
-//! `docker/compose.yaml` is what its README and the preflights say: read by a parser of YAML, and
-//! held against what each server needs.
+//! `docker/` is what its README, the preflights and `cargo xtask servers` say: the compose file
+//! read by a parser of YAML and the Dockerfile by one of its own, and held against what each needs.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use parse_dockerfile::{Command, Instruction, Source, Stage, parse as parse_dockerfile};
 use saphyr::{LoadableYamlNode, Yaml};
+use xtask::servers::{
+    ADMIN_PASSWORD, APP_DATABASE, APP_PASSWORD, APP_USER, Address, Kind, port_variable,
+};
 
 /// What a server has to be started with, so that no preflight objects to it.
 const POSTGRES_NEEDS: &[&str] = &[
-    "max_prepared_transactions=100",
+    "max_prepared_transactions=200",
+    "max_connections=200",
     "fsync=on",
     "full_page_writes=on",
     "synchronous_commit=on",
 ];
 const MYSQL_NEEDS: &[&str] = &[
+    "--max-connections=200",
     "--innodb-flush-log-at-trx-commit=1",
     "--sync-binlog=1",
     "--binlog-format=ROW",
 ];
-const GRANT: &str = "./mysql/grant.sql:/docker-entrypoint-initdb.d/grant.sql:ro";
+/// What runs once, when the data folder is new.
+const POSTGRES_APP: &str = "./postgres/app.sql:/docker-entrypoint-initdb.d/app.sql:ro";
+const MYSQL_GRANT: &str = "./mysql/grant.sql:/docker-entrypoint-initdb.d/grant.sql:ro";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docker")
@@ -87,6 +95,7 @@ fn every_version_is_there_and_the_older_ones_only_with_the_profile() {
     let set = |names: &[&str]| names.iter().map(ToString::to_string).collect();
     assert_eq!(always, set(&["mariadb 11.8", "mysql 9", "postgres 18"]));
     let older = [
+        "postgres 14",
         "postgres 15",
         "postgres 16",
         "postgres 17",
@@ -99,30 +108,119 @@ fn every_version_is_there_and_the_older_ones_only_with_the_profile() {
     assert_eq!(matrix, set(&older));
 }
 
+/// The address, the variable and its default, and the port inside.
+fn port<'y>(service: &Service<'y>) -> (&'y str, &'y str, &'y str, &'y str) {
+    let ports = list(get(service.node, "ports"));
+    let [port] = ports[..] else {
+        panic!("{}: {ports:?} is not one port", service.name);
+    };
+    let parts: Vec<_> = port.split(':').collect();
+    let [address, outside, inside] = parts[..] else {
+        panic!("{}: {port} names no address", service.name);
+    };
+    let outside = outside
+        .strip_prefix("${")
+        .and_then(|rest| rest.strip_suffix('}'));
+    let chosen = outside.and_then(|outside| outside.split_once('-'));
+    let (variable, default) = chosen.unwrap_or_else(|| panic!("{port} cannot be chosen"));
+    (address, variable, default, inside)
+}
+
+fn is_postgres(service: &Service<'_>) -> bool {
+    service.image == "postgres"
+}
+
 #[test]
-fn every_service_has_a_health_check_and_listens_on_this_machine_only() {
+fn every_service_listens_on_this_machine_only_on_a_port_that_can_be_chosen() {
     let compose = compose();
     let mut ports = BTreeSet::new();
     for service in services(&compose) {
+        let (address, variable, default, inside) = port(&service);
+        assert_eq!(address, "127.0.0.1", "{}", service.name);
+        assert_eq!(variable, port_variable(service.name));
+        let expected = if is_postgres(&service) {
+            "5432"
+        } else {
+            "3306"
+        };
+        assert_eq!(inside, expected, "{}", service.name);
+        assert!(ports.insert(default), "{default} is taken twice");
+    }
+}
+
+#[test]
+fn every_service_is_healthy_when_the_application_can_do_what_recovery_does() {
+    let compose = compose();
+    for service in services(&compose) {
         let check = list(get(get(service.node, "healthcheck"), "test"));
         assert_eq!(check[0], "CMD-SHELL", "{}", service.name);
+        let (client, query) = match service.image {
+            "postgres" => ("psql", "pg_prepared_xacts"),
+            "mysql" => ("mysql", "XA RECOVER"),
+            _ => ("mariadb", "XA RECOVER"),
+        };
         // The images start a server without TCP first, to set it up.
-        let is_by_tcp = check[1].contains("--host=127.0.0.1");
-        assert!(is_by_tcp, "{}: {}", service.name, check[1]);
-        for port in list(get(service.node, "ports")) {
-            let parts: Vec<_> = port.split(':').collect();
-            let [address, outside, inside] = parts[..] else {
-                panic!("{}: {port} names no address", service.name);
-            };
-            assert_eq!(address, "127.0.0.1", "{}", service.name);
-            let expected = match service.image {
-                "postgres" => "5432",
-                _ => "3306",
-            };
-            assert_eq!(inside, expected, "{}", service.name);
-            assert!(ports.insert(outside.to_owned()), "{port} is taken twice");
+        let by_tcp = format!(" {client} --host=127.0.0.1 ");
+        let password = format!("={APP_PASSWORD} ");
+        for part in [&by_tcp, &password, query] {
+            assert!(check[1].contains(part), "{}: no {part}", service.name);
         }
+        let (a, b) = if is_postgres(&service) {
+            ("username", "dbname")
+        } else {
+            ("user", "database")
+        };
+        let account = format!("--{a}={APP_USER} --{b}={APP_DATABASE} ");
+        assert!(
+            check[1].contains(&account),
+            "{}: no {account}",
+            service.name
+        );
     }
+}
+
+/// The accounts, passwords and database are those that tests get elsewhere, too.
+#[test]
+fn every_service_has_the_accounts_that_xtask_expects() {
+    let compose = compose();
+    let services = services(&compose);
+    for service in &services {
+        let environment = get(service.node, "environment")
+            .as_mapping()
+            .expect("a table");
+        let given: BTreeSet<_> = environment
+            .iter()
+            .map(|(name, value)| (text(name).to_owned(), text(value)))
+            .collect();
+        let wanted: &[(&str, &str)] = if is_postgres(service) {
+            &[("PASSWORD", ADMIN_PASSWORD), ("DB", APP_DATABASE)]
+        } else {
+            &[
+                ("ROOT_PASSWORD", ADMIN_PASSWORD),
+                ("USER", APP_USER),
+                ("PASSWORD", APP_PASSWORD),
+                ("DATABASE", APP_DATABASE),
+            ]
+        };
+        let prefix = service.image.to_uppercase();
+        let wanted = wanted
+            .iter()
+            .map(|(name, value)| (format!("{prefix}_{name}"), *value));
+        assert_eq!(given, wanted.collect(), "{}", service.name);
+    }
+    for kind in Kind::ALL {
+        let service = services
+            .iter()
+            .find(|service| service.name == kind.service());
+        let service = service.unwrap_or_else(|| panic!("no service for {kind}"));
+        let inside = port(service).3;
+        assert_eq!(inside, kind.port_inside().to_string(), "{kind}");
+        assert_eq!(is_postgres(service), kind.is_postgres(), "{kind}");
+    }
+    let app = fs::read_to_string(folder().join("postgres/app.sql")).expect("the account");
+    let role = format!("CREATE ROLE {APP_USER} LOGIN PASSWORD '{APP_PASSWORD}';");
+    let owner = format!("ALTER DATABASE {APP_DATABASE} OWNER TO {APP_USER};");
+    assert!(app.contains(&role) && app.contains(&owner), "{app}");
 }
 
 #[test]
@@ -141,8 +239,11 @@ fn every_server_is_started_as_its_preflight_asks_for() {
             let follows_flag = need.starts_with("--") || command[at - 1] == "-c";
             assert!(follows_flag, "{}: {need} is not a setting", service.name);
         }
-        let is_granted = list(get(service.node, "volumes")).contains(&GRANT);
-        assert_eq!(is_granted, service.image == "mysql", "{}", service.name);
+        let volumes = list(get(service.node, "volumes"));
+        for (script, image) in [(POSTGRES_APP, "postgres"), (MYSQL_GRANT, "mysql")] {
+            let is_run = volumes.contains(&script);
+            assert_eq!(is_run, service.image == image, "{}", service.name);
+        }
     }
     let grant = fs::read_to_string(folder().join("mysql/grant.sql")).expect("the grant");
     assert!(grant.contains("GRANT XA_RECOVER_ADMIN ON *.* TO 'app'@'%';"));
@@ -177,15 +278,120 @@ fn the_readme_tells_every_address() {
     let readme = fs::read_to_string(folder().join("README.md")).expect("docker/README.md");
     let compose = compose();
     for service in services(&compose) {
-        for port in list(get(service.node, "ports")) {
-            let outside = port.split(':').nth(1).expect("a port");
-            let scheme = if service.image == "postgres" {
-                "postgres"
-            } else {
-                "mysql"
-            };
-            let address = format!("{scheme}://app:app@127.0.0.1:{outside}/app");
-            assert!(readme.contains(&address), "the README lacks {address}");
-        }
+        let default = port(&service).2.parse().expect("a number");
+        let kind = if is_postgres(&service) {
+            Kind::Postgres15
+        } else {
+            Kind::Mysql
+        };
+        let address = format!("`{}`", Address::on(kind, default).url);
+        assert!(readme.contains(&address), "the README lacks {address}");
     }
+}
+
+/// Nothing here can build an image; what a build would stumble over first is looked at.
+#[test]
+fn the_dockerfile_builds_the_tool_from_what_is_there_and_runs_it_as_nobody() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).expect(name);
+    let file = read("docker/Dockerfile");
+    let file = parse_dockerfile(&file).expect("docker/Dockerfile is a Dockerfile");
+    let stages: Vec<_> = file.stages().collect();
+    let [build, last] = &stages[..] else {
+        panic!("{} stages", stages.len());
+    };
+    // Two of one Debian: the C library of the one serves what was linked with the other's.
+    let manifest = read("Cargo.toml");
+    let rust = manifest
+        .lines()
+        .find_map(|line| line.strip_prefix("rust-version = \""));
+    let rust = rust.expect("the oldest Rust").trim_end_matches('"');
+    assert_eq!(build.from.image.value, format!("rust:{rust}-slim-bookworm"));
+    assert_eq!(last.from.image.value, "debian:bookworm-slim");
+
+    let tool = read("cli/Cargo.toml");
+    for line in ["name = \"unanimous-cli\"", "[[bin]]\nname = \"unanimous\""] {
+        assert!(tool.contains(line), "the tool is not called so: {line}");
+    }
+    let runs = |instruction: &Instruction<'_>| match instruction {
+        Instruction::Run(run) => format!("{:?}", run.arguments),
+        _ => String::new(),
+    };
+    let cargo = "cargo build --locked --release --package unanimous-cli";
+    assert!(
+        build
+            .instructions
+            .iter()
+            .any(|one| runs(one).contains(cargo))
+    );
+
+    let (copied, _) = copies(build);
+    assert_eq!(copied, [(None, ".".to_owned())]);
+    let (copied, to) = copies(last);
+    let name = build
+        .from
+        .as_
+        .as_ref()
+        .map(|(_, name)| name.value.to_string());
+    assert_eq!(
+        copied,
+        [(name, "/build/target/release/unanimous".to_owned())]
+    );
+    assert_eq!(to, ["/usr/local/bin/unanimous"]);
+
+    let mut ends = last
+        .instructions
+        .iter()
+        .filter_map(|instruction| match instruction {
+            Instruction::User(user) => Some(format!("USER {}", user.arguments.value)),
+            Instruction::Entrypoint(start) => {
+                let Command::Exec(words) = &start.arguments else {
+                    panic!("a shell would stand between the tool and its signals");
+                };
+                Some(format!("ENTRYPOINT {}", words.value[0].value))
+            }
+            _ => None,
+        });
+    assert_eq!(ends.next().as_deref(), Some("USER 65534:65534"));
+    assert_eq!(ends.next().as_deref(), Some("ENTRYPOINT unanimous"));
+    assert_eq!(ends.next(), None);
+}
+
+/// What a stage copies, with the stage that it is from, and where to.
+fn copies(stage: &Stage<'_, '_>) -> (Vec<(Option<String>, String)>, Vec<String>) {
+    let (mut copied, mut to) = (Vec::new(), Vec::new());
+    for instruction in stage.instructions {
+        let Instruction::Copy(copy) = instruction else {
+            continue;
+        };
+        let from = copy.options.iter().find(|flag| flag.name.value == "from");
+        let from = from.and_then(|flag| Some(flag.value.as_ref()?.value.to_string()));
+        for source in &copy.src {
+            let Source::Path(source) = source else {
+                panic!("a here-document");
+            };
+            copied.push((from.clone(), source.value.to_string()));
+        }
+        to.push(copy.dest.value.to_string());
+    }
+    (copied, to)
+}
+
+#[test]
+fn a_build_of_the_image_is_given_what_cargo_needs_and_no_secret() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ignored = fs::read_to_string(root.join(".dockerignore")).expect(".dockerignore");
+    let ignored: BTreeSet<_> = ignored
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .collect();
+    let wanted = [
+        ".git",
+        "target",
+        "target-*",
+        "**/unanimous-log",
+        "**/unanimous.toml",
+    ];
+    assert_eq!(ignored, wanted.into_iter().collect());
+    assert!(root.join("Cargo.lock").is_file(), "--locked needs it");
 }

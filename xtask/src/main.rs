@@ -17,8 +17,9 @@ The project's own commands.
   cargo xtask test [STEP…]         run every check, or only these steps
   cargo xtask test --list          say which steps there are
 
-Servers come from the environment (UNANIMOUS_PG_URL and others), from the machine, or from Debian
-packages in a cache folder; `cargo doc --package xtask --open` tells the whole of it.";
+Servers come from the environment (UNANIMOUS_PG_URL and others), from containers where an engine
+answers, from the machine, or from Debian packages in a cache folder;
+`cargo doc --package xtask --open` tells the whole of it.";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

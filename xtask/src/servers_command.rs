@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use xtask::servers::{Address, Error, Kind, Options, Server};
+use xtask::servers::{Address, Containers, Error, Kind, Options, Server};
 
 use crate::usage_error;
 
@@ -15,39 +15,64 @@ use crate::usage_error;
 pub(crate) struct StartedSet {
     /// What was started here, not what the environment gave.
     servers: Vec<Server>,
+    containers: Option<Containers>,
     variables: Vec<(&'static str, String)>,
 }
 
 impl StartedSet {
-    /// Starts every server of these kinds for which the environment has no address, all at the
-    /// same time.
+    /// Brings up every server of these kinds for which the environment has no address, all at the
+    /// same time: from containers, or else from programs.
     pub(crate) fn start(kinds: &[Kind]) -> Result<Self, Vec<Error>> {
         let begin = Instant::now();
         let mut set = Self {
             servers: Vec::new(),
+            containers: None,
             variables: Vec::new(),
         };
-        let mut errors = Vec::new();
-        for (kind, result) in start_missing(kinds) {
-            match result {
-                Ok(Found::Given(address)) => set.add(kind, address),
-                Ok(Found::Started(server)) => {
-                    let address = Address {
-                        url: server.url(),
-                        admin_url: server.admin_url(),
-                    };
+        let mut missing = Vec::new();
+        for &kind in kinds {
+            match Address::from_env(kind) {
+                Some(address) => {
+                    eprintln!("servers: {kind}: taken from {}", kind.variable());
                     set.add(kind, address);
-                    set.servers.push(*server);
+                }
+                None => missing.push(kind),
+            }
+        }
+        if !missing.is_empty() {
+            set.containers = Containers::for_shared_set(&missing).map_err(|error| vec![error])?;
+        }
+        match &set.containers {
+            Some(containers) => {
+                eprintln!(
+                    "servers: containers of the project {}",
+                    containers.project()
+                );
+                let addresses = containers.addresses().to_vec();
+                for (kind, address) in addresses {
+                    set.add(kind, address);
+                }
+            }
+            None => set.start_programs(&missing)?,
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        eprintln!("servers: ready after {seconds:.1} s");
+        Ok(set)
+    }
+
+    fn start_programs(&mut self, kinds: &[Kind]) -> Result<(), Vec<Error>> {
+        let mut errors = Vec::new();
+        for (kind, result) in start_all(kinds) {
+            match result {
+                Ok(server) => {
+                    self.add(kind, Address::on(kind, server.port()));
+                    self.servers.push(server);
                 }
                 Err(error) => errors.push(error),
             }
         }
         if errors.is_empty() {
-            eprintln!(
-                "servers: ready after {:.1} s",
-                begin.elapsed().as_secs_f64()
-            );
-            Ok(set)
+            Ok(())
         } else {
             Err(errors)
         }
@@ -80,35 +105,23 @@ impl StartedSet {
             for server in self.servers {
                 scope.spawn(move || server.stop());
             }
+            drop(self.containers);
         });
     }
 }
 
-enum Found {
-    Given(Address),
-    Started(Box<Server>),
-}
-
-fn start_missing(kinds: &[Kind]) -> Vec<(Kind, Result<Found, Error>)> {
-    let find = |kind: Kind| match Address::from_env(kind) {
-        Some(address) => {
-            eprintln!("servers: {kind}: taken from {}", kind.variable());
-            Ok(Found::Given(address))
-        }
-        None => Server::start(kind, &Options::new()).map(|server| {
-            eprintln!(
-                "servers: {kind}: {}, port {}",
-                server.programs().release(),
-                server.port()
-            );
-            Found::Started(Box::new(server))
-        }),
+fn start_all(kinds: &[Kind]) -> Vec<(Kind, Result<Server, Error>)> {
+    let start = |kind: Kind| {
+        Server::start(kind, &Options::new()).inspect(|server| {
+            let release = server.programs().release();
+            eprintln!("servers: {kind}: {release}, port {}", server.port());
+        })
     };
     thread::scope(|scope| {
         // All threads begin before the first is waited for.
         let threads: Vec<_> = kinds
             .iter()
-            .map(|&kind| (kind, scope.spawn(move || find(kind))))
+            .map(|&kind| (kind, scope.spawn(move || start(kind))))
             .collect();
         threads
             .into_iter()

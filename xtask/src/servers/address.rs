@@ -2,7 +2,7 @@
 
 use std::env;
 
-use super::Kind;
+use super::{ADMIN_PASSWORD, APP_DATABASE, APP_PASSWORD, APP_USER, Kind, mysql, postgres};
 
 /// Where one server of the shared set is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,23 @@ pub struct Address {
 }
 
 impl Address {
+    /// The address of a server of ours that listens on this port of 127.0.0.1.
+    #[must_use]
+    pub fn on(kind: Kind, port: u16) -> Self {
+        let (scheme, admin) = if kind.is_postgres() {
+            ("postgres", postgres::ADMIN_USER)
+        } else {
+            ("mysql", mysql::ADMIN_USER)
+        };
+        let url = |user, password| {
+            format!("{scheme}://{user}:{password}@127.0.0.1:{port}/{APP_DATABASE}")
+        };
+        Self {
+            url: url(APP_USER, APP_PASSWORD),
+            admin_url: url(admin, ADMIN_PASSWORD),
+        }
+    }
+
     /// The address that the environment gives for a kind of server, if it gives one.
     #[must_use]
     pub fn from_env(kind: Kind) -> Option<Self> {

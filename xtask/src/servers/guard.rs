@@ -1,7 +1,8 @@
 //! The process that stops a server when its owner dies.
 //!
 //! The guard is a small shell script whose standard input is a pipe from the owner. However the
-//! owner ends, the system closes the pipe; the guard then stops the server and removes its folder.
+//! owner ends, the system closes the pipe; the guard then stops the server and clears up: by a
+//! command that it was given, the removal of the server's folder for example.
 //!
 //! * The owner's end of the pipe is close-on-exec, so no other child of the owner holds it open.
 //! * The guard has a process group of its own and ignores the signals of a terminal, so that
@@ -9,6 +10,7 @@
 //! * It signals a process only if its start time is the one it was told.
 
 use std::{
+    ffi::OsStr,
     io::{self, Write},
     os::unix::process::CommandExt,
     path::Path,
@@ -22,7 +24,7 @@ use super::{Error, process::ProcessId};
 /// without doing anything, because the owner has done it.
 const SCRIPT: &str = r#"
 trap '' HUP INT QUIT TERM PIPE
-folder=$1 pid= start= signal=
+pid= start= signal=
 
 is_alive() {
     [ -n "$pid" ] || return 1
@@ -56,7 +58,7 @@ fi
 
 # A child of an interrupted set-up may still be writing for a moment.
 tries=0
-until rm -rf -- "$folder" || [ "$tries" -ge 50 ]; do
+until "$@" || [ "$tries" -ge 50 ]; do
     sleep 0.1
     tries=$((tries + 1))
 done
@@ -82,13 +84,25 @@ pub(super) struct Guard {
 impl Guard {
     /// Starts a guard that will remove `folder`.
     pub(super) fn start(folder: &Path) -> Result<Self, Error> {
+        Self::start_with(
+            ["rm", "-rf", "--"]
+                .map(OsStr::new)
+                .into_iter()
+                .chain([folder.as_os_str()]),
+        )
+    }
+
+    /// Starts a guard that will run this command, until it succeeds.
+    pub(super) fn start_with<'a>(
+        clear_up: impl IntoIterator<Item = &'a OsStr>,
+    ) -> Result<Self, Error> {
         let failed = |source| Error::Io {
             doing: "start `sh` as the guard of a server".to_owned(),
             source,
         };
         let mut child = Command::new("sh")
             .args(["-c", SCRIPT, "unanimous-guard"])
-            .arg(folder)
+            .args(clear_up)
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -141,8 +155,8 @@ mod tests {
     use crate::servers::process::wait_until;
 
     impl Guard {
-        /// Closes the pipe, as the system does for an owner that has died.
-        fn lose_owner(mut self) {
+        /// Closes the pipe, as the system does for an owner that has died, and waits for the end.
+        pub(crate) fn lose_owner(mut self) {
             drop(self.words.take());
             self.child.wait().unwrap();
         }

@@ -57,6 +57,23 @@ impl Kind {
         }
     }
 
+    /// The service of `docker/compose.yaml` that stands for this kind.
+    #[must_use]
+    pub const fn service(self) -> &'static str {
+        match self {
+            Self::Postgres15 => "postgres-15",
+            Self::PostgresNewest => "postgres",
+            Self::Mysql => "mysql",
+            Self::Mariadb => "mariadb",
+        }
+    }
+
+    /// The port on which such a server listens in its container.
+    #[must_use]
+    pub const fn port_inside(self) -> u16 {
+        if self.is_postgres() { 5432 } else { 3306 }
+    }
+
     /// Whether the server is a PostgreSQL, of whatever version.
     #[must_use]
     pub const fn is_postgres(self) -> bool {

@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const TAIL_LINES: usize = 20;
 
 /// Waits for a word on standard input, then becomes the program named by the arguments.
-const GATE: &str = r#"read -r word && exec "$@" <"${UNANIMOUS_INPUT:-/dev/null}""#;
+pub(super) const GATE: &str = r#"read -r word && exec "$@" <"${UNANIMOUS_INPUT:-/dev/null}""#;
 
 /// The variable that names a program's standard input, for [`GATE`].
 pub(super) const INPUT: &str = "UNANIMOUS_INPUT";

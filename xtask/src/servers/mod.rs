@@ -8,14 +8,17 @@
 //!    `UNANIMOUS_MYSQL_URL`, `UNANIMOUS_MARIADB_URL`, each with an optional twin that names an
 //!    administrator (`UNANIMOUS_PG_ADMIN_URL`, and so on). Only the shared set uses these: a server
 //!    that a test starts for itself always comes from a program.
-//! 2. Containers. Nothing is done here yet; the place is kept for a compose file.
+//! 2. Containers, where `docker info` answers within two seconds: `docker/compose.yaml`, under a
+//!    project name of this run's own, on ports that the engine chooses. Only the shared set uses
+//!    them: a server that a test starts for itself comes from a program (3 or 4) there, too.
 //! 3. Server programs of a fitting version that the machine has already.
 //! 4. Debian packages, downloaded by the machine's own `apt-get` with a private state, checked
 //!    against Debian's keyring, and unpacked into a cache folder: `$UNANIMOUS_CACHE`, or
 //!    `$XDG_CACHE_HOME/unanimous`, or `~/.cache/unanimous` (for root with a closed home,
 //!    `/var/cache/unanimous`, because the servers run as another user and have to read it).
 //!
-//! `UNANIMOUS_SERVERS=download` leaves out step 3, `UNANIMOUS_SERVERS=machine` leaves out step 4.
+//! `UNANIMOUS_SERVERS=compose` takes the shared set from step 2 only, `machine` leaves out the
+//! steps 2 and 4, `download` the steps 2 and 3.
 //! A server that cannot be had is an error that names the variable to set, never a skipped test.
 //!
 //! # What a started server promises
@@ -29,6 +32,7 @@
 //!   removes its folder. What guards could not do is swept up by the next run.
 
 mod address;
+mod compose;
 mod debian;
 mod error;
 mod folder;
@@ -44,6 +48,7 @@ mod server;
 mod user;
 
 pub use address::{Address, Set, shared};
+pub use compose::{Containers, port_variable};
 pub use error::Error;
 pub use kind::{Kind, Version};
 pub use pgbouncer::PgBouncer;

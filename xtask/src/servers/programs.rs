@@ -92,31 +92,34 @@ impl Programs {
     }
 }
 
-/// Which of the steps the environment allows.
+/// Which of the steps the environment allows: `UNANIMOUS_SERVERS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Steps {
-    machine: bool,
-    download: bool,
+pub(super) enum Choice {
+    /// Whatever is there first.
+    Any,
+    /// The shared servers from containers, or not at all.
+    Compose,
+    /// Only programs that the machine has.
+    Machine,
+    /// Only programs that were downloaded.
+    Download,
 }
 
-impl Steps {
-    fn from_env() -> Result<Self, Error> {
-        match env::var("UNANIMOUS_SERVERS").unwrap_or_default().as_str() {
-            "" => Ok(Self {
-                machine: true,
-                download: true,
-            }),
-            "machine" => Ok(Self {
-                machine: true,
-                download: false,
-            }),
-            "download" => Ok(Self {
-                machine: false,
-                download: true,
-            }),
+impl Choice {
+    pub(super) fn from_env() -> Result<Self, Error> {
+        Self::parse(&env::var("UNANIMOUS_SERVERS").unwrap_or_default())
+    }
+
+    fn parse(value: &str) -> Result<Self, Error> {
+        match value {
+            "" => Ok(Self::Any),
+            "compose" => Ok(Self::Compose),
+            "machine" => Ok(Self::Machine),
+            "download" => Ok(Self::Download),
             other => Err(Error::Environment(format!(
-                "UNANIMOUS_SERVERS is `{other}`: leave it unset, or set it to `machine` (never \
-                 download) or `download` (never use the machine's own programs)"
+                "UNANIMOUS_SERVERS is `{other}`: leave it unset, or set it to `compose` (the \
+                 shared servers from containers only), `machine` (no containers, and never \
+                 download) or `download` (neither containers nor the machine's own programs)"
             ))),
         }
     }
@@ -140,9 +143,9 @@ pub fn find(kind: Kind) -> Result<Programs, Error> {
 }
 
 fn search(kind: Kind) -> Result<Programs, Error> {
-    let steps = Steps::from_env()?;
+    let choice = Choice::from_env()?;
     let mut tried = Vec::new();
-    if steps.machine {
+    if choice != Choice::Download {
         match on_machine(kind) {
             Some(programs) => return Ok(programs),
             None => tried.push("the machine has no such server of a fitting version".to_owned()),
@@ -150,7 +153,7 @@ fn search(kind: Kind) -> Result<Programs, Error> {
     } else {
         tried.push("UNANIMOUS_SERVERS=download leaves out the machine's programs".to_owned());
     }
-    if steps.download {
+    if choice != Choice::Machine {
         match debian::server(kind) {
             Ok(server) => {
                 let path = server.display().to_string();
@@ -234,6 +237,16 @@ mod tests {
 
     use super::*;
     use crate::servers::process::ProcessId;
+
+    #[test]
+    fn a_choice_that_does_not_exist_is_refused_with_those_that_do() {
+        assert_eq!(Choice::parse("").unwrap(), Choice::Any);
+        assert_eq!(Choice::parse("compose").unwrap(), Choice::Compose);
+        let refusal = Choice::parse("docker").unwrap_err().to_string();
+        for word in ["docker", "compose", "machine", "download"] {
+            assert!(refusal.contains(&format!("`{word}`")), "{refusal}");
+        }
+    }
 
     #[test]
     fn a_program_that_calls_itself_mariadb_is_not_taken_for_mysql() {

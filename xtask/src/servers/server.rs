@@ -9,7 +9,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    ADMIN_PASSWORD, APP_DATABASE, APP_PASSWORD, APP_USER, Error, Kind, Programs, find,
+    Address, Error, Kind, Programs, find,
     folder::{Folder, Port},
     guard::{FirstSignal, Guard},
     launch::{Running, Stage, tail},
@@ -132,28 +132,13 @@ impl Server {
     /// matters, as with a proxy in between, turn that off (`prefer_socket`).
     #[must_use]
     pub fn url(&self) -> String {
-        self.url_for(APP_USER, APP_PASSWORD)
+        Address::on(self.kind(), self.port()).url
     }
 
     /// The address for the administrator (`postgres` or `root`), to the database `app`.
     #[must_use]
     pub fn admin_url(&self) -> String {
-        let user = if self.kind().is_postgres() {
-            postgres::ADMIN_USER
-        } else {
-            mysql::ADMIN_USER
-        };
-        self.url_for(user, ADMIN_PASSWORD)
-    }
-
-    fn url_for(&self, user: &str, password: &str) -> String {
-        let scheme = if self.kind().is_postgres() {
-            "postgres"
-        } else {
-            "mysql"
-        };
-        let port = self.port.number;
-        format!("{scheme}://{user}:{password}@127.0.0.1:{port}/{APP_DATABASE}")
+        Address::on(self.kind(), self.port()).admin_url
     }
 
     /// The port on 127.0.0.1; it stays the same over restarts.
