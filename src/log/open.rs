@@ -243,9 +243,14 @@ fn new_identity(home: &Home, folder: FolderId) -> Result<Identity, LogError> {
 /// Whether a log's folder is the one that it was made in.
 #[cfg(feature = "operator")]
 pub(super) fn check_place(home: &Home) -> Result<(), LogError> {
+    use std::os::unix::fs::MetadataExt;
+
     let looked = home.folder.metadata();
     let metadata = looked.map_err(|error| home.failed("look at the folder", error))?;
-    let folder = FolderId::of(&metadata);
+    let folder = FolderId {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+    };
     read_identity(home)?.map_or(Ok(()), |identity| check_folder(home, identity, folder))
 }
 
@@ -294,7 +299,7 @@ fn random_u64(home: &Home) -> Result<u64, LogError> {
 
 fn random<const N: usize>(home: &Home) -> Result<[u8; N], LogError> {
     let mut bytes = [0; N];
-    match getrandom::fill(&mut bytes) {
+    match home.storage.fill_random(&mut bytes) {
         Ok(()) => Ok(bytes),
         Err(error) => Err(LogError::new(format!(
             "log {}: the operating system gives no random bits",
