@@ -10,6 +10,8 @@
 
 #[macro_use]
 mod support;
+#[path = "../../../../tests/support/certificates.rs"]
+mod certificates;
 
 mod absent;
 mod attack;
@@ -25,4 +27,6 @@ mod recover;
 mod settings;
 mod suite;
 mod timeouts;
+mod tls;
+mod tls_clients;
 mod wipe;
