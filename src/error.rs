@@ -33,7 +33,7 @@ fn one_by_one(errors: &[ResourceError]) -> String {
 }
 
 /// A branch could not be enlisted. The transaction can only be rolled back now.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnlistError {
     /// The resource is not one of this manager's, so recovery would never see its branches.
@@ -50,7 +50,10 @@ pub enum EnlistError {
     RoleMixed(ResourceName),
     /// Two resources on one server (MySQL, MariaDB) or in one database (PostgreSQL): their branches
     /// would block each other.
-    #[error("resources {resource} and {other} are on the same server: enlist only one of them")]
+    #[error(
+        "resources {resource} and {other} are on the same server: use one resource for both in \
+         this transaction"
+    )]
     SameServer {
         /// The one that was to be enlisted.
         resource: ResourceName,
@@ -64,10 +67,16 @@ pub enum EnlistError {
     #[error("the transaction is rollback-only after an earlier error: roll it back")]
     RollbackOnly,
     /// The transaction's deadline has passed.
-    #[error("the deadline of the transaction has passed: roll it back")]
+    #[error(
+        "the deadline of the transaction has passed: roll it back; `Config::deadline` or \
+         `set_deadline` gives a longer one"
+    )]
     DeadlinePassed,
     /// The manager is shutting down.
-    #[error("the transaction manager is shutting down")]
+    #[error(
+        "the transaction manager was shut down: roll the transaction back, and run it again after \
+         the next start or on another instance"
+    )]
     ShutDown,
 }
 
@@ -82,13 +91,22 @@ pub enum RollbackCause {
     #[error("the decision log refused: {0}")]
     Log(Refusal),
     /// The transaction's deadline passed before commit was asked for.
-    #[error("the deadline of the transaction had passed")]
+    #[error(
+        "the deadline of the transaction had passed before commit was asked for; \
+         `Config::deadline` or `set_deadline` gives a longer one"
+    )]
     DeadlinePassed,
-    /// An enlist had failed, or the application had marked the transaction.
-    #[error("the transaction was marked rollback-only")]
+    /// An enlist had failed, and the application committed all the same.
+    #[error("an enlist had failed before: {0}")]
+    Enlist(Box<EnlistError>),
+    /// The application had marked the transaction.
+    #[error("the application had marked the transaction rollback-only")]
     MarkedRollbackOnly,
     /// The branch in this slot belongs to another transaction: two were swapped.
-    #[error("the branch of resource {0} was swapped with one of another transaction")]
+    #[error(
+        "the branch of resource {0} was swapped with one of another transaction: both are rolled \
+         back; keep each branch with its own transaction"
+    )]
     Swapped(ResourceName),
 }
 
@@ -98,9 +116,11 @@ impl RollbackCause {
     pub fn is_conflict(&self) -> bool {
         match self {
             Self::Branch(error) => error.kind() == BranchErrorKind::RolledBack(Cause::Conflict),
-            Self::Log(_) | Self::DeadlinePassed | Self::MarkedRollbackOnly | Self::Swapped(_) => {
-                false
-            }
+            Self::Log(_)
+            | Self::DeadlinePassed
+            | Self::Enlist(_)
+            | Self::MarkedRollbackOnly
+            | Self::Swapped(_) => false,
         }
     }
 }
@@ -109,7 +129,8 @@ impl RollbackCause {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
-    /// Nothing was changed anywhere. A new transaction may try again.
+    /// Nothing was changed anywhere, but for what the application itself committed in a branch
+    /// behind the transaction's back: the cause says so then. A new transaction may try again.
     #[error("transaction {gtrid} was rolled back: {cause}")]
     RolledBack {
         /// The transaction.
@@ -120,7 +141,10 @@ pub enum CommitError {
     },
     /// The outcome is not known here and now. Do not retry: ask `outcome(gtrid)` later. What is in
     /// doubt is resolved in the background.
-    #[error("the outcome of transaction {gtrid} is not known yet: {reason}")]
+    #[error(
+        "the outcome of transaction {gtrid} is not known yet: {reason}; ask `outcome` for it later, \
+         and do not run it again before"
+    )]
     Undetermined {
         /// The transaction to ask for later.
         gtrid: Gtrid,
@@ -128,7 +152,10 @@ pub enum CommitError {
         reason: String,
     },
     /// At least one branch ended against the decision. A person has to look; it is in the log.
-    #[error("transaction {gtrid} was committed, but {}", list(branches))]
+    #[error(
+        "transaction {gtrid} was committed, but {}: a person has to bring the data in line",
+        list(branches)
+    )]
     Heuristic {
         /// The transaction.
         gtrid: Gtrid,

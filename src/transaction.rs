@@ -222,7 +222,7 @@ impl Transaction {
                 | EnlistError::RoleMixed(_)
                 | EnlistError::SameServer { .. }
                 | EnlistError::RollbackOnly
-                | EnlistError::ShutDown => RollbackCause::MarkedRollbackOnly,
+                | EnlistError::ShutDown => RollbackCause::Enlist(Box::new(error.clone())),
             };
             self.parts_mut().rollback_only.get_or_insert(cause);
             return Err(error);

@@ -1,12 +1,14 @@
 //! What a recovery pass found, did and left, and why.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use unanimous_core::ports::{LogError, ResourceError};
 use unanimous_core::protocol::LeaveReason;
 use unanimous_core::xid::{ResourceName, Xid};
 
-/// One pass over all resources.
+/// One pass over all resources. Its `Display` is one line for a log file: short however much is in
+/// doubt, without secrets.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct RecoveryReport {
@@ -29,6 +31,50 @@ impl RecoveryReport {
             && self.log_error.is_none()
             && self.resources.iter().all(ResourceReport::is_clean)
     }
+}
+
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sum = |count: fn(&ResourceReport) -> usize| self.resources.iter().map(count).sum();
+        let (committed, rolled_back): (usize, usize) =
+            (sum(|r| r.committed), sum(|r| r.rolled_back));
+        match (committed, rolled_back) {
+            (0, 0) if self.is_clean() => f.write_str("recovery: nothing in doubt")?,
+            (0, 0) => f.write_str("recovery: nothing ended")?,
+            _ => write!(
+                f,
+                "recovery: {committed} committed, {rolled_back} rolled back"
+            )?,
+        }
+        for resource in &self.resources {
+            resource.write_rest(f)?;
+        }
+        if !self.unfinished.is_empty() {
+            write!(f, "; still under way: {}", names(&self.unfinished))?;
+        }
+        if !self.unknown_resources.is_empty() {
+            let unknown = names(&self.unknown_resources);
+            write!(
+                f,
+                "; not registered, but named by decisions, which are kept: {unknown}: register them"
+            )?;
+        }
+        // A resource that could not read the log has said it.
+        if let Some(error) = &self.log_error
+            && !self.resources.iter().any(|r| r.log_error.is_some())
+        {
+            write!(f, "; the log cannot be read: {error}")?;
+        }
+        Ok(())
+    }
+}
+
+/// How many reasons are told for each resource: some name the branch, which makes as many.
+const REASONS_MAX: usize = 5;
+
+fn names(names: &[ResourceName]) -> String {
+    let names: Vec<&str> = names.iter().map(ResourceName::as_str).collect();
+    names.join(", ")
 }
 
 /// One pass at one resource.
@@ -63,6 +109,40 @@ impl ResourceReport {
             error: None,
             log_error: None,
         }
+    }
+
+    /// What is left, and why: one part for each reason, with an example.
+    fn write_rest(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Its texts begin with the resource's name.
+        if let Some(error) = &self.error {
+            write!(f, "; {error}")?;
+        }
+        let name = &self.resource;
+        if let Some(error) = &self.log_error {
+            write!(f, "; resource {name}: the log cannot be read: {error}")?;
+        }
+        let mut reasons: BTreeMap<String, Vec<&Xid>> = BTreeMap::new();
+        if self.log_error.is_none() {
+            for (xid, left) in &self.left {
+                reasons.entry(left.to_string()).or_default().push(xid);
+            }
+        }
+        let more = reasons.len().saturating_sub(REASONS_MAX);
+        for (reason, xids) in reasons.into_iter().take(REASONS_MAX) {
+            let (count, example) = (xids.len(), xids[0]);
+            write!(f, "; resource {name}: {count} left ({example}): {reason}")?;
+        }
+        if more > 0 {
+            write!(f, "; resource {name}: {more} more reasons to leave others")?;
+        }
+        if !self.foreign.is_empty() {
+            let count = self.foreign.len();
+            write!(
+                f,
+                "; resource {name}: {count} prepared by others, not touched"
+            )?;
+        }
+        Ok(())
     }
 
     fn is_clean(&self) -> bool {
@@ -114,11 +194,14 @@ impl fmt::Display for Left {
         match self {
             Self::Plan(LeaveReason::Active) => f.write_str("its transaction is running"),
             Self::Plan(LeaveReason::OtherMember) => f.write_str("its owner's epoch is open"),
-            Self::Plan(LeaveReason::OtherManager) => f.write_str("another manager's"),
-            Self::Plan(LeaveReason::Gone) => f.write_str("it ended meanwhile"),
-            Self::Plan(LeaveReason::UnlistedOpening) => {
-                f.write_str("its opening is not in the log: was the log restored or copied?")
+            Self::Plan(LeaveReason::OtherManager) => {
+                f.write_str("it belongs to another manager, with a log of its own")
             }
+            Self::Plan(LeaveReason::Gone) => f.write_str("it ended meanwhile"),
+            Self::Plan(LeaveReason::UnlistedOpening) => f.write_str(
+                "its opening is not in the log: was the log restored or copied? Nobody here knows \
+                 what was decided, so a person has to find out and end it",
+            ),
             Self::Retry(why) | Self::Refused(why) | Self::Person(why) => f.write_str(why),
         }
     }

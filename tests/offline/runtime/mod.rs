@@ -1,10 +1,12 @@
 //! The runtime against parts in memory: what it does when anything fails, hangs or is dropped.
 
 mod attack;
+mod bad_input;
 mod cancel;
 mod commit;
 mod fragile;
 mod lifecycle;
+mod lost_log;
 mod recovery;
 mod wrong_drivers;
 

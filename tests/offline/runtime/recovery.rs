@@ -10,7 +10,7 @@ use unanimous_testing::{Event, MemoryResource, MemoryServer, Step};
 use super::{World, eventually};
 
 /// Cuts the network to both servers when the decision is durable.
-struct CutAfterDecision(Vec<MemoryServer>);
+pub(super) struct CutAfterDecision(pub(super) Vec<MemoryServer>);
 
 #[async_trait]
 impl Probe for CutAfterDecision {
