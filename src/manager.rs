@@ -378,6 +378,11 @@ impl TransactionManager {
             .find_map(|resource| resource.cause_of(error))
     }
 
+    /// Random bits for a pause's jitter.
+    pub(crate) fn luck(&self) -> u32 {
+        self.inner.probes.luck()
+    }
+
     /// Resolves when the transaction is not active any more, or the drain limit has passed.
     pub(crate) async fn ended(&self, gtrid: Gtrid) {
         let limit = self.inner.config.drain_timeout;

@@ -30,6 +30,11 @@ pub enum Point {
 #[async_trait]
 pub trait Probe: Send + Sync + 'static {
     async fn reached(&self, point: Point);
+
+    /// The luck of a pause's jitter, where a test owns it.
+    fn luck(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// No probe in production: then a point costs one branch.
@@ -41,5 +46,11 @@ impl Probes {
         if let Some(probe) = &self.0 {
             probe.reached(point()).await;
         }
+    }
+
+    /// Random bits for a pause's jitter; the highest if the system has none.
+    pub(crate) fn luck(&self) -> u32 {
+        let owned = self.0.as_ref().and_then(|probe| probe.luck());
+        owned.unwrap_or_else(|| getrandom::u32().unwrap_or(u32::MAX))
     }
 }

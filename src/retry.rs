@@ -52,7 +52,7 @@ impl TransactionManager {
             ) {
                 return Err(error);
             }
-            tokio::time::sleep(jittered(pause)).await;
+            tokio::time::sleep(jittered(pause, self.luck())).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
@@ -84,7 +84,6 @@ impl TransactionManager {
 }
 
 /// Between half of the pause and the whole of it.
-fn jittered(pause: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(u32::MAX);
-    pause.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
+fn jittered(pause: Duration, luck: u32) -> Duration {
+    pause.mul_f64(0.5 + 0.5 * f64::from(luck) / f64::from(u32::MAX))
 }

@@ -103,11 +103,7 @@ impl FileLog {
                 LogError::new(format!("{name}: the system gives no thread")).with_source(error)
             })?;
         let shared = is_open.await.unwrap_or_else(|_| Err(writer_died()))?;
-        Ok(Arc::new(OpenFileLog {
-            shared,
-            requests: Some(sender),
-            thread: Some(thread),
-        }))
+        Ok(Arc::new(OpenFileLog::of(shared, sender, Some(thread))))
     }
 
     /// Declares a folder that was copied, restored or moved to another disk to be the log's own.
@@ -180,6 +176,19 @@ pub struct OpenFileLog {
 }
 
 impl OpenFileLog {
+    /// The log whose writer takes these requests; without a thread, somebody else runs it.
+    pub(super) const fn of(
+        shared: Arc<Shared>,
+        requests: Sender<Request>,
+        thread: Option<JoinHandle<()>>,
+    ) -> Self {
+        Self {
+            shared,
+            requests: Some(requests),
+            thread,
+        }
+    }
+
     /// What the last opening cut off, if the log did not end in a whole batch.
     pub fn torn_tail(&self) -> Option<TornTail> {
         self.shared.lock().torn_tail.clone()

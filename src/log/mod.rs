@@ -43,6 +43,8 @@ mod shared;
 #[cfg(test)]
 mod sim_disk;
 mod state;
+#[doc(hidden)]
+pub mod stepped;
 mod storage;
 mod writer;
 

@@ -17,7 +17,7 @@ use std::path::Path;
 use rustix::fs::{Dir, Mode, OFlags, openat, renameat, unlinkat};
 
 /// A folder that holds a log.
-pub(super) trait Storage: Send + Sync + 'static {
+pub trait Storage: Send + Sync + 'static {
     /// The names of everything in the folder.
     fn list(&self) -> io::Result<Vec<String>>;
     /// The bytes of a file.
@@ -30,10 +30,14 @@ pub(super) trait Storage: Send + Sync + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes names durable.
     fn sync_folder(&self) -> io::Result<()>;
+    /// Fills in random bits, by which logs and openings are told apart for ever.
+    fn fill_random(&self, bytes: &mut [u8]) -> Result<(), getrandom::Error> {
+        getrandom::fill(bytes)
+    }
 }
 
 /// A file that is open for writing.
-pub(super) trait StoredFile: Send + 'static {
+pub trait StoredFile: Send + 'static {
     /// Writes all of `bytes` at `offset`.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes bytes and length durable.

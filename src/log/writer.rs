@@ -85,8 +85,7 @@ fn serve(lock: FolderLock, mut engine: Engine, requests: &Receiver<Request>) {
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => break,
         };
-        let rest = requests.try_iter().take(BATCH_REQUESTS_MAX - 1);
-        if let Some((reply, ended)) = engine.commit(std::iter::once(first).chain(rest)) {
+        if let Some((reply, ended)) = engine.commit(batch(first, requests)) {
             engine.leave();
             drop(engine);
             drop(lock);
@@ -94,4 +93,10 @@ fn serve(lock: FolderLock, mut engine: Engine, requests: &Receiver<Request>) {
         }
     }
     engine.leave();
+}
+
+/// What is queued, as far as one batch takes it.
+pub(super) fn batch(first: Request, requests: &Receiver<Request>) -> impl Iterator<Item = Request> {
+    let rest = requests.try_iter().take(BATCH_REQUESTS_MAX - 1);
+    std::iter::once(first).chain(rest)
 }

@@ -287,8 +287,10 @@ pub(crate) async fn run_passes(inner: Arc<Inner>, resource: Arc<dyn AnyResource>
         let report = inner.recovery.pass(&inner, &*resource).await;
         let pause = pacing.next(&report);
         tokio::select! {
-            () = tokio::time::sleep(jittered(pause)) => {}
+            // The same run for the same luck.
+            biased;
             () = inner.recovery.wake.woken(&name) => pacing.reset(),
+            () = tokio::time::sleep(jittered(pause, inner.probes.luck())) => {}
         }
     }
 }
@@ -339,7 +341,6 @@ impl Pacing {
 }
 
 /// Between 0.75 and 1.25 of the pause, so that many processes do not scan in step.
-fn jittered(pause: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-    pause.mul_f64(0.75 + 0.5 * f64::from(random) / f64::from(u32::MAX))
+fn jittered(pause: Duration, luck: u32) -> Duration {
+    pause.mul_f64(0.75 + 0.5 * f64::from(luck) / f64::from(u32::MAX))
 }

@@ -10,7 +10,7 @@
 //! 6. Each pending decision that names this resource, whose transaction is not active and whose
 //!    branch is not in Q, is proven by the adapter: *absent is not finished*.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures_util::StreamExt;
 use unanimous_core::ports::{
@@ -30,7 +30,8 @@ const ENDED_ELSEWHERE: &str = "another resource on the same server is ending it"
 pub(super) struct Recorded {
     pub(super) own: Opening,
     pub(super) openings: HashMap<Opening, bool>,
-    pending: HashMap<Gtrid, DecisionRecord>,
+    /// In order, oldest first.
+    pending: BTreeMap<Gtrid, DecisionRecord>,
 }
 
 enum Done {

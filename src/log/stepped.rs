@@ -1,0 +1,94 @@
+//! The log without its thread and on another disk, for tests that own time and luck: the same
+//! engine, stepped by hand.
+//!
+//! Nothing here waits and nothing looks at a clock: what is due by itself (lazy completions, the
+//! reopening of a failed log) is due whenever it is asked for.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use unanimous_core::ports::LogError;
+
+use super::engine::Engine;
+use super::file::OpenFileLog;
+use super::home::{Home, Options};
+use super::identity::FolderId;
+use super::open::open;
+use super::request::{Request, answer};
+pub use super::storage::{Storage, StoredFile};
+use super::writer::batch;
+
+/// The writer of a log that has no thread.
+pub struct Writer {
+    /// `None` when the log was shut down.
+    engine: Option<Engine>,
+    requests: Receiver<Request>,
+}
+
+/// Opens the log on this disk. Its folder's lock is the caller's to keep: one log at a time.
+///
+/// # Errors
+/// As [`FileLog::open`](super::FileLog::open).
+pub fn open_stepped(
+    storage: Arc<dyn Storage>,
+    segment_bytes_max: u64,
+    retain_completed: usize,
+) -> Result<(Arc<OpenFileLog>, Writer), LogError> {
+    let home = Home {
+        storage,
+        folder: PathBuf::from("simulated"),
+        options: Options {
+            segment_bytes_max,
+            retain_completed,
+            lazy_pause: Duration::ZERO,
+            retry_pause: Duration::ZERO,
+            prepare_ahead: false,
+        },
+    };
+    let folder = FolderId {
+        device: 1,
+        inode: 2,
+    };
+    let opened = open(&home, folder)?;
+    let (engine, shared) = Engine::new(home, opened);
+    let (sender, requests) = channel();
+    let writer = Writer {
+        engine: Some(engine),
+        requests,
+    };
+    Ok((Arc::new(OpenFileLog::of(shared, sender, None)), writer))
+}
+
+impl Writer {
+    /// Takes what is queued as one batch, as the thread does when it becomes free. `false` if
+    /// nothing was queued.
+    pub fn step(&mut self) -> bool {
+        let Some(engine) = &mut self.engine else {
+            return false;
+        };
+        let Ok(first) = self.requests.try_recv() else {
+            return false;
+        };
+        if let Some((reply, ended)) = engine.commit(batch(first, &self.requests)) {
+            engine.leave();
+            self.engine = None;
+            answer(reply, ended);
+        }
+        true
+    }
+
+    /// Writes lazy completions, or tries to reopen a failed log.
+    pub fn do_what_is_due(&mut self) {
+        if let Some(engine) = &mut self.engine {
+            engine.do_what_is_due();
+        }
+    }
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
