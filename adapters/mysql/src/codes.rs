@@ -8,9 +8,10 @@
 //! happened (I3). So is everything that is not a server's answer at all: a closed socket, a
 //! time-out, an error of the driver.
 
-use mysql_async::Error;
+use mysql_async::{DriverError, Error, ServerError};
 use unanimous_core::ports::{BranchErrorKind, Cause, Problem};
 
+use crate::route::tls_error;
 use crate::session::Flavour;
 
 /// What the server was asked when it answered with a code.
@@ -54,6 +55,8 @@ const XA_RBROLLBACK: u16 = 1402;
 const XAER_DUPID: u16 = 1440;
 const XA_RBTIMEOUT: u16 = 1613;
 const XA_RBDEADLOCK: u16 = 1614;
+const SECURE_TRANSPORT_REQUIRED: u16 = 3159;
+const MARIADB_SECURE_TRANSPORT_REQUIRED: u16 = 4183;
 
 const ROLLED_BACK_BY_TIMEOUT: BranchErrorKind = BranchErrorKind::RolledBack(Cause::Timeout);
 const ROLLED_BACK_BY_CONFLICT: BranchErrorKind = BranchErrorKind::RolledBack(Cause::Conflict);
@@ -222,34 +225,153 @@ pub(crate) fn is_access_denied(error: &Error) -> bool {
 /// branch there is nothing to handle: MariaDB before the fix of MDEV-37141 even ran the next
 /// statements in a new transaction of InnoDB.
 pub(crate) fn statement(error: &Error) -> StatementFailure {
+    match server_code(error) {
+        Some(code) => of_statement(code),
+        None => StatementFailure {
+            cause: Cause::Unreachable,
+            branch_is_gone: false,
+        },
+    }
+}
+
+fn of_statement(code: u16) -> StatementFailure {
     let of = |cause, branch_is_gone| StatementFailure {
         cause,
         branch_is_gone,
     };
-    match server_code(error) {
-        Some(LOCK_DEADLOCK | XA_RBDEADLOCK) => of(Cause::Conflict, true),
+    match code {
+        LOCK_DEADLOCK | XA_RBDEADLOCK => of(Cause::Conflict, true),
         // ER_CHECKREAD: MariaDB's snapshot isolation rolls the transaction back.
-        Some(1020) => of(Cause::Conflict, true),
+        1020 => of(Cause::Conflict, true),
         // ER_LOCK_TABLE_FULL: InnoDB rolls the transaction back.
-        Some(1206) => of(Cause::Exhausted, true),
-        Some(XA_RBTIMEOUT) => of(Cause::Timeout, true),
-        Some(XA_RBROLLBACK) => of(Cause::Refused, true),
+        1206 => of(Cause::Exhausted, true),
+        XA_RBTIMEOUT => of(Cause::Timeout, true),
+        XA_RBROLLBACK => of(Cause::Refused, true),
         // 3024 and 1969: MySQL's max_execution_time, MariaDB's max_statement_time.
-        Some(LOCK_WAIT_TIMEOUT | 3024 | 1969) => of(Cause::Timeout, false),
-        // ER_RECORD_FILE_FULL: also a full disk.
-        Some(1114) => of(Cause::Exhausted, false),
-        Some(_) => of(Cause::Refused, false),
-        None => of(Cause::Unreachable, false),
+        LOCK_WAIT_TIMEOUT | 3024 | 1969 => of(Cause::Timeout, false),
+        // ER_RECORD_FILE_FULL, also a full disk; ER_DISK_FULL.
+        1021 | 1114 => of(Cause::Exhausted, false),
+        _ => of(Cause::Refused, false),
     }
 }
 
 /// Whether a server that refuses a connection may mend itself.
 pub(crate) fn connect(error: &Error) -> Problem {
-    match server_code(error) {
-        // Access denied (user, password, database), unknown database, host not allowed.
-        Some(1044 | 1045 | 1049 | 1130 | 1698) => Problem::Unfit,
-        Some(_) | None => Problem::Unavailable,
+    match connect_failure(error) {
+        Some((problem, _)) => problem,
+        None => Problem::Unavailable,
     }
+}
+
+/// What to do about a refused connection, as the end of a sentence; empty if the error says it all.
+pub(crate) fn mend_of_connect(error: &Error) -> String {
+    match connect_failure(error) {
+        Some((_, mend)) => format!("; {mend}"),
+        None => String::new(),
+    }
+}
+
+fn connect_failure(error: &Error) -> Option<(Problem, &'static str)> {
+    if let Error::Driver(DriverError::NoClientSslFlagFromServer) = error {
+        let mend = "the server offers no encryption: give it ssl_cert and ssl_key, or write \
+                    ssl-mode=PREFERRED or DISABLED";
+        return Some((Problem::Unfit, mend));
+    }
+    if let Some(error) = tls_error(error) {
+        return Some((Problem::Unfit, mend_of_tls(error)));
+    }
+    match server_code(error)? {
+        1044 => Some((
+            Problem::Unfit,
+            "the account has no privilege in this database: check the database in the address, or \
+             grant one",
+        )),
+        1045 | 1698 => Some((
+            Problem::Unfit,
+            "check user and password of the address, and whether the account has to show a \
+             certificate (ssl-cert, ssl-key) or to encrypt (ssl-mode)",
+        )),
+        1049 => Some((
+            Problem::Unfit,
+            "check the database in the address, or create it",
+        )),
+        1130 => Some((
+            Problem::Unfit,
+            "the server has no account for the host from which this came: create one for it",
+        )),
+        1129 => Some((
+            Problem::Unavailable,
+            "the server has locked this host out after failed connections: FLUSH HOSTS, or \
+             TRUNCATE TABLE performance_schema.host_cache",
+        )),
+        1040 => Some((
+            Problem::Unavailable,
+            "the server has no connection left: raise max_connections, or lower pool_size here or \
+             elsewhere",
+        )),
+        1203 | 1226 => Some((
+            Problem::Unavailable,
+            "the account has used up what it may use: raise max_user_connections or the limits of \
+             the account (ALTER USER … WITH MAX_USER_CONNECTIONS), or lower pool_size",
+        )),
+        3118 | 4151 => Some((
+            Problem::Unfit,
+            "the account is locked: ALTER USER … ACCOUNT UNLOCK",
+        )),
+        1862 | 1820 => Some((
+            Problem::Unfit,
+            "the account's password has expired: ALTER USER … IDENTIFIED BY …",
+        )),
+        SECURE_TRANSPORT_REQUIRED | MARIADB_SECURE_TRANSPORT_REQUIRED => Some((
+            Problem::Unfit,
+            "the server takes encrypted connections only: write ssl-mode=REQUIRED, or better \
+             VERIFY_IDENTITY with ssl-ca",
+        )),
+        1251 => Some((
+            Problem::Unfit,
+            "the account's way to log in is not one of the driver's: use caching_sha2_password",
+        )),
+        _ => None,
+    }
+}
+
+fn mend_of_tls(error: &rustls::Error) -> &'static str {
+    use rustls::CertificateError as Certificate;
+    let rustls::Error::InvalidCertificate(reason) = error else {
+        return "the server and this program cannot agree on an encryption: the server has to \
+                offer TLS 1.2 or 1.3; ssl-mode=DISABLED goes without";
+    };
+    match reason {
+        Certificate::UnknownIssuer => {
+            "the server's certificate is not signed by whom ssl-ca names: is it the right server, \
+             and the right file?"
+        }
+        Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
+            "the server's certificate is not for the host of the address: use a name that it has, \
+             have one made that names the host (subjectAltName), or write ssl-mode=VERIFY_CA, for \
+             which any name will do"
+        }
+        Certificate::Expired | Certificate::ExpiredContext { .. } => {
+            "have a new certificate made for the server, or check the clock of this machine"
+        }
+        Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
+            "check the clock of this machine and of the one that made the certificate"
+        }
+        _ => "have a certificate made for the server that an authority in ssl-ca has signed",
+    }
+}
+
+/// What a driver's error means, if it is one, for the cause of a rollback.
+pub(crate) fn cause(error: &(dyn std::error::Error + 'static)) -> Option<Cause> {
+    if let Some(error) = error.downcast_ref::<Error>() {
+        return match error {
+            Error::Server(_) | Error::Io(_) => Some(statement(error).cause),
+            // What the application and the driver say between themselves.
+            Error::Driver(_) | Error::Other(_) | Error::Url(_) => None,
+        };
+    }
+    let error = error.downcast_ref::<ServerError>()?;
+    Some(of_statement(error.code).cause)
 }
 
 fn server_code(error: &Error) -> Option<u16> {

@@ -1,27 +1,24 @@
 //! How a resource is described: its name, its address, and what its sessions are like.
 //!
-//! Nothing here connects. No text that leaves this file holds a password (I8): an address that
-//! cannot be read is described, never repeated, because a misplaced `@` or `?` makes a piece of the
-//! password look like a parameter.
+//! Nothing here connects; files of certificates are read. No text that leaves this file holds a
+//! password (I8).
 
 use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-use mysql_async::{IsolationLevel, Opts, OptsBuilder, UrlError};
+use futures_util::FutureExt as _;
+use mysql_async::{IsolationLevel, Opts, OptsBuilder};
 use unanimous_core::xid::ResourceName;
 
 use crate::Mysql;
-
-/// The attributes by which an operator finds our sessions in
-/// `performance_schema.session_connect_attrs`.
-const PROGRAM_ATTRIBUTE: &str = "program_name";
-const RESOURCE_ATTRIBUTE: &str = "unanimous_resource";
+use crate::address::{self, Address};
+use crate::route::{AnyError, Ask, Description, Route, Source};
+use crate::tls::{Security, Tls, TlsMode};
 
 /// Sessions for recovery: never the application's, so that a full pool cannot keep it waiting.
-const CONTROL_SESSIONS_MAX: usize = 4;
-
-/// How long a recovery session waits for a lock: `FLUSH TABLES WITH READ LOCK` blocks `XA COMMIT`.
-const CONTROL_LOCK_WAIT_SECONDS: u32 = 5;
+pub(crate) const CONTROL_SESSIONS_MAX: usize = 4;
 
 /// The description of a resource that is wrong in itself. Says what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +27,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
         }
@@ -51,7 +48,11 @@ impl std::error::Error for ConfigError {}
 #[must_use]
 pub struct Builder {
     name: String,
-    source: Source,
+    source: Given,
+    tls: Option<Tls>,
+    password: Option<Ask<String>>,
+    recovery_url: Option<String>,
+    recovery_password: Option<Ask<String>>,
     pool_size: usize,
     pool_timeout: Duration,
     connect_timeout: Duration,
@@ -59,30 +60,91 @@ pub struct Builder {
     session_setup: String,
 }
 
-enum Source {
+enum Given {
     Url(String),
     Opts(Box<Opts>),
+    Asked(Ask<Opts>),
 }
 
 impl Builder {
     pub(crate) fn from_url(name: String, url: String) -> Self {
-        Self::new(name, Source::Url(url))
+        Self::new(name, Given::Url(url))
     }
 
     pub(crate) fn from_opts(name: String, opts: Opts) -> Self {
-        Self::new(name, Source::Opts(Box::new(opts)))
+        Self::new(name, Given::Opts(Box::new(opts)))
     }
 
-    fn new(name: String, source: Source) -> Self {
+    pub(crate) fn from_ask<F, R>(name: String, ask: F) -> Self
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Opts, AnyError>> + Send + 'static,
+    {
+        Self::new(name, Given::Asked(boxed(ask)))
+    }
+
+    fn new(name: String, source: Given) -> Self {
         Self {
             name,
             source,
+            tls: None,
+            password: None,
+            recovery_url: None,
+            recovery_password: None,
             pool_size: 16,
             pool_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             isolation: None,
             session_setup: String::new(),
         }
+    }
+
+    /// How connections are encrypted, in the place of `ssl-mode`, `ssl-ca`, `ssl-cert` and `ssl-key`
+    /// in the address. Counts for the recovery address, too, unless that one says so itself.
+    ///
+    /// Default: what the address says; if it says nothing, [`TlsMode::Preferred`], as for MySQL's
+    /// own clients. With options of the driver ([`Mysql::builder_with_opts`],
+    /// [`Mysql::builder_from`]) the default is what those say.
+    pub fn tls(mut self, tls: impl Into<Tls>) -> Self {
+        self.tls = Some(tls.into());
+        self
+    }
+
+    /// Asks for the password before each new connection, for passwords that change.
+    ///
+    /// Connections that are logged in go on with the password of their login; they are not logged in
+    /// again when they are reset between two branches. The function runs inside
+    /// [`connect_timeout`](Self::connect_timeout). If it fails, hangs or panics, there is no
+    /// connection and nothing has happened; the text of its error is shown, so it must hold no
+    /// secret.
+    pub fn password_source<F, R>(mut self, ask: F) -> Self
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Result<String, AnyError>> + Send + 'static,
+    {
+        self.password = Some(boxed(ask));
+        self
+    }
+
+    /// Another address, with another account, for recovery: listing and ending prepared branches,
+    /// and ending the application's connections that nobody can reach any more. Default: the
+    /// address of the resource.
+    ///
+    /// It has to lead to the same server, which preflight checks. Where it names no database, it is
+    /// the one of the resource. The crate's page lists what each account has to be granted.
+    pub fn recovery_address(mut self, url: impl Into<String>) -> Self {
+        self.recovery_url = Some(url.into());
+        self
+    }
+
+    /// [`password_source`](Self::password_source) for the recovery address.
+    pub fn recovery_password_source<F, R>(mut self, ask: F) -> Self
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Result<String, AnyError>> + Send + 'static,
+    {
+        self.recovery_password = Some(boxed(ask));
+        self
     }
 
     /// The most branches that can be open at a time; default 16. Recovery has up to four sessions
@@ -98,7 +160,8 @@ impl Builder {
         self
     }
 
-    /// How long a new connection may take, login and set-up included; default 10 s.
+    /// How long a new connection may take, with asking for its password, login and set-up; default
+    /// 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -117,63 +180,82 @@ impl Builder {
         self
     }
 
-    /// Makes the resource. Does not connect.
+    /// Makes the resource. Reads the files of certificates; does not connect.
     ///
     /// # Errors
-    /// The name or the address cannot be used; the message says why and holds no password.
+    /// The name, the address, a file or a combination cannot be used; the message says why and holds
+    /// no password.
     pub fn build(self) -> Result<Mysql, ConfigError> {
         let name: ResourceName = self
             .name
             .parse()
             .map_err(|error| ConfigError::new(format!("{error}")))?;
-        let opts = match self.source {
-            Source::Url(url) => parse_url(&name, &url)?,
-            Source::Opts(opts) => *opts,
-        };
-        if opts.ssl_opts().is_some() {
-            return Err(ConfigError::new(format!(
-                "resource {name}: encrypted connections are not supported yet; leave require_ssl \
-                 out and use a private network or a tunnel"
-            )));
-        }
-        let Some(database) = opts.db_name().filter(|database| !database.is_empty()) else {
-            return Err(ConfigError::new(format!(
-                "resource {name}: the address names no database: write \
-                 mysql://user@host:port/database"
-            )));
-        };
+        let prefixed = |message: String| ConfigError::new(format!("resource {name}: {message}"));
         if self.pool_size == 0 {
-            return Err(ConfigError::new(format!(
-                "resource {name}: a pool of size 0 can open no branch: give 1 or more"
-            )));
+            return Err(prefixed(
+                "a pool of size 0 can open no branch: give 1 or more".to_owned(),
+            ));
         }
-        // The driver runs both from the last to the first, and the former once per connection: a
-        // session that was wiped would be another one than a new one.
-        let once = opts.init().iter().rev();
-        let own: Vec<&str> = once
-            .chain(opts.setup().iter().rev())
-            .map(String::as_str)
-            .chain([self.session_setup.as_str()])
-            .collect();
-        let setup = setup(database, &own);
-        let control_setup = format!(
-            "SET SESSION lock_wait_timeout = {CONTROL_LOCK_WAIT_SECONDS}, \
-             innodb_lock_wait_timeout = {CONTROL_LOCK_WAIT_SECONDS}"
-        );
-        let base = base_opts(&name, opts);
-        Mysql::new(Config {
-            branch_opts: base.clone().setup(vec![setup.clone()]).into(),
-            control_opts: base
-                .setup(vec![format!("{setup};\n{control_setup}")])
-                .into(),
-            name,
+        let config = self.into_config(name.clone()).map_err(prefixed)?;
+        Mysql::new(config)
+            .map_err(|error| ConfigError::new(format!("no pool can be made: {error}")))
+    }
+
+    fn into_config(self, name: ResourceName) -> Result<Config, String> {
+        let (source, security) = source(self.source, self.tls)?;
+        let password = own_password("password_source", self.password, &source)?;
+        let has_recovery = self.recovery_url.is_some();
+        if self.recovery_password.is_some() && !has_recovery {
+            return Err(
+                "recovery_password_source needs recovery_address beside it: without one, recovery \
+                 uses the address and the password of the resource"
+                    .to_owned(),
+            );
+        }
+        let recovery = match self.recovery_url {
+            Some(url) => {
+                let of_recovery = |message| format!("recovery_address: {message}");
+                let Address { opts, tls } = address::read(&url).map_err(of_recovery)?;
+                let security = match tls {
+                    Some(tls) => Some(tls.read().map_err(of_recovery)?),
+                    None => security.clone().or_else(|| said_by(&source)),
+                };
+                let source = Source::Fixed(Box::new(with_database_of(opts, &source)));
+                let method = "recovery_password_source";
+                let password = own_password(method, self.recovery_password, &source)?;
+                (source, password, security)
+            }
+            None => (source.again(), password.clone(), security.clone()),
+        };
+        let prefix = if has_recovery {
+            "recovery_address: "
+        } else {
+            ""
+        };
+        let route = |(source, password, security), control| {
+            Route::new(Description {
+                name: name.clone(),
+                prefix: if control { prefix } else { "" },
+                source,
+                password,
+                security,
+                session_setup: self.session_setup.clone(),
+                control,
+            })
+        };
+        let branches = route((source, password, security), false)?;
+        let control = route(recovery, true).map_err(|message| format!("{prefix}{message}"))?;
+        Ok(Config {
+            branches,
+            control,
+            has_recovery,
+            name: name.clone(),
             pool_size: self.pool_size,
             control_size: CONTROL_SESSIONS_MAX,
             pool_timeout: self.pool_timeout,
             connect_timeout: self.connect_timeout,
             isolation: self.isolation,
         })
-        .map_err(|error| ConfigError::new(format!("no pool can be made: {error}")))
     }
 }
 
@@ -185,88 +267,83 @@ impl fmt::Debug for Builder {
     }
 }
 
+fn boxed<T, F, R>(ask: F) -> Ask<T>
+where
+    F: Fn() -> R + Send + Sync + 'static,
+    R: Future<Output = Result<T, AnyError>> + Send + 'static,
+{
+    Arc::new(move || ask().boxed())
+}
+
+/// The driver's options, and how to encrypt. `None`: as the options say.
+fn source(given: Given, tls: Option<Tls>) -> Result<(Source, Option<Security>), String> {
+    let read = |tls: Option<Tls>| tls.map(|tls| tls.read()).transpose();
+    match given {
+        Given::Opts(opts) => Ok((Source::Fixed(opts), read(tls)?)),
+        Given::Asked(ask) => Ok((Source::Asked(ask), read(tls)?)),
+        Given::Url(url) => {
+            let Address { opts, tls: said } = address::read(&url)?;
+            if said.is_some() && tls.is_some() {
+                return Err(
+                    "both tls and the address say how to encrypt: leave ssl-mode, ssl-ca, \
+                     ssl-cert, ssl-key and require_ssl out of the address, or tls"
+                        .to_owned(),
+                );
+            }
+            let tls = said.or(tls).unwrap_or(Tls::new(TlsMode::Preferred));
+            Ok((Source::Fixed(Box::new(opts)), Some(tls.read()?)))
+        }
+    }
+}
+
+/// What the options of the resource say of encryption: the recovery address is not to have less.
+fn said_by(source: &Source) -> Option<Security> {
+    match source {
+        Source::Fixed(opts) => Some(Security::of(opts)),
+        // Not known before they are asked for.
+        Source::Asked(_) => Some(Security::preferred()),
+    }
+}
+
+/// One account has one password.
+fn own_password(
+    method: &'static str,
+    ask: Option<Ask<String>>,
+    source: &Source,
+) -> Result<Option<(&'static str, Ask<String>)>, String> {
+    match (ask, source) {
+        (Some(_), Source::Asked(_)) => Err(format!(
+            "{method} beside builder_from: put the password into the options that its function \
+             answers with"
+        )),
+        (Some(_), Source::Fixed(opts)) if opts.pass().is_some() => Err(format!(
+            "the address holds a password, and {method} gives another: leave one of them out"
+        )),
+        (ask, Source::Fixed(_) | Source::Asked(_)) => Ok(ask.map(|ask| (method, ask))),
+    }
+}
+
+fn with_database_of(opts: Opts, source: &Source) -> Opts {
+    match source {
+        Source::Fixed(main) if opts.db_name().is_none() => {
+            OptsBuilder::from_opts(opts).db_name(main.db_name()).into()
+        }
+        Source::Fixed(_) | Source::Asked(_) => opts,
+    }
+}
+
 /// A description that was found to be usable.
 pub(crate) struct Config {
     pub(crate) name: ResourceName,
-    pub(crate) branch_opts: Opts,
-    pub(crate) control_opts: Opts,
+    pub(crate) branches: Route,
+    pub(crate) control: Route,
+    /// Recovery has an address of its own.
+    pub(crate) has_recovery: bool,
     pub(crate) pool_size: usize,
     pub(crate) control_size: usize,
     pub(crate) pool_timeout: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) isolation: Option<IsolationLevel>,
-}
-
-fn parse_url(name: &ResourceName, url: &str) -> Result<Opts, ConfigError> {
-    Opts::from_url(url).map_err(|error| {
-        let reason = describe(&error);
-        ConfigError::new(format!("resource {name}: {reason}"))
-    })
-}
-
-/// What is wrong with an address, without repeating any part of it that could be a secret.
-fn describe(error: &UrlError) -> String {
-    let is_word =
-        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    match error {
-        UrlError::InvalidParamValue { param, .. } if is_word(param) => {
-            format!("the value of parameter {param} in the address cannot be used")
-        }
-        UrlError::InvalidPoolConstraints { .. } => {
-            "leave the pool's size out of the address and use pool_size".to_owned()
-        }
-        UrlError::UnsupportedScheme { .. } => {
-            "the address must begin with mysql://, for MariaDB, too".to_owned()
-        }
-        UrlError::FeatureRequired { .. }
-        | UrlError::InvalidParamValue { .. }
-        | UrlError::UnknownParameter { .. } => {
-            "the address has a parameter that is not known: in a user name or password, write %40 \
-             for @, %3F for ?, %2F for /, %3A for : and %23 for #"
-                .to_owned()
-        }
-        UrlError::Invalid | UrlError::Parse(_) => {
-            "the address cannot be read: write mysql://user:password@host:port/database, and in a \
-             user name or password %40 for @, %3F for ?, %2F for /, %3A for : and %23 for #"
-                .to_owned()
-        }
-    }
-}
-
-/// What every session has, whatever the address says.
-fn base_opts(name: &ResourceName, opts: Opts) -> OptsBuilder {
-    let program = opts
-        .connect_attributes()
-        .and_then(|attributes| attributes.get(PROGRAM_ATTRIBUTE).cloned())
-        .unwrap_or_else(|| "unanimous".to_owned());
-    let keepalive = opts.tcp_keepalive().unwrap_or(Duration::from_secs(60));
-    OptsBuilder::from_opts(opts)
-        // With it the driver reconnects to the path that the server calls its socket, which on this
-        // machine may be another server's: asked for MySQL by address, it spoke to a MariaDB.
-        .prefer_socket(false)
-        .tcp_keepalive(Some(keepalive))
-        .init(Vec::<String>::new())
-        .connect_attribute(PROGRAM_ATTRIBUTE, program)
-        .connect_attribute(RESOURCE_ATTRIBUTE, name.as_str())
-}
-
-/// What is run on a session after login and after each reset, in one round trip.
-///
-/// A reset (COM_RESET_CONNECTION) restores session variables but leaves the current database as the
-/// branch before left it. Autocommit comes last: without it every `SELECT` opens a transaction, and
-/// `XA START` is refused (1400).
-fn setup(database: &str, own: &[&str]) -> String {
-    let mut sql = format!("USE `{}`", database.replace('`', "``"));
-    for statement in own {
-        let statement = statement.trim().trim_end_matches(';').trim_end();
-        if !statement.is_empty() {
-            sql.push_str(";\n");
-            sql.push_str(statement);
-        }
-    }
-    // On a line of its own: the statement before may end in a comment.
-    sql.push_str("\n;\nSET SESSION autocommit = 1");
-    sql
 }
 
 #[cfg(test)]
@@ -323,15 +400,6 @@ mod tests {
     }
 
     #[test]
-    fn encryption_that_cannot_be_had_is_refused_and_not_left_out() {
-        let text = error("mysql://app@host/db?require_ssl=true");
-        assert!(
-            text.contains("encrypted connections are not supported yet"),
-            "{text}"
-        );
-    }
-
-    #[test]
     fn a_name_that_does_not_fit_an_xid_and_an_empty_pool_are_refused() {
         let text = Mysql::builder("a b", "mysql://a@h/d")
             .build()
@@ -343,24 +411,5 @@ mod tests {
             .build()
             .unwrap_err();
         assert!(empty.to_string().contains("size 0"), "{empty}");
-    }
-
-    #[test]
-    fn the_session_set_up_comes_between_the_database_and_autocommit() {
-        assert_eq!(
-            setup("d", &["", " "]),
-            "USE `d`\n;\nSET SESSION autocommit = 1"
-        );
-        assert_eq!(
-            setup("a`b", &["SET x = 1; ", " SET y = 2 -- why"]),
-            "USE `a``b`;\nSET x = 1;\nSET y = 2 -- why\n;\nSET SESSION autocommit = 1"
-        );
-    }
-
-    #[test]
-    fn the_socket_that_the_server_names_is_never_preferred() {
-        let opts = Opts::from_url("mysql://app@host/db?prefer_socket=true").unwrap();
-        let opts: Opts = base_opts(&"ledger".parse().unwrap(), opts).into();
-        assert!(!opts.prefer_socket());
     }
 }

@@ -13,15 +13,20 @@ use std::fmt;
 use std::time::Duration;
 
 use mysql_async::Error;
-use unanimous_core::ports::Evidence;
+use unanimous_core::ports::{Evidence, Finding, Severity};
 
-use crate::codes;
-use crate::session::{Session, text};
+use crate::session::{Flavour, Session, text};
+use crate::{codes, preflight};
 
 /// How often and how long to look until a killed connection is gone. A killed connection rolls back
 /// first, which takes as long as its changes were many.
 const LOOKS_MAX: u32 = 100;
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The subjects of what keeps a connection from being seen gone; MariaDB writes the second one with
+/// a space.
+const PROCESS: &str = "PROCESS";
+const CONNECTION_ADMIN: &str = "CONNECTION_ADMIN";
 
 /// The connection that holds, or held, a branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +90,7 @@ pub(crate) enum Fenced {
     /// It is, and nothing that was sent to it will be carried out any more.
     Gone,
     /// That cannot be seen. Says why, and what to do.
-    NotSeen(String),
+    NotSeen(Finding),
 }
 
 /// Ends the holder's connection, if it is still there, and waits until it is gone.
@@ -98,11 +103,12 @@ pub(crate) async fn fence(session: &mut Session, holder: &Holder) -> Result<Fenc
     let connection = holder.connection;
     if !sees(session, holder).await? {
         let account = holder.account.as_deref().unwrap_or("of the branch");
-        return Ok(Fenced::NotSeen(format!(
-            "connection {connection} belongs to account {account}, and {} may not see it: GRANT \
-             PROCESS, CONNECTION_ADMIN (MariaDB: CONNECTION ADMIN) to it",
-            session.server().account
-        )));
+        let own = &session.server().account;
+        return Ok(not_seen(
+            PROCESS,
+            format!("connection {connection} belongs to account {account}, {own} may not see it"),
+            grant(session),
+        ));
     }
     if !is_listed(session, connection).await? {
         return Ok(Fenced::Gone);
@@ -111,8 +117,11 @@ pub(crate) async fn fence(session: &mut Session, holder: &Holder) -> Result<Fenc
         Ok(()) => {}
         Err(error) if codes::is_no_such_connection(&error) => {}
         Err(error @ Error::Server(_)) => {
-            let reason = format!("connection {connection} is still there, KILL answered: {error}");
-            return Ok(Fenced::NotSeen(reason));
+            return Ok(not_seen(
+                CONNECTION_ADMIN,
+                format!("connection {connection} is still there, KILL answered: {error}"),
+                grant(session),
+            ));
         }
         Err(error) => return Err(error),
     }
@@ -122,9 +131,25 @@ pub(crate) async fn fence(session: &mut Session, holder: &Holder) -> Result<Fenc
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
-    Ok(Fenced::NotSeen(format!(
-        "connection {connection} was killed but is still there; a long rollback may be going on"
-    )))
+    Ok(not_seen(
+        "KILL",
+        format!("connection {connection} was killed but is still there"),
+        "wait: a long rollback may be going on; SHOW PROCESSLIST shows it".to_owned(),
+    ))
+}
+
+fn not_seen(subject: &str, evidence: String, mend: String) -> Fenced {
+    Fenced::NotSeen(Finding::new(Severity::Error, subject, evidence, mend))
+}
+
+/// What an account needs to see and to end another account's connections.
+fn grant(session: &Session) -> String {
+    let account = preflight::quoted(&session.server().account);
+    let admin = match session.server().flavour {
+        Flavour::MySql => "CONNECTION_ADMIN",
+        Flavour::MariaDb => "CONNECTION ADMIN",
+    };
+    format!("GRANT PROCESS, {admin} ON *.* TO {account}")
 }
 
 /// Whether the holder's connection would be listed if it were there.
@@ -144,6 +169,17 @@ async fn sees(session: &mut Session, holder: &Holder) -> Result<bool, Error> {
         Err(error) if codes::is_access_denied(&error) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Why this session could not see even the connections of its own account.
+pub(crate) async fn blindness(session: &mut Session) -> Result<Option<Finding>, Error> {
+    if sees(session, &Holder::of(session)).await? {
+        return Ok(None);
+    }
+    let account = &session.server().account;
+    let evidence = format!("account {account} may not see its own connections: it is anonymous");
+    let mend = grant(session);
+    Ok(Some(Finding::new(Severity::Error, PROCESS, evidence, mend)))
 }
 
 async fn is_listed(session: &mut Session, connection: u32) -> Result<bool, Error> {

@@ -21,7 +21,7 @@ use crate::codes::{self, During};
 use crate::fence::{Fenced, Holder, fence};
 use crate::session::{Flavour, Session, bytes, text};
 use crate::xid::ListedXid;
-use crate::{Mysql, preflight, xid};
+use crate::{Mysql, preflight, settings, xid};
 
 /// Ends a prepared branch from a connection that did not prepare it.
 pub(crate) async fn finish(
@@ -125,7 +125,7 @@ async fn judge(
             .with_source(error)
     })?;
     if let Fenced::NotSeen(reason) = fenced {
-        return Ok(Absence::InDoubt(reason));
+        return Ok(Absence::InDoubt(reason.to_string()));
     }
     let listed = scan(resource, session).await?;
     let ours = XidOwner::Unanimous(xid.clone());
@@ -151,7 +151,8 @@ pub(crate) async fn scan(
     let (writable, listed) = match session.rows_of_two(writable, recover).await {
         Ok(rows) => rows,
         Err(error) if codes::is_recover_refused(&error) => {
-            return Err(resource.unfit(preflight::no_recover_privilege(session)));
+            let finding = preflight::no_recover_privilege(session);
+            return Err(resource.unfit(finding.to_string()));
         }
         Err(error) => {
             let message = format!("cannot list what is prepared: {error}");
@@ -162,7 +163,7 @@ pub(crate) async fn scan(
     };
     let read_only = writable.first().and_then(|row| text(row, 0));
     if !matches!(read_only.as_deref(), Some("0" | "OFF")) {
-        return Err(resource.error(Problem::Unavailable, preflight::READ_ONLY));
+        return Err(resource.error(Problem::Unavailable, settings::READ_ONLY));
     }
     listed
         .iter()

@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Error, Row};
-use unanimous_core::ports::ServerIdentity;
+use unanimous_core::ports::{Finding, ServerIdentity, Severity};
 
-use crate::codes;
 use crate::session::{Flavour, Server, text};
+use crate::{codes, version};
 
 /// The table that holds a MariaDB database's identity.
 pub(crate) const TABLE: &str = "unanimous_identity";
@@ -118,46 +118,77 @@ impl Facts {
     ///
     /// # Errors
     /// Somebody in between numbers connections himself, so that the one that the server knows
-    /// cannot be looked for, nor ended: the reason.
-    pub(crate) fn check_connection(&self, greeted: u32) -> Result<(), String> {
+    /// cannot be looked for, nor ended.
+    pub(crate) fn check_connection(&self, greeted: u32) -> Result<(), Finding> {
         if self.connection == Some(u64::from(greeted)) {
             return Ok(());
         }
-        Err(
-            "a proxy stands in between (the server numbers the connection differently than its \
-             greeting did); connect to the server itself"
-                .to_owned(),
-        )
+        Err(error(
+            "proxy",
+            "a proxy stands in between: the server numbers the connection differently than its \
+             greeting did, so that a lost connection could not be seen gone",
+            "connect to the server itself",
+        ))
+    }
+
+    /// Product and version, for people.
+    pub(crate) fn product(&self) -> String {
+        version::product(self.variable("version"))
+    }
+
+    /// All that speaks against the server, or is worth knowing, without having asked it for more.
+    pub(crate) fn findings(&self, greeted: u32) -> Vec<Finding> {
+        let version = self.variable("version");
+        [
+            version::check(version),
+            self.check_connection(greeted),
+            self.check_start().map(drop),
+            self.identity().map(drop),
+        ]
+        .into_iter()
+        .filter_map(Result::err)
+        .chain(version::remarks(version))
+        .collect()
+    }
+
+    fn check_start(&self) -> Result<u64, Finding> {
+        self.started.ok_or_else(|| {
+            error(
+                "Uptime",
+                "the server's clock and its Uptime do not fit together, so that two runs of it \
+                 could not be told apart",
+                "check the clock of the server's machine",
+            )
+        })
+    }
+
+    fn identity(&self) -> Result<Option<ServerIdentity>, Finding> {
+        match self.flavour() {
+            Flavour::MySql => identity_of_mysql(self.variable("server_uuid")),
+            Flavour::MariaDb => self.identity_of_mariadb(),
+        }
     }
 
     fn variable(&self, name: &str) -> &str {
         self.variables.get(name).map_or("", String::as_str)
     }
 
-    fn flavour(&self) -> Flavour {
-        flavour(self.variable("version"))
+    pub(crate) fn flavour(&self) -> Flavour {
+        version::flavour(self.variable("version"))
     }
 
     /// What follows from it.
     ///
     /// # Errors
-    /// The server is too old, or does not say what it must: the reason.
-    pub(crate) fn into_server(self) -> Result<Server, String> {
-        check_version(self.variable("version"))?;
-        let Some(started) = self.started else {
-            return Err(
-                "the server's clock and its Uptime do not fit together: check the clock of \
-                        the server's machine"
-                    .to_owned(),
-            );
-        };
+    /// The server is too old, or does not say what it must.
+    pub(crate) fn into_server(self) -> Result<Server, Finding> {
+        version::check(self.variable("version"))?;
+        let started = self.check_start()?;
         let flavour = self.flavour();
-        let (identity, scope) = match flavour {
-            Flavour::MySql => {
-                let uuid = self.variable("server_uuid");
-                (identity_of_mysql(uuid)?, format!("mysql:{uuid}"))
-            }
-            Flavour::MariaDb => (self.identity_of_mariadb()?, self.scope_of_mariadb()),
+        let identity = self.identity()?;
+        let scope = match flavour {
+            Flavour::MySql => format!("mysql:{}", self.variable("server_uuid")),
+            Flavour::MariaDb => self.scope_of_mariadb(),
         };
         Ok(Server {
             flavour,
@@ -178,7 +209,7 @@ impl Facts {
         }
     }
 
-    fn identity_of_mariadb(&self) -> Result<Option<ServerIdentity>, String> {
+    fn identity_of_mariadb(&self) -> Result<Option<ServerIdentity>, Finding> {
         let Some(row) = &self.identity_row else {
             return Ok(None);
         };
@@ -196,95 +227,40 @@ impl Facts {
 }
 
 /// A MariaDB's identity: the row of ours, and the number that tells replicas apart.
-pub(crate) fn mariadb_identity(row: &str, server_id: &str) -> Result<ServerIdentity, String> {
-    let refused = || format!("the row in table {TABLE} is not one that Unanimous has made");
+pub(crate) fn mariadb_identity(row: &str, server_id: &str) -> Result<ServerIdentity, Finding> {
+    let refused = || {
+        error(
+            TABLE,
+            format!("the row in table {TABLE} is not one that Unanimous has made"),
+            "restore the row as it was; if it never was another one, nothing of this database is \
+             prepared, and the log is new: DELETE FROM unanimous_identity, and check again",
+        )
+    };
     if row.len() != 32 || !row.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(refused());
     }
     ServerIdentity::new(format!("mariadb:{row}:{server_id}")).ok_or_else(refused)
 }
 
-fn identity_of_mysql(uuid: &str) -> Result<Option<ServerIdentity>, String> {
+fn identity_of_mysql(uuid: &str) -> Result<Option<ServerIdentity>, Finding> {
     let text = format!("mysql:{uuid}");
     match ServerIdentity::new(text) {
         Some(identity) if !uuid.is_empty() => Ok(Some(identity)),
-        Some(_) | None => Err("the server names no server_uuid: it is not MySQL".to_owned()),
+        Some(_) | None => Err(error(
+            "server_uuid",
+            "the server names no server_uuid: it is not MySQL, and nothing tells it from another",
+            "connect to MySQL or MariaDB itself",
+        )),
     }
 }
 
-fn flavour(version: &str) -> Flavour {
-    if version.to_ascii_lowercase().contains("mariadb") {
-        Flavour::MariaDb
-    } else {
-        Flavour::MySql
-    }
-}
-
-/// Refuses servers on which a prepared branch is not safe.
-pub(crate) fn check_version(version: &str) -> Result<(), String> {
-    let too_old = |product, reason| Err(format!("{product} {version} is too old: {reason}"));
-    match (flavour(version), numbers(version)) {
-        (_, None) => Err(format!("the server's version {version:?} cannot be read")),
-        (Flavour::MySql, Some(numbers)) if numbers < (8, 0, 30) => too_old(
-            "MySQL",
-            "before 8.0.30 a crash can leave a prepared branch and the binary log apart; use \
-             8.0.30 or newer",
-        ),
-        (Flavour::MariaDb, Some(numbers)) if numbers < (10, 6, 0) => too_old(
-            "MariaDB",
-            "before 10.5.2 a prepared branch is lost when its connection closes (MDEV-742), and \
-             10.5 is out of support; use 10.6 or newer",
-        ),
-        (_, Some(_)) => Ok(()),
-    }
-}
-
-fn numbers(version: &str) -> Option<(u32, u32, u32)> {
-    let mut numbers = version.splitn(3, '.').map(|part| {
-        let digits = part
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(part.len());
-        part[..digits].parse::<u32>().ok()
-    });
-    Some((numbers.next()??, numbers.next()??, numbers.next()??))
+fn error(subject: &str, evidence: impl Into<String>, mend: &str) -> Finding {
+    Finding::new(Severity::Error, subject, evidence, mend)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn older_servers_are_refused_with_the_reason() {
-        for version in [
-            "5.7.44-log",
-            "8.0.29",
-            "8.0.11-TiDB-v7.5.0",
-            "10.5.29-MariaDB-log",
-        ] {
-            let reason = check_version(version).unwrap_err();
-            assert!(
-                reason.contains(&format!("{version} is too old: before ")),
-                "{reason}"
-            );
-        }
-        for version in [
-            "8.0.30",
-            "8.4.6",
-            "9.7.4-2",
-            "10.6.0-MariaDB",
-            "11.8.6-MariaDB-0+deb13u1",
-        ] {
-            assert_eq!(check_version(version), Ok(()), "{version}");
-        }
-        for version in ["", "8.0", "x.y.z", "8.x.30"] {
-            assert!(
-                check_version(version)
-                    .unwrap_err()
-                    .contains("cannot be read"),
-                "{version}"
-            );
-        }
-    }
 
     fn facts(variables: &[(&str, &str)]) -> Facts {
         let variables = variables

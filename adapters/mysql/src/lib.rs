@@ -43,6 +43,7 @@
 //!   was there to be committed.
 //! * A person who rolls a prepared branch back by hand cannot be told from its commit afterwards.
 
+mod address;
 mod branch;
 mod codes;
 mod config;
@@ -54,18 +55,24 @@ mod open;
 mod pool;
 mod preflight;
 mod queryable;
+mod route;
 mod session;
+mod settings;
+mod tls;
+mod version;
 mod xid;
 
+use std::error::Error;
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use deadpool::managed::BuildError;
 use mysql_async::Opts;
 use unanimous_core::ports::{
-    Absence, BranchEnv, BranchError, BranchRecord, Preflight, Problem, RecoveryScan, Resource,
-    ResourceError, ResourceManager, ServerIdentity,
+    Absence, BranchEnv, BranchError, BranchRecord, Cause, Preflight, Problem, RecoveryScan,
+    Resource, ResourceError, ResourceManager, ServerIdentity,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_core::xid::{ResourceName, Xid};
@@ -76,6 +83,7 @@ pub use latch::RollbackOnly;
 /// The driver, in the version in which branches speak it.
 pub use mysql_async;
 pub use mysql_async::prelude;
+pub use tls::{Tls, TlsMode};
 
 use config::Config;
 use fence::{Fenced, Holder};
@@ -118,6 +126,30 @@ impl Mysql {
     /// whatever they say, and the driver's pool is not used.
     pub fn builder_with_opts(name: impl Into<String>, opts: impl Into<Opts>) -> Builder {
         Builder::from_opts(name.into(), opts.into())
+    }
+
+    /// The same with a function that is asked for the driver's options before each new connection:
+    /// for addresses, accounts and passwords that change while the application runs.
+    ///
+    /// All options have to lead to the same server and database. The function runs inside
+    /// [`connect_timeout`](Builder::connect_timeout); if it fails, hangs or panics, there is no
+    /// connection and nothing has happened.
+    ///
+    /// ```no_run
+    /// use unanimous_mysql::Mysql;
+    /// use unanimous_mysql::mysql_async::Opts;
+    ///
+    /// let ledger = Mysql::builder_from("ledger", || async {
+    ///     let address = std::fs::read_to_string("/run/secrets/ledger")?;
+    ///     Ok(Opts::from_url(address.trim())?)
+    /// });
+    /// ```
+    pub fn builder_from<F, R>(name: impl Into<String>, ask: F) -> Builder
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Opts, Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        Builder::from_ask(name.into(), ask)
     }
 
     fn new(config: Config) -> Result<Self, BuildError> {
@@ -181,7 +213,7 @@ impl Mysql {
         }
         match session.learn_identity().await {
             Ok(Some(identity)) => Ok(identity),
-            Ok(None) => Err(self.unfit(preflight::no_identity(session))),
+            Ok(None) => Err(self.unfit(preflight::no_identity(session).to_string())),
             Err(error) => {
                 let message = format!("cannot read the server's identity: {error}");
                 Err(self
@@ -219,7 +251,7 @@ impl Mysql {
             }
             Ok(Fenced::NotSeen(reason)) => {
                 lease.give_back();
-                Err(reason)
+                Err(reason.to_string())
             }
             Err(error) => Err(error.to_string()),
         }
@@ -238,6 +270,11 @@ impl Mysql {
 impl ResourceManager for Mysql {
     fn name(&self) -> &ResourceName {
         &self.config().name
+    }
+
+    /// By the one table of server codes: 1213 is a conflict, 1205 a time-out.
+    fn cause_of(&self, error: &(dyn Error + 'static)) -> Option<Cause> {
+        codes::cause(error)
     }
 
     /// On MariaDB makes the table `unanimous_identity` in the resource's database, if it is not

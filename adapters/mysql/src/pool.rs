@@ -15,11 +15,11 @@ use deadpool::Runtime;
 use deadpool::managed::{
     self, BuildError, Metrics, Object, PoolError, RecycleError, RecycleResult, TimeoutType,
 };
-use mysql_async::Opts;
 use unanimous_core::ports::{Problem, ResourceError};
 use unanimous_core::xid::ResourceName;
 
 use crate::config::Config;
+use crate::route::Route;
 use crate::session::Session;
 
 /// How long a wipe may take before the session is rather thrown away.
@@ -32,11 +32,11 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
-    fn opts(&self) -> &Opts {
+    fn route(&self) -> &Route {
         if self.control {
-            &self.config.control_opts
+            &self.config.control
         } else {
-            &self.config.branch_opts
+            &self.config.branches
         }
     }
 }
@@ -46,8 +46,7 @@ impl managed::Manager for Manager {
     type Error = ResourceError;
 
     async fn create(&self) -> Result<Session, ResourceError> {
-        let config = &*self.config;
-        Session::connect(&config.name, self.opts(), config.connect_timeout).await
+        Session::connect(&self.config, self.route()).await
     }
 
     /// Asks nothing of the server: a session that went stale is noticed by its next request.

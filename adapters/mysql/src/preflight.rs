@@ -1,102 +1,216 @@
 //! Can this server do what will be asked of it? Every objection comes with its mend.
 //!
-//! Checked: the version (at login), the privilege to list branches, that the server may be written
-//! to, Galera, and the settings without which an acknowledged prepare or commit can vanish. On
-//! MariaDB the identity row is made if it is missing.
+//! All of it is asked in one go, on connections of its own, so that a login that would fail now is
+//! found now: version, settings, the privilege to list branches, the identity row of MariaDB, which
+//! is made if it is missing, and (where recovery has an account of its own) that both accounts
+//! reach the same server and that recovery's may see and end the application's connections. The
+//! last is not asked but done: a connection is made with the application's account, and ended.
 
-use std::collections::BTreeMap;
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, Error, Row};
+use unanimous_core::ports::{Finding, Preflight, ResourceError, Severity};
 
-use unanimous_core::ports::{Preflight, Problem, ResourceError};
-
-use crate::session::{Flavour, Server, Session};
-use crate::{Mysql, codes, finish, identity};
-
-pub(crate) const READ_ONLY: &str = "the server is read-only (read_only or super_read_only): it is \
-     a standby, whose list of prepared transactions proves nothing; connect to the primary";
-
-const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
-     ('innodb_flush_log_at_trx_commit', 'log_bin', 'sync_binlog', 'binlog_format', 'wsrep_on', \
-     'wsrep_provider')";
+use crate::fence::{self, Fenced, Holder};
+use crate::identity::{self, Facts};
+use crate::session::{Flavour, Session};
+use crate::settings::{self, Sessions, Variables};
+use crate::{Mysql, codes};
 
 /// See [`ResourceManager::preflight`](unanimous_core::ports::ResourceManager::preflight).
 pub(crate) async fn check(resource: &Mysql) -> Result<Preflight, ResourceError> {
-    let mut lease = resource.lend_checked_control().await?;
-    let Some(session) = lease.session() else {
-        return Err(resource.error(Problem::Unavailable, "the connection is closed"));
+    let config = resource.config();
+    let all = config.pool_size + config.control_size;
+    let of_account = if config.has_recovery {
+        config.pool_size
+    } else {
+        all
     };
-    let rows = session.rows(VARIABLES).await.map_err(|error| {
-        let message = format!("cannot read the server's variables: {error}");
-        resource
-            .error(codes::connect(&error), message)
-            .with_source(error)
-    })?;
-    let objections = objections(&identity::to_map(&rows));
-    if !objections.is_empty() {
-        return Err(resource.unfit(objections.join("; ")));
+    let sessions = Sessions { of_account, all };
+    let (mut conn, facts) = Session::inspect(config, &config.control).await?;
+    let product = facts.product();
+    let mut findings = facts.findings(conn.id());
+    let rows = read(resource, &mut conn, settings::GLOBAL).await?;
+    findings.extend(variables(&facts, &rows).of_server(sessions));
+    let Ok(server) = facts.into_server() else {
+        drop(conn);
+        return Ok(Preflight::new(product, None, findings));
+    };
+    let mut control = Session::new(conn, server);
+    findings.extend(of_recovery(resource, &mut control).await?);
+    make_identity(&mut control).await;
+    if config.has_recovery {
+        findings.extend(of_both_accounts(resource, &mut control, sessions).await?);
+    } else {
+        let flavour = control.server().flavour;
+        let rows = read(resource, control.conn_mut(), settings::SESSION).await?;
+        findings.extend(Variables::new(flavour, &rows).of_session(sessions));
     }
-    // Refuses a read-only server and a missing privilege.
-    finish::scan(resource, session).await?;
-    if session.server().identity.is_none() {
-        make_identity(resource, session).await?;
+    let identity = learn_identity(resource, &mut control).await?;
+    if identity.is_none() {
+        findings.push(no_identity(&control));
     }
-    let identity = resource.identity_of(session).await?;
-    lease.give_back();
-    Ok(Preflight::new(
-        "MySQL or MariaDB",
-        Some(identity),
-        Vec::new(),
-    ))
+    control.close();
+    Ok(Preflight::new(product, identity, once_each(findings)))
 }
 
-async fn make_identity(resource: &Mysql, session: &mut Session) -> Result<(), ResourceError> {
-    for sql in [identity::CREATE, identity::INSERT] {
-        // One that others have made already is as good; whether it is there is asked afterwards.
-        match session.run(sql).await {
-            Ok(()) => {}
-            Err(error) if codes::is_access_denied(&error) || codes::is_no_such_table(&error) => {}
-            Err(error) => {
-                let message = format!("{}: {error}", no_identity(session));
-                return Err(resource
-                    .error(codes::connect(&error), message)
-                    .with_source(error));
-            }
+/// Both accounts see the same server, and say the same of it.
+fn once_each(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut told: Vec<Finding> = Vec::new();
+    for finding in findings {
+        if !told.contains(&finding) {
+            told.push(finding);
         }
     }
-    Ok(())
+    told
+}
+
+fn variables(facts: &Facts, rows: &[Row]) -> Variables {
+    Variables::new(facts.flavour(), rows)
+}
+
+async fn read(resource: &Mysql, conn: &mut Conn, sql: &str) -> Result<Vec<Row>, ResourceError> {
+    conn.query(sql)
+        .await
+        .map_err(|error| unreadable(resource, "the server's variables", error))
+}
+
+fn unreadable(resource: &Mysql, what: &str, error: Error) -> ResourceError {
+    let message = format!("cannot read {what}: {error}");
+    resource
+        .error(codes::connect(&error), message)
+        .with_source(error)
+}
+
+/// Whether recovery's account may list branches, and see its own kind of connections.
+async fn of_recovery(
+    resource: &Mysql,
+    control: &mut Session,
+) -> Result<Vec<Finding>, ResourceError> {
+    let mut findings = Vec::new();
+    match control.rows("XA RECOVER").await {
+        Ok(_) => {}
+        Err(error) if codes::is_recover_refused(&error) => {
+            findings.push(no_recover_privilege(control));
+        }
+        Err(error) => return Err(unreadable(resource, "what is prepared", error)),
+    }
+    let blind = fence::blindness(control)
+        .await
+        .map_err(|error| unreadable(resource, "the list of connections", error))?;
+    findings.extend(blind);
+    Ok(findings)
+}
+
+/// The application's account beside recovery's.
+async fn of_both_accounts(
+    resource: &Mysql,
+    control: &mut Session,
+    sessions: Sessions,
+) -> Result<Vec<Finding>, ResourceError> {
+    let config = resource.config();
+    let (mut conn, facts) = Session::inspect(config, &config.branches).await?;
+    let mut findings = facts.findings(conn.id());
+    let rows = read(resource, &mut conn, settings::SESSION).await?;
+    findings.extend(variables(&facts, &rows).of_session(sessions));
+    let Ok(server) = facts.into_server() else {
+        drop(conn);
+        return Ok(findings);
+    };
+    let mut app = Session::new(conn, server);
+    make_identity(&mut app).await;
+    let here = learn_identity(resource, &mut app).await?;
+    let there = learn_identity(resource, control).await?;
+    match (&here, &there) {
+        (Some(here), Some(there)) if here != there => {
+            findings.push(Finding::new(
+                Severity::Error,
+                "recovery_address",
+                format!(
+                    "recovery_address leads to {there}, and the address of the resource to {here}: \
+                     recovery would look for branches where there are none"
+                ),
+                "write the same host, port and database into both",
+            ));
+        }
+        (Some(_), Some(_)) => {
+            // Its connection is one that recovery has to be able to end.
+            let fenced = fence::fence(control, &Holder::of(&app))
+                .await
+                .map_err(|error| unreadable(resource, "the list of connections", error))?;
+            if let Fenced::NotSeen(finding) = fenced {
+                findings.push(finding);
+            }
+        }
+        (None, _) => findings.push(no_identity(&app)),
+        (Some(_), None) => {}
+    }
+    app.close();
+    Ok(findings)
+}
+
+async fn learn_identity(
+    resource: &Mysql,
+    session: &mut Session,
+) -> Result<Option<unanimous_core::ports::ServerIdentity>, ResourceError> {
+    session
+        .learn_identity()
+        .await
+        .map_err(|error| unreadable(resource, "the server's identity", error))
+}
+
+/// Makes the identity row if it is missing, as far as this account may.
+///
+/// One that others have made meanwhile is as good, and whether it is there is asked afterwards.
+async fn make_identity(session: &mut Session) {
+    if session.server().identity.is_some() {
+        return;
+    }
+    for sql in [identity::CREATE, identity::INSERT] {
+        if let Err(error) = session.run(sql).await {
+            tracing::debug!(%error, "the identity row is not made with this account");
+        }
+    }
 }
 
 /// The identity row is missing, or may not be read: what to run.
-pub(crate) fn no_identity(session: &Session) -> String {
-    let account = quoted(&session.server().account);
-    format!(
-        "the server has no identity row yet, which tells it from its copies: run the preflight \
-         with an account that may create a table, or let an administrator run in this database: \
-         {}; {}; GRANT SELECT ON {} TO {account}",
-        identity::CREATE,
-        identity::INSERT,
-        identity::TABLE
+pub(crate) fn no_identity(session: &Session) -> Finding {
+    let account = &session.server().account;
+    Finding::new(
+        Severity::Error,
+        identity::TABLE,
+        format!(
+            "there is no identity row yet, which tells this server from its copies, or account \
+             {account} may not read it; preflight makes it with an account that may create a \
+             table, or an administrator runs this in the resource's database"
+        ),
+        format!(
+            "{}; {}; GRANT SELECT ON {} TO {}",
+            identity::CREATE,
+            identity::INSERT,
+            identity::TABLE,
+            quoted(account)
+        ),
     )
 }
 
 /// 1401 for `XA RECOVER`: what to grant.
-pub(crate) fn no_recover_privilege(session: &Session) -> String {
-    let Server {
-        flavour, account, ..
-    } = session.server();
-    let account = quoted(account);
-    match flavour {
-        Flavour::MySql => format!(
-            "the account may not list prepared transactions: GRANT XA_RECOVER_ADMIN ON *.* TO \
-             {account}"
+pub(crate) fn no_recover_privilege(session: &Session) -> Finding {
+    let account = quoted(&session.server().account);
+    let (evidence, mend) = match session.server().flavour {
+        Flavour::MySql => (
+            "the account may not list prepared transactions (XA RECOVER answers 1401)".to_owned(),
+            format!("GRANT XA_RECOVER_ADMIN ON *.* TO {account}"),
         ),
-        Flavour::MariaDb => {
-            format!("the server refuses XA RECOVER to {account} (1401): see its error log")
-        }
-    }
+        Flavour::MariaDb => (
+            format!("the server refuses XA RECOVER to {account} (1401), which needs no privilege"),
+            "see the server's error log".to_owned(),
+        ),
+    };
+    Finding::new(Severity::Error, "XA_RECOVER_ADMIN", evidence, mend)
 }
 
 /// `app@%` as SQL: `'app'@'%'`. The last `@` separates: a host cannot hold one.
-fn quoted(account: &str) -> String {
+pub(crate) fn quoted(account: &str) -> String {
     let quote = |part: &str| format!("'{}'", part.replace('\'', "''"));
     match account.rsplit_once('@') {
         Some((user, host)) => format!("{}@{}", quote(user), quote(host)),
@@ -104,90 +218,9 @@ fn quoted(account: &str) -> String {
     }
 }
 
-/// What speaks against the server's settings, each with the mend.
-fn objections(variables: &BTreeMap<String, String>) -> Vec<String> {
-    let value = |name: &str| variables.get(name).map_or("", String::as_str);
-    let is_on = |name: &str| matches!(value(name), "ON" | "1");
-    let mut objections = Vec::new();
-    if is_on("wsrep_on") || !matches!(value("wsrep_provider"), "" | "none") {
-        objections.push(
-            "the server is part of a Galera cluster, which does not support XA: use another server"
-                .to_owned(),
-        );
-    }
-    let flush = value("innodb_flush_log_at_trx_commit");
-    if flush != "1" {
-        objections.push(format!(
-            "innodb_flush_log_at_trx_commit is {flush}: prepared and committed branches can vanish \
-             in a crash after they were acknowledged; SET PERSIST (MariaDB: SET GLOBAL, and in the \
-             configuration) innodb_flush_log_at_trx_commit = 1"
-        ));
-    }
-    let sync = value("sync_binlog");
-    if is_on("log_bin") && sync != "1" {
-        objections.push(format!(
-            "the binary log is on and sync_binlog is {sync}: after a crash of the machine the \
-             server rolls back what the binary log has lost, acknowledged or not; SET PERSIST \
-             (MariaDB: SET GLOBAL, and in the configuration) sync_binlog = 1"
-        ));
-    }
-    if is_on("log_bin") && value("binlog_format") == "STATEMENT" {
-        tracing::warn!("binlog_format is STATEMENT, which is unsafe for XA on replicas: use ROW");
-    }
-    objections
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn objected(changes: &[(&str, &str)]) -> String {
-        let safe = [
-            ("innodb_flush_log_at_trx_commit", "1"),
-            ("log_bin", "ON"),
-            ("sync_binlog", "1"),
-            ("binlog_format", "ROW"),
-        ];
-        let all = safe.iter().chain(changes);
-        let variables = all
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
-        objections(&variables).join("; ")
-    }
-
-    #[test]
-    fn safe_settings_are_not_objected_to() {
-        assert_eq!(objected(&[]), "");
-        assert_eq!(
-            objected(&[("wsrep_on", "OFF"), ("wsrep_provider", "none")]),
-            ""
-        );
-        assert_eq!(objected(&[("log_bin", "OFF"), ("sync_binlog", "0")]), "");
-    }
-
-    #[test]
-    fn every_unsafe_setting_is_objected_to_with_its_mend() {
-        for (changes, mend) in [
-            (
-                &[("innodb_flush_log_at_trx_commit", "0")][..],
-                "log_at_trx_commit = 1",
-            ),
-            (
-                &[("innodb_flush_log_at_trx_commit", "2")],
-                "log_at_trx_commit = 1",
-            ),
-            (&[("sync_binlog", "0")], "sync_binlog = 1"),
-            (&[("sync_binlog", "1000")], "sync_binlog = 1"),
-            (&[("wsrep_on", "ON")], "use another server"),
-            (
-                &[("wsrep_provider", "/usr/lib/galera/libgalera_smm.so")],
-                "use another server",
-            ),
-        ] {
-            let text = objected(changes);
-            assert!(text.contains(mend), "{changes:?}: {text}");
-        }
-    }
 
     #[test]
     fn an_account_is_quoted_for_pasting() {

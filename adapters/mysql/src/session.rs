@@ -8,14 +8,17 @@
 //! the late answer for the answer to the next request (seen: `XA PREPARE 'WRONG'` returned `Ok`).
 //! [`Session::is_usable`] knows; [`Session::close`] closes without another word to the server.
 
-use std::time::Duration;
+use std::fmt;
 
 use futures_util::FutureExt as _;
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, Error, Opts, Row, TextProtocol, Value};
+use mysql_async::{Conn, Error, Row, TextProtocol, Value};
+use tokio::time::timeout;
 use unanimous_core::ports::{Problem, ResourceError, ServerIdentity};
-use unanimous_core::xid::ResourceName;
 
+use crate::config::Config;
+use crate::identity::Facts;
+use crate::route::Route;
 use crate::{codes, identity};
 
 /// Which of the two servers it is; they differ in what XA does.
@@ -54,48 +57,62 @@ pub(crate) enum PairError {
 }
 
 /// A connection with what is known of its server.
-#[derive(Debug)]
 pub(crate) struct Session {
     conn: Conn,
     server: Server,
 }
 
+/// The driver's own text holds the options, with password and key.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("server", &self.server)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Session {
     /// Logs in, runs the set-up and reads what there is to know of the server.
-    pub(crate) async fn connect(
-        name: &ResourceName,
-        opts: &Opts,
-        timeout: Duration,
-    ) -> Result<Self, ResourceError> {
-        match tokio::time::timeout(timeout, Self::login(name, opts)).await {
-            Ok(result) => result,
-            Err(_) => {
-                let message = format!("no connection within {timeout:?}");
-                Err(ResourceError::new(
-                    Problem::Unavailable,
-                    name.clone(),
-                    message,
-                ))
+    ///
+    /// # Errors
+    /// Also if the server cannot be used, whatever preflight has said: too old, or behind a proxy.
+    pub(crate) async fn connect(config: &Config, route: &Route) -> Result<Self, ResourceError> {
+        let (conn, facts) = Self::inspect(config, route).await?;
+        facts
+            .check_connection(conn.id())
+            .and_then(|()| facts.into_server())
+            .map(|server| Self { conn, server })
+            .map_err(|finding| {
+                ResourceError::new(Problem::Unfit, config.name.clone(), finding.to_string())
+            })
+    }
+
+    /// Logs in, runs the set-up and reads what the server says of itself, fit or not.
+    pub(crate) async fn inspect(
+        config: &Config,
+        route: &Route,
+    ) -> Result<(Conn, Facts), ResourceError> {
+        let (name, limit) = (&config.name, config.connect_timeout);
+        let mut conn = route.connect(limit).await?;
+        let failed = |problem, reason: String| {
+            let message = format!("cannot read the server's variables: {reason}");
+            ResourceError::new(problem, name.clone(), message)
+        };
+        match timeout(limit, identity::read(&mut conn)).await {
+            Ok(Ok(facts)) => Ok((conn, facts)),
+            Ok(Err(error)) => {
+                Err(failed(codes::connect(&error), error.to_string()).with_source(error))
             }
+            Err(_) => Err(failed(
+                Problem::Unavailable,
+                format!("no answer within {limit:?}"),
+            )),
         }
     }
 
-    async fn login(name: &ResourceName, opts: &Opts) -> Result<Self, ResourceError> {
-        let failed = |doing: &str, error: Error| {
-            let message = format!("{doing}: {error}");
-            ResourceError::new(codes::connect(&error), name.clone(), message).with_source(error)
-        };
-        let mut conn = Conn::new(opts.clone())
-            .await
-            .map_err(|error| failed("cannot connect", error))?;
-        let facts = identity::read(&mut conn)
-            .await
-            .map_err(|error| failed("cannot read the server's variables", error))?;
-        let server = facts
-            .check_connection(conn.id())
-            .and_then(|()| facts.into_server())
-            .map_err(|message| ResourceError::new(Problem::Unfit, name.clone(), message))?;
-        Ok(Self { conn, server })
+    /// A connection whose server was found fit.
+    pub(crate) fn new(conn: Conn, server: Server) -> Self {
+        Self { conn, server }
     }
 
     pub(crate) fn server(&self) -> &Server {

@@ -263,7 +263,6 @@ async fn a_read_only_server_keeps_the_branch_and_its_scan_does_not_count(kind: K
     }
     for error in [
         db.resource.recover().await.unwrap_err(),
-        db.resource.preflight().await.unwrap_err(),
         db.resource.absent(&db.xid(1), &record).await.unwrap_err(),
     ] {
         assert_eq!(error.problem(), Problem::Unavailable, "{error}");

@@ -1,68 +1,251 @@
-//! What the preflight objects to, and that its mend mends.
+//! What the preflight finds, and that what it says to paste mends it.
 
-use unanimous_core::ports::{BranchErrorKind, Problem, Resource, ResourceError, ResourceManager};
+use unanimous_core::ports::{
+    Branch, BranchErrorKind, Finding, Preflight, Problem, Resource, ResourceManager, Severity,
+};
 use unanimous_mysql::Mysql;
 use unanimous_mysql::mysql_async::prelude::Queryable;
-use xtask::servers::{Kind, Options};
+use xtask::servers::{Kind, Options, Server};
 
 use crate::support::{Db, random, start};
 
-fn objection(error: &ResourceError) -> String {
-    assert_eq!(error.problem(), Problem::Unfit, "{error}");
-    error.to_string()
+/// The only finding of this subject.
+pub(crate) fn the<'a>(preflight: &'a Preflight, subject: &str) -> &'a Finding {
+    let mut found = preflight
+        .findings
+        .iter()
+        .filter(|finding| finding.subject == subject);
+    let finding = found
+        .next()
+        .unwrap_or_else(|| panic!("no {subject} in {preflight:#?}"));
+    assert_eq!(found.next(), None, "twice");
+    finding
 }
 
-/// The statement between `from` and `to` in a message.
-fn statement<'a>(message: &'a str, from: &str, to: Option<&str>) -> &'a str {
-    let begin = message
-        .find(from)
-        .unwrap_or_else(|| panic!("{from} in {message}"));
-    let rest = &message[begin..];
-    let end = to.map_or(rest.len(), |to| rest.find(to).unwrap());
-    &rest[..end]
+pub(crate) fn subjects(preflight: &Preflight) -> Vec<&str> {
+    let findings = preflight.findings.iter();
+    findings.map(|finding| finding.subject.as_str()).collect()
 }
 
 async fn a_fit_server_passes_again_and_again(db: &Db) {
-    let identity = db.resource.preflight().await.unwrap().identity.unwrap();
-    let prefix = if db.is_mariadb() {
-        "mariadb:"
+    let first = db.resource.preflight().await.unwrap();
+    let identity = first.identity.clone().unwrap();
+    let (prefix, product) = if db.is_mariadb() {
+        ("mariadb:", "MariaDB 1")
     } else {
-        "mysql:"
+        ("mysql:", "MySQL 9")
     };
     assert!(identity.as_str().starts_with(prefix), "{identity}");
-    assert_eq!(
-        db.resource.preflight().await.unwrap().identity.unwrap(),
-        identity
+    assert!(first.server.starts_with(product), "{}", first.server);
+    let worst = first.findings.iter().map(|finding| finding.severity).max();
+    assert!(worst <= Some(Severity::Note), "{first:#?}");
+    assert_eq!(db.resource.preflight().await.unwrap(), first);
+    let again = db.build(|builder| builder).preflight().await.unwrap();
+    assert_eq!(again.identity, Some(identity));
+}
+
+/// Each setting that can be changed while the server runs: changed, found, mended by what was said.
+async fn every_setting_that_is_wrong_is_found_and_mended_by_its_mend(kind: Kind) {
+    let server = start(
+        kind,
+        &["--log-bin=binlog", "--sync-binlog=1", "--server-id=1"],
     );
-    assert_eq!(
-        db.build(|builder| builder)
-            .preflight()
-            .await
-            .unwrap()
-            .identity
-            .unwrap(),
-        identity
+    let db = Db::on(&server).await;
+    let mut admin = db.admin().await;
+    let is_mariadb = db.is_mariadb();
+    let (read_only, error) = if is_mariadb {
+        ("tx_read_only", "sql_mode = @@sql_mode")
+    } else {
+        (
+            "transaction_read_only",
+            "binlog_error_action = IGNORE_ERROR",
+        )
+    };
+    let detach = if is_mariadb {
+        "sql_mode = @@sql_mode"
+    } else {
+        "xa_detach_on_prepare = OFF"
+    };
+    let read_only = format!("{read_only} = ON");
+    for (set, subject, severity) in [
+        (
+            "innodb_flush_log_at_trx_commit = 0",
+            "innodb_flush_log_at_trx_commit",
+            Severity::Error,
+        ),
+        (
+            "innodb_flush_log_at_trx_commit = 2",
+            "innodb_flush_log_at_trx_commit",
+            Severity::Error,
+        ),
+        ("sync_binlog = 0", "sync_binlog", Severity::Error),
+        (&read_only, "transaction_read_only", Severity::Error),
+        (
+            "binlog_format = STATEMENT",
+            "binlog_format",
+            Severity::Warning,
+        ),
+        (error, "binlog_error_action", Severity::Warning),
+        (detach, "xa_detach_on_prepare", Severity::Warning),
+        (
+            "default_storage_engine = MyISAM",
+            "default_storage_engine",
+            Severity::Warning,
+        ),
+        ("wait_timeout = 20", "wait_timeout", Severity::Warning),
+        ("max_connections = 15", "max_connections", Severity::Warning),
+        (
+            "innodb_deadlock_detect = OFF",
+            "innodb_deadlock_detect",
+            Severity::Note,
+        ),
+        ("autocommit = 0", "autocommit", Severity::Note),
+    ] {
+        if set.contains("sql_mode") {
+            continue;
+        }
+        admin.query_drop(format!("SET GLOBAL {set}")).await.unwrap();
+        let found = db.resource.preflight().await.unwrap();
+        let finding = the(&found, subject);
+        assert_eq!(finding.severity, severity, "{finding}");
+        assert_eq!(found.is_fit(), severity < Severity::Error, "{found:#?}");
+        admin.query_drop(&finding.mend).await.unwrap();
+        let after = db.resource.preflight().await.unwrap();
+        assert!(
+            !subjects(&after).contains(&subject),
+            "{subject}: {after:#?}"
+        );
+    }
+    let limit = "ALTER USER 'app'@'%' WITH MAX_USER_CONNECTIONS";
+    admin.query_drop(format!("{limit} 5")).await.unwrap();
+    let found = db.resource.preflight().await.unwrap();
+    let finding = the(&found, "max_user_connections");
+    assert!(
+        finding.mend.contains("WITH MAX_USER_CONNECTIONS 20"),
+        "{finding}"
+    );
+    admin.query_drop(format!("{limit} 20")).await.unwrap();
+    let after = db.resource.preflight().await.unwrap();
+    assert!(
+        !subjects(&after).contains(&"max_user_connections"),
+        "{after:#?}"
     );
 }
 
-/// Without the flush at each commit an acknowledged prepare vanishes with the server.
-async fn a_server_that_does_not_flush_is_refused(kind: Kind) {
+/// A server that is read-only for now, or for ever: nothing that it does not list proves anything.
+async fn a_read_only_server_is_found(kind: Kind) {
+    let server = start(kind, &[]);
+    let db = Db::on(&server).await;
+    let mut admin = db.admin().await;
+    admin.query_drop("SET GLOBAL read_only = 1").await.unwrap();
+    let found = db.resource.preflight().await.unwrap();
+    let finding = the(&found, "read_only");
+    assert_eq!(finding.severity, Severity::Error);
+    let (_, mend) = finding.mend.split_once(": ").unwrap();
+    admin.query_drop(mend).await.unwrap();
+    assert!(db.resource.preflight().await.unwrap().is_fit());
+}
+
+/// What only a restart can mend. All of it is told at once, the worst first.
+async fn every_wrong_setting_is_told_at_once(kind: Kind) {
     let args = [
         "--innodb-flush-log-at-trx-commit=0",
         "--log-bin=binlog",
+        "--server-id=1",
         "--sync-binlog=0",
+        "--innodb-rollback-on-timeout=ON",
+        "--innodb-doublewrite=OFF",
     ];
     let mut server = start(kind, &args);
     let resource = Mysql::builder("ledger", server.url()).build().unwrap();
-    let message = objection(&resource.preflight().await.unwrap_err());
+    let found = resource.preflight().await.unwrap();
+    for (subject, severity) in [
+        ("innodb_flush_log_at_trx_commit", Severity::Error),
+        ("sync_binlog", Severity::Error),
+        ("innodb_doublewrite", Severity::Warning),
+        ("innodb_rollback_on_timeout", Severity::Note),
+    ] {
+        assert_eq!(the(&found, subject).severity, severity);
+    }
     assert!(
-        message.contains("innodb_flush_log_at_trx_commit = 1"),
-        "{message}"
+        found
+            .findings
+            .is_sorted_by_key(|finding| std::cmp::Reverse(finding.severity))
     );
-    assert!(message.contains("sync_binlog = 1"), "{message}");
     let options = Options::new().args(["--log-bin=binlog", "--sync-binlog=1", "--server-id=1"]);
     tokio::task::block_in_place(|| server.restart_with(&options)).unwrap();
-    resource.preflight().await.unwrap();
+    let mended = resource.preflight().await.unwrap();
+    assert!(mended.is_fit(), "{mended:#?}");
+    assert!(
+        !subjects(&mended)
+            .iter()
+            .any(|subject| subject.starts_with("innodb_"))
+    );
+}
+
+/// Nothing can be changed then: the identity row of MariaDB cannot be made, either.
+async fn a_server_under_forced_recovery_is_refused(kind: Kind) {
+    let mut server = start(kind, &[]);
+    let resource = Mysql::builder("ledger", server.url()).build().unwrap();
+    let identity = resource.preflight().await.unwrap().identity;
+    let forced = Options::new().args(["--innodb-force-recovery=1"]);
+    tokio::task::block_in_place(|| server.restart_with(&forced)).unwrap();
+    let found = resource.preflight().await.unwrap();
+    assert_eq!(
+        the(&found, "innodb_force_recovery").severity,
+        Severity::Error
+    );
+    tokio::task::block_in_place(|| server.restart_with(&Options::new())).unwrap();
+    let found = resource.preflight().await.unwrap();
+    assert!(found.is_fit() && found.identity == identity, "{found:#?}");
+}
+
+fn start_as(version: &str) -> Server {
+    start(Kind::Mariadb, &[&format!("--version={version}")])
+}
+
+/// MariaDB says whatever version it is told to; so versions can be seen that nobody has here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_too_old_is_refused_by_preflight_and_by_open() {
+    let mut server = start_as("10.5.9-MariaDB");
+    let resource = Mysql::builder("ledger", server.url()).build().unwrap();
+    let found = resource.preflight().await.unwrap();
+    let finding = the(&found, "version");
+    assert_eq!(
+        (finding.severity, &found.identity),
+        (Severity::Error, &None)
+    );
+    assert!(finding.evidence.contains("MDEV-742"), "{finding}");
+    assert_eq!(found.server, "MariaDB 10.5.9");
+    let error = resource.recover().await.unwrap_err();
+    assert_eq!(error.problem(), Problem::Unfit);
+    assert!(
+        error.to_string().contains("10.5.9-MariaDB is too old"),
+        "{error}"
+    );
+
+    let buggy = Options::new().args(["--version=10.11.13-MariaDB"]);
+    tokio::task::block_in_place(|| server.restart_with(&buggy)).unwrap();
+    let found = resource.preflight().await.unwrap();
+    assert_eq!(the(&found, "MDEV-37141").severity, Severity::Warning);
+    assert!(found.is_fit() && found.identity.is_some(), "{found:#?}");
+
+    let newer = Options::new().args(["--version=12.9.1-MariaDB"]);
+    tokio::task::block_in_place(|| server.restart_with(&newer)).unwrap();
+    let found = resource.preflight().await.unwrap();
+    assert_eq!(the(&found, "version").severity, Severity::Note);
+}
+
+/// Something that calls itself MySQL and has no `server_uuid` cannot be told from another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_an_identity_is_refused() {
+    let server = start_as("8.4.0");
+    let resource = Mysql::builder("ledger", server.url()).build().unwrap();
+    let found = resource.preflight().await.unwrap();
+    assert_eq!(the(&found, "server_uuid").severity, Severity::Error);
+    assert_eq!(found.server, "MySQL 8.4.0");
+    let error = resource.recover().await.unwrap_err();
+    assert!(error.to_string().contains("server_uuid"), "{error}");
 }
 
 /// MySQL answers 1401, which reads like a broken branch, to an account without XA_RECOVER_ADMIN.
@@ -78,16 +261,18 @@ async fn a_missing_privilege_is_named_and_granting_it_mends_it(db: &Db) {
         .unwrap();
     let url = db.url.replace("app:app-secret", &format!("{user}:pw"));
     let resource = Mysql::builder("ledger", url).build().unwrap();
-    let result = resource.preflight().await;
+    let found = resource.preflight().await.unwrap();
     if db.is_mariadb() {
-        result.unwrap();
+        assert!(found.is_fit(), "{found:#?}");
     } else {
-        let message = objection(&result.unwrap_err());
+        let finding = the(&found, "XA_RECOVER_ADMIN");
+        assert_eq!(finding.severity, Severity::Error);
         let error = resource.recover().await.unwrap_err();
-        assert_eq!(objection(&error), message);
-        let grant = statement(&message, "GRANT XA_RECOVER_ADMIN", None);
-        admin.query_drop(grant).await.unwrap();
-        resource.preflight().await.unwrap();
+        assert_eq!(error.problem(), Problem::Unfit);
+        assert!(error.to_string().contains(&finding.to_string()), "{error}");
+        admin.query_drop(&finding.mend).await.unwrap();
+        assert!(resource.preflight().await.unwrap().is_fit());
+        resource.recover().await.unwrap();
     }
     admin
         .query_drop(format!("DROP USER '{user}'@'%'"))
@@ -95,8 +280,8 @@ async fn a_missing_privilege_is_named_and_granting_it_mends_it(db: &Db) {
         .unwrap();
 }
 
-/// MariaDB needs a row that tells it from its copies; without the right to make it, the message has
-/// the statements for the administrator.
+/// MariaDB needs a row that tells it from its copies; without the right to make it, the mend is what
+/// the administrator runs.
 async fn a_mariadb_without_its_identity_row_says_what_to_run(db: &Db) {
     if !db.is_mariadb() {
         return;
@@ -108,28 +293,26 @@ async fn a_mariadb_without_its_identity_row_says_what_to_run(db: &Db) {
          GRANT INSERT ON {name}.* TO '{name}'@'%'"
     );
     admin.query_drop(set_up).await.unwrap();
-    let host = db
-        .url
-        .split_once('@')
-        .unwrap()
-        .1
-        .rsplit_once('/')
-        .unwrap()
-        .0;
+    let (_, rest) = db.url.split_once('@').unwrap();
+    let (host, _) = rest.rsplit_once('/').unwrap();
     let resource = Mysql::builder("ledger", format!("mysql://{name}:pw@{host}/{name}"));
     let resource = resource.build().unwrap();
-    let message = objection(&resource.preflight().await.unwrap_err());
+    let found = resource.preflight().await.unwrap();
+    let finding = the(&found, "unanimous_identity");
+    assert_eq!(
+        (finding.severity, &found.identity),
+        (Severity::Error, &None)
+    );
     let opened = resource.open(db.env(1)).await.unwrap_err();
     assert_eq!(opened.kind(), BranchErrorKind::Failed, "{opened}");
-    let mend = statement(&message, "CREATE TABLE", None);
+    assert!(opened.to_string().contains(&finding.mend), "{opened}");
     admin.query_drop(format!("USE {name}")).await.unwrap();
-    admin.query_drop(mend).await.unwrap();
-    let identity = resource.preflight().await.unwrap().identity.unwrap();
+    admin.query_drop(&finding.mend).await.unwrap();
+    let mended = resource.preflight().await.unwrap();
+    assert!(mended.is_fit(), "{mended:#?}");
     let mut branch = resource.open(db.env(1)).await.unwrap();
-    assert_eq!(*unanimous_core::ports::Branch::identity(&branch), identity);
-    unanimous_core::ports::Branch::rollback(&mut branch)
-        .await
-        .unwrap();
+    assert_eq!(Some(branch.identity()), mended.identity.as_ref());
+    branch.rollback().await.unwrap();
     admin
         .query_drop(format!("DROP USER '{name}'@'%'; DROP DATABASE {name}"))
         .await
@@ -146,12 +329,25 @@ async fn the_identity_row_is_found_by_sessions_that_are_older(kind: Kind) {
     assert_eq!(resource.recover().await.unwrap().identity, identity);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preflight_takes_no_session_of_the_pools() {
+    let db = Db::shared(Kind::Mysql).await;
+    let resource = db.build(|builder| builder.pool_size(1));
+    let mut only = resource.open(db.env(1)).await.unwrap();
+    assert!(resource.preflight().await.unwrap().is_fit());
+    only.rollback().await.unwrap();
+    db.clean().await;
+}
+
 on_both!(
     a_fit_server_passes_again_and_again,
     a_missing_privilege_is_named_and_granting_it_mends_it,
     a_mariadb_without_its_identity_row_says_what_to_run,
 );
 on_own!(
-    a_server_that_does_not_flush_is_refused,
+    every_setting_that_is_wrong_is_found_and_mended_by_its_mend,
+    a_read_only_server_is_found,
+    every_wrong_setting_is_told_at_once,
+    a_server_under_forced_recovery_is_refused,
     the_identity_row_is_found_by_sessions_that_are_older,
 );

@@ -11,12 +11,14 @@ use unanimous_mysql::Mysql;
 
 use crate::support::{Db, eventually, expect_prepared};
 
-/// Passes everything on, and counts the commands: packets of the client with sequence number 0.
+/// Passes everything on, and counts the commands: packets of the client with sequence number 0,
+/// which can be seen because nothing is encrypted.
 pub(crate) async fn proxy(url: &str) -> (String, Arc<AtomicUsize>) {
     let (before, rest) = url.split_once('@').unwrap();
     let (server, database) = rest.split_once('/').unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("{before}@{}/{database}", listener.local_addr().unwrap());
+    let proxy = listener.local_addr().unwrap();
+    let address = format!("{before}@{proxy}/{database}?ssl-mode=DISABLED");
     let commands = Arc::new(AtomicUsize::new(0));
     let (server, count) = (server.to_owned(), Arc::clone(&commands));
     tokio::spawn(async move {

@@ -1,0 +1,335 @@
+//! What a server's settings can make go wrong. Pure: variables in, findings out.
+//!
+//! The evidence names what was seen; the mend is SQL where the setting can be changed while the
+//! server runs, else the line for its configuration file. What the sources are: the tests named in
+//! this crate's `tests/live` (a crash with flushing off, a read-only server, `FLUSH TABLES WITH READ
+//! LOCK`), and the manuals of both servers for the rest.
+
+use std::collections::BTreeMap;
+
+use mysql_async::Row;
+use unanimous_core::ports::{Finding, Severity};
+
+use crate::identity::to_map;
+use crate::session::Flavour;
+
+pub(crate) const READ_ONLY: &str = "the server is read-only (read_only or super_read_only): it is \
+     a standby, whose list of prepared transactions proves nothing; connect to the primary";
+
+/// Pooled sessions that are closed sooner than this are hardly ever used twice.
+const WAIT_SECONDS_MIN: u64 = 60;
+
+/// The variables of the whole server.
+pub(crate) const GLOBAL: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
+     ('innodb_flush_log_at_trx_commit', 'innodb_doublewrite', 'log_bin', 'sync_binlog', \
+     'binlog_format', 'binlog_error_action', 'wsrep_on', 'wsrep_provider', 'read_only', \
+     'super_read_only', 'innodb_read_only', 'innodb_force_recovery', 'xa_detach_on_prepare', \
+     'innodb_rollback_on_timeout', 'innodb_deadlock_detect', 'autocommit', 'wait_timeout', \
+     'max_connections')";
+
+/// The variables that the set-up of a session may have changed, as that session has them.
+pub(crate) const SESSION: &str = "SHOW SESSION VARIABLES WHERE Variable_name IN \
+     ('transaction_read_only', 'tx_read_only', 'default_storage_engine', 'max_user_connections', \
+     'max_statement_time')";
+
+/// The variables that a server has answered with.
+pub(crate) struct Variables {
+    flavour: Flavour,
+    values: BTreeMap<String, String>,
+}
+
+/// How many sessions the resource may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sessions {
+    /// Those of the account that is asked about.
+    pub(crate) of_account: usize,
+    pub(crate) all: usize,
+}
+
+impl Variables {
+    pub(crate) fn new(flavour: Flavour, rows: &[Row]) -> Self {
+        Self {
+            flavour,
+            values: to_map(rows),
+        }
+    }
+
+    fn value(&self, name: &str) -> &str {
+        self.values.get(name).map_or("", String::as_str)
+    }
+
+    fn is_on(&self, name: &str) -> bool {
+        matches!(self.value(name), "ON" | "1")
+    }
+
+    fn is_off(&self, name: &str) -> bool {
+        matches!(self.value(name), "OFF" | "0")
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.value(name).parse().ok()
+    }
+
+    /// The statement that sets it for good. MariaDB has no `SET PERSIST`.
+    fn set(&self, name: &str, value: &str) -> String {
+        match self.flavour {
+            Flavour::MySql => format!("SET PERSIST {name} = {value}"),
+            Flavour::MariaDb => format!(
+                "SET GLOBAL {name} = {value} -- and in its configuration file: {name} = {value}"
+            ),
+        }
+    }
+
+    /// What the whole server's settings can make go wrong.
+    pub(crate) fn of_server(&self, sessions: Sessions) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        self.kind_of_server(&mut findings);
+        self.durability(&mut findings);
+        self.binary_log(&mut findings);
+        self.habits(&mut findings);
+        self.limits(sessions, &mut findings);
+        findings
+    }
+
+    fn kind_of_server(&self, findings: &mut Vec<Finding>) {
+        if self.is_on("wsrep_on") || !matches!(self.value("wsrep_provider"), "" | "none") {
+            findings.push(Finding::new(
+                Severity::Error,
+                "wsrep_on",
+                "the server is part of a Galera cluster, which does not support XA (MDEV-26575)",
+                "use another server",
+            ));
+        }
+        for name in ["super_read_only", "read_only"] {
+            // What else MariaDB 12 calls it (NO_LOCK, NO_LOCK_NO_ADMIN) is read-only, too.
+            let value = self.value(name);
+            if !matches!(value, "" | "OFF" | "0") {
+                findings.push(Finding::new(
+                    Severity::Error,
+                    "read_only",
+                    format!("{name} is {value}: {READ_ONLY}"),
+                    "connect to the primary; if it is the primary: SET GLOBAL read_only = 0",
+                ));
+                break;
+            }
+        }
+        if self.is_on("innodb_read_only") {
+            findings.push(Finding::new(
+                Severity::Error,
+                "innodb_read_only",
+                "innodb_read_only is ON: nothing can be written",
+                "in its configuration file: innodb_read_only = OFF, and restart it",
+            ));
+        }
+        if let Some(level @ 1..) = self.number("innodb_force_recovery") {
+            findings.push(Finding::new(
+                Severity::Error,
+                "innodb_force_recovery",
+                format!(
+                    "innodb_force_recovery is {level}: InnoDB lets nothing be changed, and from 3 \
+                     on does not roll back what a crash has left"
+                ),
+                "in its configuration file: innodb_force_recovery = 0, and restart it",
+            ));
+        }
+    }
+
+    fn durability(&self, findings: &mut Vec<Finding>) {
+        let name = "innodb_flush_log_at_trx_commit";
+        let flush = self.value(name);
+        // MariaDB's 3 flushes as often as 1, and waits once more.
+        let is_safe = flush == "1" || (flush == "3" && self.flavour == Flavour::MariaDb);
+        if !is_safe {
+            findings.push(Finding::new(
+                Severity::Error,
+                name,
+                format!(
+                    "{name} is {flush}: prepared and committed branches can vanish in a crash \
+                     after they were acknowledged"
+                ),
+                self.set(name, "1"),
+            ));
+        }
+        if self.is_off("innodb_doublewrite") {
+            findings.push(Finding::new(
+                Severity::Warning,
+                "innodb_doublewrite",
+                "innodb_doublewrite is OFF: a crash of the machine can leave half-written pages, \
+                 unless the file system writes them at once",
+                "in its configuration file: innodb_doublewrite = ON, and restart it",
+            ));
+        }
+    }
+
+    fn binary_log(&self, findings: &mut Vec<Finding>) {
+        if !self.is_on("log_bin") {
+            return;
+        }
+        let sync = self.value("sync_binlog");
+        if sync != "1" {
+            findings.push(Finding::new(
+                Severity::Error,
+                "sync_binlog",
+                format!(
+                    "the binary log is on and sync_binlog is {sync}: after a crash of the machine \
+                     the server rolls back what the binary log has lost, acknowledged or not"
+                ),
+                self.set("sync_binlog", "1"),
+            ));
+        }
+        if self.value("binlog_format") == "STATEMENT" {
+            findings.push(Finding::new(
+                Severity::Warning,
+                "binlog_format",
+                "binlog_format is STATEMENT, which is unsafe for XA: replicas can come to hold \
+                 other data (ER_BINLOG_UNSAFE_XA)",
+                self.set("binlog_format", "ROW"),
+            ));
+        }
+        if self.value("binlog_error_action") == "IGNORE_ERROR" {
+            findings.push(Finding::new(
+                Severity::Warning,
+                "binlog_error_action",
+                "binlog_error_action is IGNORE_ERROR: when the binary log cannot be written, the \
+                 server goes on without it, and replicas miss branches",
+                self.set("binlog_error_action", "ABORT_SERVER"),
+            ));
+        }
+    }
+
+    /// What does no harm, or is set for each session, but is good to know.
+    fn habits(&self, findings: &mut Vec<Finding>) {
+        if self.flavour == Flavour::MySql && self.is_off("xa_detach_on_prepare") {
+            findings.push(Finding::new(
+                Severity::Warning,
+                "xa_detach_on_prepare",
+                "xa_detach_on_prepare is OFF: recovery cannot end a prepared branch as long as the \
+                 connection that prepared it is open, and replication needs it ON",
+                self.set("xa_detach_on_prepare", "ON"),
+            ));
+        }
+        if self.is_on("innodb_rollback_on_timeout") {
+            findings.push(Finding::new(
+                Severity::Note,
+                "innodb_rollback_on_timeout",
+                "innodb_rollback_on_timeout is ON: a lock wait time-out rolls back the whole \
+                 branch, and statement_error_handled cannot save it",
+                "if that is not wanted, in its configuration file: innodb_rollback_on_timeout = \
+                 OFF, and restart it",
+            ));
+        }
+        if self.is_off("innodb_deadlock_detect") {
+            findings.push(Finding::new(
+                Severity::Note,
+                "innodb_deadlock_detect",
+                "innodb_deadlock_detect is OFF: deadlocks inside this server last until the lock \
+                 timeout of the transaction",
+                self.set("innodb_deadlock_detect", "ON"),
+            ));
+        }
+        if self.is_off("autocommit") {
+            findings.push(Finding::new(
+                Severity::Note,
+                "autocommit",
+                "autocommit is OFF by default: Unanimous sets it to 1 in its own sessions, because \
+                 XA START is refused otherwise (1400)",
+                self.set("autocommit", "1"),
+            ));
+        }
+    }
+
+    fn limits(&self, sessions: Sessions, findings: &mut Vec<Finding>) {
+        if let Some(seconds) = self.number("wait_timeout")
+            && seconds < WAIT_SECONDS_MIN
+        {
+            findings.push(Finding::new(
+                Severity::Warning,
+                "wait_timeout",
+                format!(
+                    "wait_timeout is {seconds} s: the server closes pooled connections that were \
+                     idle for so long, and each is replaced by a new login"
+                ),
+                self.set("wait_timeout", "28800"),
+            ));
+        }
+        if let Some(max) = self.number("max_connections")
+            && max < sessions.all as u64
+        {
+            findings.push(Finding::new(
+                Severity::Warning,
+                "max_connections",
+                format!(
+                    "max_connections is {max}, and this resource alone may have {} (pool_size, and \
+                     those of recovery): branches then fail to open with 1040",
+                    sessions.all
+                ),
+                self.set("max_connections", &(sessions.all * 2).to_string()),
+            ));
+        }
+    }
+
+    /// What one account's session has that can make its work fail.
+    pub(crate) fn of_session(&self, sessions: Sessions) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for name in ["transaction_read_only", "tx_read_only"] {
+            if self.is_on(name) {
+                findings.push(Finding::new(
+                    Severity::Error,
+                    "transaction_read_only",
+                    format!("{name} is ON: every branch would be read-only (1792)"),
+                    self.set(name, "OFF"),
+                ));
+                break;
+            }
+        }
+        let engine = self.value("default_storage_engine");
+        if !engine.eq_ignore_ascii_case("InnoDB") {
+            findings.push(Finding::new(
+                Severity::Warning,
+                "default_storage_engine",
+                format!(
+                    "default_storage_engine is {engine}: tables that are made without ENGINE=InnoDB \
+                     keep what is written to them, whatever is decided"
+                ),
+                self.set("default_storage_engine", "InnoDB"),
+            ));
+        }
+        if let Some(max @ 1..) = self.number("max_user_connections")
+            && max < sessions.of_account as u64
+        {
+            findings.push(Finding::new(
+                Severity::Warning,
+                "max_user_connections",
+                format!(
+                    "the account may have {max} connections, and this resource may need {}: \
+                     branches then fail to open with 1203 or 1226",
+                    sessions.of_account
+                ),
+                format!(
+                    "lower pool_size, or {}; for an account with a limit of its own: ALTER USER … \
+                     WITH MAX_USER_CONNECTIONS {}",
+                    self.set("max_user_connections", "0"),
+                    sessions.of_account
+                ),
+            ));
+        }
+        if let Ok(seconds) = self.value("max_statement_time").parse::<f64>()
+            && seconds > 0.0
+        {
+            findings.push(Finding::new(
+                Severity::Note,
+                "max_statement_time",
+                format!(
+                    "max_statement_time is {seconds} s and counts for XA PREPARE and XA COMMIT, \
+                     too: one that is ended by it is asked about and repeated"
+                ),
+                "if that is not wanted: session_setup(\"SET SESSION max_statement_time = 0\")",
+            ));
+        }
+        findings
+    }
+}
+
+#[cfg(test)]
+#[path = "settings_test.rs"]
+mod tests;
