@@ -10,6 +10,7 @@
 //! | vote, not sent | cannot be | rolled back: the server ends it with the session |
 //! | prepare, one phase | rolled back | it may have happened |
 //! | end of a reader | rolled back | rolled back: it had nothing to lose |
+//! | a statement of the application | it cannot be prepared any more | rolled back |
 //! | finish, status | it may have happened | it may have happened |
 //!
 //! The row "prepare" rests on an observation with PostgreSQL 15, 17 and 18: after *any* error of
@@ -37,6 +38,8 @@ pub(crate) enum Request {
     Finish,
     /// To tell how a transaction ended, by its number.
     Status,
+    /// A statement of the application's own.
+    Statement,
 }
 
 /// What came back, as far as the meaning depends on it.
@@ -87,8 +90,13 @@ const fn row(
 }
 
 const OPEN: &[Request] = &[Request::Open];
-const UNSENT: &[Request] = &[Request::Unsent];
-const VOTE: &[Request] = &[Request::Prepare, Request::OnePhase, Request::EndReader];
+const UNSENT: &[Request] = &[Request::Unsent, Request::Statement];
+const VOTE: &[Request] = &[
+    Request::Prepare,
+    Request::OnePhase,
+    Request::EndReader,
+    Request::Statement,
+];
 const WRITE: &[Request] = &[Request::Prepare, Request::OnePhase];
 const PREPARE: &[Request] = &[Request::Prepare];
 const FINISH: &[Request] = &[Request::Finish];
@@ -113,10 +121,10 @@ const TABLE: &[Row] = &[
         UNAVAILABLE,
         "the server is starting or stopping",
     ),
-    row(OPEN, "25006", UNAVAILABLE, STANDBY),
+    row(OPEN, READ_ONLY_SERVER, UNAVAILABLE, STANDBY),
     row(OPEN, "28", FAILED, "check user, password and pg_hba.conf"),
     row(OPEN, "3D000", FAILED, "check the database in the address"),
-    // The connection was gone before anything was sent.
+    // The connection was gone before the vote could be asked for.
     row(
         UNSENT,
         "25P03",
@@ -124,7 +132,7 @@ const TABLE: &[Row] = &[
         "the session was idle for too long",
     ),
     row(UNSENT, "25P04", TIMEOUT, "transaction_timeout was run into"),
-    // Votes.
+    // Votes, and what may make a vote one to roll back.
     row(VOTE, "40001", CONFLICT, ""),
     row(VOTE, "40P01", CONFLICT, ""),
     row(VOTE, "55P03", TIMEOUT, LOCKED),
@@ -168,7 +176,7 @@ const TABLE: &[Row] = &[
         FAILED,
         "a branch is ended in its own database: check the address",
     ),
-    row(FINISH, "25006", FAILED, STANDBY),
+    row(FINISH, READ_ONLY_SERVER, FAILED, STANDBY),
     row(
         FINISH,
         "25001",
@@ -190,6 +198,8 @@ const TABLE: &[Row] = &[
     ),
 ];
 
+/// A standby, or a transaction that may not write.
+pub(crate) const READ_ONLY_SERVER: &str = "25006";
 const STANDBY: &str = "the server is a standby; connect to the primary";
 const LOCKED: &str = "a lock was not to be had in time: perhaps a deadlock across databases";
 const SLOTS: &str = "if the slots for prepared transactions are used up, raise \
@@ -220,7 +230,7 @@ pub(crate) fn meaning(request: Request, answer: Answer<'_>) -> (BranchErrorKind,
         Answer::Guarded(guard) => (ROLLBACK_ONLY, guard.mend()),
         // What a dying session's code says of the branch holds only where nothing was at stake.
         Answer::Ended(code) => match request {
-            Request::Open | Request::Unsent => {
+            Request::Open | Request::Unsent | Request::Statement => {
                 listed(request, code).unwrap_or_else(|| (loss(request), ""))
             }
             Request::Prepare
@@ -238,7 +248,8 @@ pub(crate) fn meaning(request: Request, answer: Answer<'_>) -> (BranchErrorKind,
             | Request::EndReader
             | Request::RollBack
             | Request::Finish
-            | Request::Status => (loss(request), mend),
+            | Request::Status
+            | Request::Statement => (loss(request), mend),
         },
         Answer::Lost => (loss(request), ""),
     }
@@ -247,6 +258,14 @@ pub(crate) fn meaning(request: Request, answer: Answer<'_>) -> (BranchErrorKind,
 /// The branch belongs to another role than the session's.
 pub(crate) fn is_not_owner(answer: Answer<'_>) -> bool {
     matches!(answer, Answer::Refused(NOT_OWNER))
+}
+
+/// Why a branch will be rolled back in which a statement of the application was answered so.
+pub(crate) fn cause(answer: Answer<'_>) -> Option<Cause> {
+    match meaning(Request::Statement, answer) {
+        (BranchErrorKind::RolledBack(cause), _) => Some(cause),
+        _ => None,
+    }
 }
 
 /// Whether a resource that cannot be used may mend itself, from the answer to open or to a scan.
@@ -270,7 +289,7 @@ fn listed(request: Request, code: &str) -> Option<(BranchErrorKind, &'static str
 const fn unlisted_refusal(request: Request) -> BranchErrorKind {
     match request {
         Request::Open => FAILED,
-        Request::Prepare | Request::OnePhase | Request::EndReader => REFUSED,
+        Request::Prepare | Request::OnePhase | Request::EndReader | Request::Statement => REFUSED,
         Request::Unsent | Request::RollBack | Request::Finish | Request::Status => UNDETERMINED,
     }
 }
@@ -278,7 +297,9 @@ const fn unlisted_refusal(request: Request) -> BranchErrorKind {
 const fn loss(request: Request) -> BranchErrorKind {
     match request {
         Request::Open => UNAVAILABLE,
-        Request::Unsent | Request::EndReader => BranchErrorKind::RolledBack(Cause::Unreachable),
+        Request::Unsent | Request::EndReader | Request::Statement => {
+            BranchErrorKind::RolledBack(Cause::Unreachable)
+        }
         Request::Prepare
         | Request::OnePhase
         | Request::RollBack

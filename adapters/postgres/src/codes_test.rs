@@ -4,7 +4,7 @@ use super::*;
 
 const WRONG_STATE: BranchErrorKind = BranchErrorKind::WrongState;
 
-const ALL: [Request; 8] = [
+const ALL: [Request; 9] = [
     Request::Open,
     Request::Unsent,
     Request::Prepare,
@@ -13,6 +13,7 @@ const ALL: [Request; 8] = [
     Request::RollBack,
     Request::Finish,
     Request::Status,
+    Request::Statement,
 ];
 
 /// One line per row of the table and request: a code that it covers, and what it has to mean.
@@ -64,7 +65,8 @@ fn every_row_means_what_is_expected_of_it() {
             | Request::EndReader
             | Request::RollBack
             | Request::Finish
-            | Request::Status => Answer::Refused(code),
+            | Request::Status
+            | Request::Statement => Answer::Refused(code),
         };
         let (meant, _) = meaning(*request, answer);
         assert_eq!(meant, *kind, "{request:?} {code}");
@@ -110,7 +112,9 @@ fn i3_a_lost_answer_or_an_ended_session_is_never_a_rollback_where_something_is_a
         for answer in [Answer::Lost, Answer::Ended("57P01"), Answer::Ended("40001")] {
             let expected = match request {
                 Request::Open => UNAVAILABLE,
-                Request::Unsent | Request::EndReader => {
+                // See the test of causes for what a statement's own code says.
+                Request::Statement if answer == Answer::Ended("40001") => CONFLICT,
+                Request::Unsent | Request::EndReader | Request::Statement => {
                     BranchErrorKind::RolledBack(Cause::Unreachable)
                 }
                 Request::Prepare
@@ -144,5 +148,26 @@ fn every_guard_says_how_to_mend_it() {
         let (kind, mend) = meaning(Request::Prepare, Answer::Guarded(guard));
         assert_eq!(kind, ROLLBACK_ONLY);
         assert!(!mend.is_empty());
+    }
+}
+
+/// What the application met in a statement of its own.
+#[test]
+fn the_cause_of_a_failed_statement_is_that_of_the_vote_it_leads_to() {
+    for (answer, expected) in [
+        (Answer::Refused("40001"), Cause::Conflict),
+        (Answer::Refused("40P01"), Cause::Conflict),
+        (Answer::Refused("55P03"), Cause::Timeout),
+        (Answer::Refused("57014"), Cause::Timeout),
+        (Answer::Refused("25P02"), Cause::RollbackOnly),
+        (Answer::Refused("53200"), Cause::Exhausted),
+        (Answer::Refused("23505"), Cause::Refused),
+        (Answer::Refused("42P01"), Cause::Refused),
+        (Answer::Ended("25P03"), Cause::Timeout),
+        (Answer::Ended("25P04"), Cause::Timeout),
+        (Answer::Ended("57P01"), Cause::Unreachable),
+        (Answer::Lost, Cause::Unreachable),
+    ] {
+        assert_eq!(cause(answer), Some(expected), "{answer:?}");
     }
 }

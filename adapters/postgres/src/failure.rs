@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rustls::{AlertDescription, CertificateError};
 use tokio_postgres::error::{DbError, Severity};
-use unanimous_core::ports::{BranchError, ResourceError, SourceError};
+use unanimous_core::ports::{BranchError, Cause, ResourceError, SourceError};
 use unanimous_core::xid::ResourceName;
 
 use crate::codes::{self, Answer, Guard, Request};
@@ -117,21 +117,20 @@ impl Failure {
     /// The server is a standby: it would list nothing, and prepare nothing.
     pub(crate) fn standby() -> Self {
         Self {
-            answer: OwnedAnswer::Refused("25006".to_owned()),
+            answer: OwnedAnswer::Refused(codes::READ_ONLY_SERVER.to_owned()),
             words: "the server is in recovery".to_owned(),
             source: None,
         }
     }
 
+    /// See [`standby`](Self::standby).
+    pub(crate) fn is_standby(&self) -> bool {
+        matches!(self.answer(), Answer::Refused(codes::READ_ONLY_SERVER))
+    }
+
     /// What came back.
     pub(crate) fn answer(&self) -> Answer<'_> {
-        match &self.answer {
-            OwnedAnswer::Refused(code) => Answer::Refused(code),
-            OwnedAnswer::Guarded(guard) => Answer::Guarded(*guard),
-            OwnedAnswer::Ended(code) => Answer::Ended(code),
-            OwnedAnswer::Unsuited(mend) => Answer::Unsuited(mend),
-            OwnedAnswer::Lost => Answer::Lost,
-        }
+        self.answer.as_answer()
     }
 
     /// The server refused, and the session lives.
@@ -180,6 +179,22 @@ impl Failure {
     }
 }
 
+/// Why a branch will be rolled back in which the application met this; nothing if the server has
+/// not spoken and the connection lives (a parameter of the wrong type, a row that is not there).
+pub(crate) fn cause_of(error: &tokio_postgres::Error) -> Option<Cause> {
+    if let Some(db) = error.as_db_error() {
+        let answer = OwnedAnswer::of(db);
+        return codes::cause(answer.as_answer());
+    }
+    let source = std::error::Error::source(error);
+    let lost = error.is_closed() || source.is_some_and(|source| source.is::<std::io::Error>());
+    if lost {
+        codes::cause(Answer::Lost)
+    } else {
+        None
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.words)
@@ -187,6 +202,16 @@ impl fmt::Display for Failure {
 }
 
 impl OwnedAnswer {
+    fn as_answer(&self) -> Answer<'_> {
+        match self {
+            Self::Refused(code) => Answer::Refused(code),
+            Self::Guarded(guard) => Answer::Guarded(*guard),
+            Self::Ended(code) => Answer::Ended(code),
+            Self::Unsuited(mend) => Answer::Unsuited(mend),
+            Self::Lost => Answer::Lost,
+        }
+    }
+
     fn of(db: &DbError) -> Self {
         let code = db.code().code();
         if db.parsed_severity() != Some(Severity::Error) {

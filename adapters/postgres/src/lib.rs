@@ -53,6 +53,7 @@ mod branch;
 mod codes;
 mod config;
 mod failure;
+mod findings;
 mod finish;
 mod gid;
 mod pool;
@@ -70,7 +71,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use unanimous_core::ports::{
-    Absence, BranchError, BranchRecord, Preflight, RecoveryScan, ResourceError, ResourceManager,
+    Absence, BranchError, BranchRecord, Cause, Preflight, RecoveryScan, ResourceError,
+    ResourceManager,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_core::xid::{ResourceName, Xid};
@@ -166,6 +168,10 @@ impl fmt::Debug for Postgres {
 impl ResourceManager for Postgres {
     fn name(&self) -> &ResourceName {
         &self.settings().name
+    }
+
+    fn cause_of(&self, error: &(dyn Error + 'static)) -> Option<Cause> {
+        failure::cause_of(error.downcast_ref()?)
     }
 
     async fn preflight(&self) -> Result<Preflight, ResourceError> {

@@ -1,6 +1,7 @@
 //! What would make the protocol fail later, found at the start, each with its mend.
 //!
-//! A standby is refused already where the session is connected.
+//! Both accounts are logged in, each on a connection of its own, and everything is asked that a
+//! setting, version, privilege or way in decides; [`findings`](crate::findings) judges the answers.
 //!
 //! # Poolers
 //!
@@ -11,92 +12,107 @@
 //! mode does neither, and does no harm. Should one be missed (its pool was busy just then), prepare
 //! and commit compare the process, too, and roll back.
 
-use unanimous_core::ports::{Preflight, Problem, ResourceError};
+use unanimous_core::ports::{Finding, Preflight, Problem, ResourceError, Severity};
 
 use crate::Postgres;
+use crate::access::Access;
 use crate::failure::Failure;
+use crate::findings::{self, Account, Seen};
 use crate::session::{Replies, Session};
 use crate::sql;
-
-/// The oldest version whose `pg_terminate_backend` waits for the end of the session.
-const VERSION_MIN: i32 = 14;
-/// The oldest version that the tests of this crate run on.
-const VERSION_TESTED: i32 = 15;
 
 const PID: &str = "SELECT pg_catalog.pg_backend_pid()";
 const BEGIN_PID: &str = "BEGIN; SELECT pg_catalog.pg_backend_pid()";
 
+/// How the check of the server begins its errors.
+const ASKED: &str = "cannot check the server";
+
 impl Postgres {
-    /// Checks the settings of the server, and the way to it.
+    /// Checks the settings of the server, and the ways to it.
     pub(crate) async fn check(&self) -> Result<Preflight, ResourceError> {
-        let fail = |failure: Failure| {
-            failure.into_resource(&self.settings().name, "cannot check the server")
+        let settings = self.settings();
+        let fail = |failure: Failure| failure.into_resource(&settings.name, ASKED);
+        let mut first = match self.log_in(&settings.access).await {
+            Err(failure) if failure.is_standby() => {
+                let found = vec![findings::standby("the address")];
+                return Ok(Preflight::new("PostgreSQL", None, found));
+            }
+            other => other.map_err(fail)?,
         };
-        let mut first = self.session().await.map_err(fail)?;
-        let settings = first.run(sql::PREFLIGHT).await.map_err(fail)?;
-        self.check_settings(&settings)?;
-        let mut second = self.session().await.map_err(fail)?;
+        let rows = first.run(&sql::preflight()).await.map_err(fail)?;
+        let Some(seen) = Seen::read(&rows) else {
+            let text = format!("{ASKED}: it does not answer like PostgreSQL");
+            let name = settings.name.clone();
+            return Err(ResourceError::new(Problem::Unfit, name, text));
+        };
+        let mut found = findings::of_server(&seen, settings);
+        let mut second = self.log_in(&settings.access).await.map_err(fail)?;
         if shares_sessions(&first, &second).await.map_err(fail)? {
-            return Err(self.unfit(
-                "a pooler in transaction mode stands in between (two connections share one \
-                 server process); connect to the server itself, or use the pooler's session mode"
-                    .to_owned(),
-            ));
+            found.push(findings::pooler());
+        } else {
+            second.run("ROLLBACK").await.map_err(fail)?;
+            // So that they say good-bye when they are dropped.
+            first.mark_clean();
+            second.mark_clean();
         }
-        second.run("ROLLBACK").await.map_err(fail)?;
-        // So that they say good-bye when they are dropped.
-        first.mark_clean();
-        second.mark_clean();
+        found.extend(self.check_setup(&second).await);
+        if let Some(recovery) = &settings.recovery {
+            found.extend(self.check_recovery(recovery, &first, &seen).await?);
+        }
         let identity = first.facts().identity.clone();
-        Ok(Preflight::new("PostgreSQL", Some(identity), Vec::new()))
+        Ok(Preflight::new(seen.server(), Some(identity), found))
     }
 
     /// A connection of its own, so that a pool cannot hide what is looked for.
-    async fn session(&self) -> Result<Session, Failure> {
-        Session::connect(self.settings(), &self.settings().access, None).await
+    async fn log_in(&self, access: &Access) -> Result<Session, Failure> {
+        Session::connect(self.settings(), access, None).await
     }
 
-    fn check_settings(&self, replies: &Replies) -> Result<(), ResourceError> {
-        let number = |column| {
-            replies
-                .field(column)
-                .and_then(|text| text.parse::<i32>().ok())
-        };
-        let (Some(version), Some(slots)) = (number(0), number(1)) else {
-            return Err(self.unfit("the server does not answer like PostgreSQL".to_owned()));
-        };
-        let version = version / 10_000;
-        if version < VERSION_MIN {
-            return Err(self.unfit(format!(
-                "PostgreSQL {version} is too old; {VERSION_MIN} or newer is needed"
-            )));
-        }
-        if slots == 0 {
-            return Err(self.unfit(
-                "prepared transactions are disabled (max_prepared_transactions = 0); run ALTER \
-                 SYSTEM SET max_prepared_transactions = 100 as a superuser, then restart the \
-                 server; its standbys need at least the same"
-                    .to_owned(),
-            ));
-        }
-        let resource = &self.settings().name;
-        if version < VERSION_TESTED {
-            tracing::warn!(%resource, version, "this version of PostgreSQL was never tested");
-        }
-        for (column, setting) in [(2, "fsync"), (3, "full_page_writes")] {
-            if replies.field(column) != Some("on") {
-                tracing::warn!(
-                    %resource,
-                    setting,
-                    "this setting is off: a crash can lose what was prepared or committed"
-                );
+    /// The set-up SQL runs in every session, so what is wrong with it is wrong with all.
+    async fn check_setup(&self, session: &Session) -> Option<Finding> {
+        let setup = self.settings().session_setup.as_ref()?;
+        let failure = session.set_up(setup).await.err()?;
+        failure.is_refusal().then(|| {
+            Finding::new(
+                Severity::Error,
+                "session_setup",
+                failure.to_string(),
+                "run it by hand as the user of the address: the server's message says more, and \
+                 is not shown here because it may quote a secret",
+            )
+        })
+    }
+
+    /// The other account: can it log in, is it the same database, may it do recovery's work?
+    async fn check_recovery(
+        &self,
+        recovery: &Access,
+        first: &Session,
+        seen: &Seen,
+    ) -> Result<Vec<Finding>, ResourceError> {
+        let name = &self.settings().name;
+        let asked = "cannot check the account of recovery_address";
+        let mut session = match self.log_in(recovery).await {
+            Ok(session) => session,
+            Err(failure) if failure.is_standby() => {
+                return Ok(vec![findings::standby("recovery_address")]);
             }
+            Err(failure) => {
+                let error = failure.into_resource(name, "cannot log in");
+                return match error.problem() {
+                    Problem::Unfit => Ok(vec![findings::recovery_refused(&error)]),
+                    _ => Err(error),
+                };
+            }
+        };
+        if session.facts().identity != first.facts().identity {
+            let (own, other) = (&first.facts().identity, &session.facts().identity);
+            return Ok(vec![findings::elsewhere(own, other)]);
         }
-        Ok(())
-    }
-
-    fn unfit(&self, message: String) -> ResourceError {
-        ResourceError::new(Problem::Unfit, self.settings().name.clone(), message)
+        let rows = session.run(&sql::account(seen)).await;
+        let rows = rows.map_err(|failure| failure.into_resource(name, asked))?;
+        session.mark_clean();
+        Ok(Account::read(&rows).map_or_else(Vec::new, |account| account.findings(seen)))
     }
 }
 

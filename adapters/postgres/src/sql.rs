@@ -24,6 +24,7 @@ use unanimous_core::ports::BranchEnv;
 
 use crate::codes::Guard;
 use crate::config::Settings;
+use crate::findings::Seen;
 use crate::gid::Gid;
 
 /// How many statements [`prepare`] and [`end_reader`] hold: each has to be answered.
@@ -55,12 +56,67 @@ pub(crate) const SCAN: &str = "SELECT gid, greatest(0, \
     extract(epoch FROM pg_catalog.clock_timestamp() - prepared) * 1000000)::bigint \
     FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()";
 
-/// The settings that decide whether the server can do what will be asked of it.
-pub(crate) const PREFLIGHT: &str = "SELECT \
-    pg_catalog.current_setting('server_version_num')::integer, \
-    pg_catalog.current_setting('max_prepared_transactions')::integer, \
-    pg_catalog.current_setting('fsync'), \
-    pg_catalog.current_setting('full_page_writes')";
+/// Everything that decides whether the server can do what will be asked of it, as rows of name and
+/// value: settings by their own names (milliseconds where they are times), the rest as `our:…`.
+///
+/// Logical replication prepares under names of its own (`pg_gid_…`), for as long as it needs.
+pub(crate) fn preflight() -> String {
+    const SETTINGS: &str = "'server_version', 'server_version_num', 'max_prepared_transactions', \
+        'max_connections', 'superuser_reserved_connections', 'reserved_connections', 'fsync', \
+        'full_page_writes', 'synchronous_commit', 'synchronous_standby_names', \
+        'standard_conforming_strings', 'default_transaction_read_only', 'tcp_user_timeout', \
+        'idle_session_timeout', 'transaction_timeout', 'statement_timeout'";
+    const OLD: &str = "FROM pg_catalog.pg_prepared_xacts \
+        WHERE database = pg_catalog.current_database() AND gid NOT LIKE 'pg~_gid~_%' ESCAPE '~' \
+        AND prepared < pg_catalog.clock_timestamp() - interval '1 hour'";
+    const ROLE: &str =
+        "FROM pg_catalog.pg_roles WHERE rolname = session_user AND rolconnlimit >= 0";
+    const DATABASE: &str = "FROM pg_catalog.pg_database \
+        WHERE datname = pg_catalog.current_database() AND datconnlimit >= 0";
+    const FUNCTIONS: &str = "'pg_terminate_backend(integer, bigint)', 'pg_xact_status(xid8)'";
+    format!(
+        "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN ({SETTINGS}) \
+         UNION ALL SELECT 'our:slots_used', count(*)::text FROM pg_catalog.pg_prepared_xacts \
+         UNION ALL SELECT 'our:old_count', count(*)::text {OLD} \
+         UNION ALL SELECT 'our:oldest', \
+         to_char(min(prepared) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') {OLD} \
+         UNION ALL SELECT 'our:standbys', count(*)::text FROM pg_catalog.pg_stat_replication \
+         UNION ALL SELECT 'our:role_limit', rolconnlimit::text {ROLE} \
+         UNION ALL SELECT 'our:database_limit', datconnlimit::text {DATABASE} \
+         UNION ALL SELECT 'our:over_network', \
+         CASE WHEN pg_catalog.inet_client_addr() IS NULL THEN 'f' ELSE 't' END \
+         UNION ALL SELECT 'our:account', pg_catalog.quote_ident(session_user) \
+         UNION ALL SELECT 'our:account_text', pg_catalog.quote_literal(session_user) \
+         UNION ALL SELECT 'our:owner_text', pg_catalog.quote_literal(current_user) \
+         UNION ALL SELECT 'our:database', \
+         pg_catalog.quote_ident(pg_catalog.current_database()) \
+         UNION ALL SELECT 'our:missing_functions', string_agg(f, ', ') \
+         FROM unnest(ARRAY[{FUNCTIONS}]) f WHERE pg_catalog.to_regprocedure(f) IS NOT NULL \
+         AND NOT pg_catalog.has_function_privilege(f, 'EXECUTE')"
+    )
+}
+
+/// What recovery's account may do with what the application's leaves behind, one row: its name, may
+/// it become that role (and the role that prepares, where a setting changes it), has it its rights,
+/// is it below it.
+pub(crate) fn account(seen: &Seen) -> String {
+    let (app, owner) = (seen.text("our:account_text"), seen.text("our:owner_text"));
+    let become_it = if seen.version() >= 16 {
+        "SET"
+    } else {
+        "MEMBER"
+    };
+    let is_superuser =
+        |role: &str| format!("(SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = {role})");
+    format!(
+        "SELECT pg_catalog.quote_ident(session_user), \
+         pg_catalog.pg_has_role({app}, '{become_it}') \
+         AND pg_catalog.pg_has_role({owner}, '{become_it}'), \
+         pg_catalog.pg_has_role({app}, 'USAGE'), {} AND NOT {}",
+        is_superuser(app),
+        is_superuser("session_user"),
+    )
+}
 
 /// Makes a session as fresh as a new one, but for `DEALLOCATE ALL`: the driver keeps statements of
 /// its own prepared. What the application prepared by SQL is listed, to be dropped one by one.

@@ -7,7 +7,7 @@ use unanimous_core::protocol::Decision;
 use unanimous_postgres::Postgres;
 use xtask::servers::{Kind, Options, Server, standby_of};
 
-use crate::support::{Db, eventually, expect_prepared, oracle};
+use crate::support::{Db, eventually, expect_prepared, finding, oracle};
 
 async fn i2_a_prepared_branch_survives_a_crash_with_its_locks(kind: Kind) {
     let mut server = Server::start(kind, &Options::new()).unwrap();
@@ -141,8 +141,11 @@ async fn a_standby_lists_nothing_and_is_refused_until_it_is_promoted(kind: Kind)
     );
 
     let resource = Postgres::builder("orders", standby.url()).build().unwrap();
+    let preflight = resource.preflight().await.unwrap();
+    assert!(!preflight.is_fit() && preflight.identity.is_none());
+    let found = finding(&resource, "pg_is_in_recovery").await;
+    assert!(found.mend.contains("connect to the primary"), "{found}");
     for error in [
-        resource.preflight().await.unwrap_err(),
         resource.recover().await.unwrap_err(),
         resource
             .absent(&db.xid(2), &ended_record)

@@ -21,6 +21,7 @@ mod finish;
 mod guard;
 mod one_phase;
 mod poolers;
+mod preflight;
 mod prepare;
 mod read_only;
 mod recover;

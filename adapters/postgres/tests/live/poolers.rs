@@ -1,10 +1,10 @@
 //! A pooler in between, in transaction mode and in session mode.
 
-use unanimous_core::ports::{Branch, PrepareReply, Problem, Resource, ResourceManager};
+use unanimous_core::ports::{Branch, PrepareReply, Resource, ResourceManager, Severity};
 use unanimous_postgres::Postgres;
 use xtask::servers::{Kind, Options, PgBouncer, Server};
 
-use crate::support::{Db, expect_prepared};
+use crate::support::{Db, expect_prepared, finding, findings};
 
 async fn a_pooler_in_transaction_mode_is_unfit(kind: Kind) {
     let server = Server::start(kind, &Options::new()).unwrap();
@@ -19,9 +19,9 @@ async fn a_pooler_in_transaction_mode_is_unfit(kind: Kind) {
     ] {
         let pooler = PgBouncer::start(&server, &Options::new().args(lines.to_vec())).unwrap();
         let resource = Postgres::builder("orders", pooler.url()).build().unwrap();
-        let error = resource.preflight().await.unwrap_err();
-        assert_eq!(error.problem(), Problem::Unfit, "{lines:?}: {error}");
-        assert!(error.to_string().contains("pooler"), "{lines:?}: {error}");
+        let found = finding(&resource, "pooler").await;
+        assert_eq!(found.severity, Severity::Error, "{lines:?}: {found}");
+        assert!(found.mend.contains("pool_mode = session"), "{found}");
     }
 }
 
@@ -30,6 +30,7 @@ async fn a_pooler_in_session_mode_does_no_harm(kind: Kind) {
     let db = Db::on(&server).await;
     let pooler = PgBouncer::start(&server, &Options::new().args(["pool_mode = session"])).unwrap();
     let resource = Postgres::builder("orders", pooler.url()).build().unwrap();
+    assert_eq!(findings(&resource, "pooler").await, []);
     let identity = resource.preflight().await.unwrap().identity.unwrap();
     assert_eq!(
         identity,

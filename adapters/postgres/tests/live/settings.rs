@@ -1,15 +1,19 @@
 //! Settings and ways in that would make the protocol fail, found at the start, with the mend.
 
 use unanimous_core::ports::{
-    Branch, BranchErrorKind, Cause, Problem, Resource, ResourceError, ResourceManager,
+    Branch, BranchErrorKind, Cause, Problem, Resource, ResourceError, ResourceManager, Severity,
 };
 use unanimous_postgres::{Postgres, tokio_postgres};
 use xtask::servers::{APP_DATABASE, APP_PASSWORD, APP_USER, Kind, Options, Server};
 
-use crate::support::{Db, expect_cause, expect_prepared, oracle, whole};
+use crate::support::{Db, expect_cause, expect_prepared, finding, oracle, whole};
 
 async fn a_fit_server_passes(db: &Db) {
-    db.resource.preflight().await.unwrap();
+    let preflight = db.resource.preflight().await.unwrap();
+    assert!(preflight.is_fit(), "{preflight:?}");
+    let version = db.sql("SHOW server_version").await;
+    let number = version[0][0].split(' ').next().unwrap();
+    assert_eq!(preflight.server, format!("PostgreSQL {number}"));
 }
 
 async fn i8_a_wrong_password_is_unfit_and_no_text_shows_it(db: &Db) {
@@ -74,10 +78,10 @@ async fn disabled_prepared_transactions_are_unfit_with_the_mend(kind: Kind) {
     let off = Options::new().args(["-c", "max_prepared_transactions=0"]);
     let server = Server::start(kind, &off).unwrap();
     let db = Db::on(&server).await;
-    let error = db.resource.preflight().await.unwrap_err();
-    assert_eq!(error.problem(), Problem::Unfit);
+    let found = finding(&db.resource, "max_prepared_transactions").await;
+    assert_eq!(found.severity, Severity::Error);
     let mend = "ALTER SYSTEM SET max_prepared_transactions = 100";
-    assert!(error.to_string().contains(mend), "{error}");
+    assert!(found.mend.contains(mend), "{found}");
 
     // Without having asked before, the first prepare says the same.
     let mut branch = db.open_with_row(1).await;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use postgres::SimpleQueryMessage;
 use unanimous_core::ports::{
-    Branch, BranchEnv, BranchError, BranchErrorKind, BranchRecord, Cause, Evidence, PrepareReply,
-    Resource, ResourceManager, XidOwner,
+    Branch, BranchEnv, BranchError, BranchErrorKind, BranchRecord, Cause, Evidence, Finding,
+    PrepareReply, Resource, ResourceManager, XidOwner,
 };
 use unanimous_core::xid::{Epoch, ManagerId, Opening, Xid};
 use unanimous_postgres::{PgBranch, Postgres, PostgresBuilder};
@@ -275,6 +275,20 @@ impl Db {
         })
         .await;
     }
+}
+
+/// What a preflight found on this subject.
+pub(crate) async fn findings(resource: &Postgres, subject: &str) -> Vec<Finding> {
+    let preflight = resource.preflight().await.unwrap();
+    let all = preflight.findings.into_iter();
+    all.filter(|finding| finding.subject == subject).collect()
+}
+
+/// The only finding on this subject.
+pub(crate) async fn finding(resource: &Postgres, subject: &str) -> Finding {
+    let mut found = findings(resource, subject).await;
+    assert_eq!(found.len(), 1, "{subject}: {found:?}");
+    found.remove(0)
 }
 
 /// One string of statements from a client that has nothing to do with the adapter.
