@@ -4,7 +4,7 @@
 //! ever at the point, says so, and is killed. Nothing it did not do before that line can happen.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -158,28 +158,58 @@ impl Drop for Victim {
     }
 }
 
+/// What a victim has left behind.
+pub(crate) struct Killed {
+    pub(crate) from: Account,
+    pub(crate) to: Account,
+    pub(crate) gtrid: Gtrid,
+    folder: tempfile::TempDir,
+}
+
+impl Killed {
+    /// Kills an application at a spot of a transfer between a fresh pair of accounts.
+    pub(crate) async fn at(pair: (Db, Db), spot: &str) -> Self {
+        let name = table(&format!("crash_{spot}"));
+        let (from_table, to_table) = (format!("{name}_a"), format!("{name}_b"));
+        let from = Account::create(pair.0, &from_table).await;
+        let to = Account::create(pair.1, &to_table).await;
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let plan = format!(
+            "{spot}|{:?}|{:?}|{from_table}|{to_table}|{}",
+            pair.0,
+            pair.1,
+            log.display()
+        );
+        let victim = tokio::task::spawn_blocking(move || Victim::start(&plan).kill_at_the_point());
+        let gtrid = victim.await.unwrap();
+        Self {
+            from,
+            to,
+            gtrid,
+            folder,
+        }
+    }
+
+    /// Its decision log.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    pub(crate) async fn drop_tables(&self) {
+        self.from.drop_table().await;
+        self.to.drop_table().await;
+    }
+}
+
 async fn kill_and_restart(pair: (Db, Db), spot: &Spot) {
-    let name = table(&format!("crash_{}", spot.name));
-    let (from_table, to_table) = (format!("{name}_a"), format!("{name}_b"));
-    let from = Account::create(pair.0, &from_table).await;
-    let to = Account::create(pair.1, &to_table).await;
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("log");
-    let plan = format!(
-        "{}|{:?}|{:?}|{from_table}|{to_table}|{}",
-        spot.name,
-        pair.0,
-        pair.1,
-        log.display()
-    );
-    let victim = tokio::task::spawn_blocking(move || Victim::start(&plan).kill_at_the_point());
-    let gtrid = victim.await.unwrap();
+    let killed = Killed::at(pair, spot.name).await;
+    let (from, to, log) = (&killed.from, &killed.to, killed.log());
     with_banks!(
         (from, to),
-        check_restart(&from, &to, &log, gtrid, spot.is_decided)
+        check_restart(from, to, &log, killed.gtrid, spot.is_decided)
     );
-    from.drop_table().await;
-    to.drop_table().await;
+    killed.drop_tables().await;
 }
 
 async fn check_restart<A: Bank, B: Bank>(

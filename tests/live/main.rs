@@ -3,9 +3,12 @@
 #![allow(missing_docs, reason = "a test is its own documentation")]
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod bad_names;
+mod bad_statements;
 mod commit;
 mod crash;
 mod many;
 mod observability;
 mod servers_fail;
 mod support;
+mod unreachable;

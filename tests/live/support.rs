@@ -146,7 +146,7 @@ impl Account {
         task.await.unwrap()
     }
 
-    async fn mysql(&self) -> mysql_async::Conn {
+    pub(crate) async fn mysql(&self) -> mysql_async::Conn {
         let opts = mysql_async::Opts::from_url(&self.url).unwrap();
         let opts = mysql_async::OptsBuilder::from_opts(opts).prefer_socket(false);
         mysql_async::Conn::new(opts).await.unwrap()
@@ -158,6 +158,10 @@ impl Account {
 pub(crate) trait Bank: Resource {
     fn connect(name: &str, url: &str) -> Self;
     async fn add(branch: &mut Self::Branch, table: &str, amount: i64) -> Result<(), BoxError>;
+    /// A statement of the application, whatever it does.
+    async fn run(branch: &mut Self::Branch, sql: &str) -> Result<(), BoxError>;
+    /// Says that a failed statement was dealt with, where that has to be said.
+    fn handled(branch: &mut Self::Branch);
 }
 
 #[async_trait]
@@ -171,6 +175,12 @@ impl Bank for Postgres {
         branch.execute(&sql, &[&amount]).await?;
         Ok(())
     }
+
+    async fn run(branch: &mut Self::Branch, sql: &str) -> Result<(), BoxError> {
+        Ok(branch.batch_execute(sql).await?)
+    }
+
+    fn handled(_branch: &mut Self::Branch) {}
 }
 
 #[async_trait]
@@ -183,6 +193,14 @@ impl Bank for Mysql {
         let sql = format!("UPDATE {table} SET balance = balance + ? WHERE id = 1");
         branch.exec_drop(sql, (amount,)).await?;
         Ok(())
+    }
+
+    async fn run(branch: &mut Self::Branch, sql: &str) -> Result<(), BoxError> {
+        Ok(branch.query_drop(sql).await?)
+    }
+
+    fn handled(branch: &mut Self::Branch) {
+        assert!(branch.statement_error_handled());
     }
 }
 
