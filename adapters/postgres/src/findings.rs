@@ -280,7 +280,11 @@ fn session_settings(seen: &Seen) -> Vec<Finding> {
             Warning,
             "default_transaction_read_only",
             "default_transaction_read_only = on: every write in a branch fails with 25006",
-            seen.for_account("default_transaction_read_only", "off"),
+            // Else this session itself could not change it.
+            format!(
+                "SET default_transaction_read_only = off; {}",
+                seen.for_account("default_transaction_read_only", "off")
+            ),
         ));
     }
     let over_network = seen.text("our:over_network") == "t";

@@ -5,9 +5,9 @@ use unanimous_core::ports::{
     ServerIdentity,
 };
 use unanimous_core::protocol::Heuristic;
-use unanimous_postgres::{PgBranch, Postgres};
+use unanimous_postgres::Postgres;
 
-use crate::support::{Db, backend_pid, eventually, expect_prepared, record};
+use crate::support::{Db, backend_pid, eventually, evidence_of_an_active, expect_prepared};
 
 async fn fate(db: &Db, sequence: u64, record: &BranchRecord) -> Absence {
     db.resource.absent(&db.xid(sequence), record).await.unwrap()
@@ -59,16 +59,6 @@ async fn evidence_that_is_not_ours_or_of_the_future_is_a_hazard(db: &Db) {
             "{text}"
         );
     }
-}
-
-/// What a decision would hold of a branch that is still active: its number is in progress.
-async fn evidence_of_an_active(branch: &PgBranch) -> BranchRecord {
-    let facts = "SELECT 'xid8=' || pg_current_xact_id()::text || ' pid=' || pid || ' since=' || \
-        (extract(epoch FROM backend_start) * 1000000)::bigint || ' server=' || \
-        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint \
-        FROM pg_stat_activity WHERE pid = pg_backend_pid()";
-    let text: String = branch.query_one(facts, &[]).await.unwrap().get(0);
-    record(branch, Evidence::new(text).unwrap())
 }
 
 async fn a_session_that_may_still_hold_the_branch_is_ended_first(db: &Db) {

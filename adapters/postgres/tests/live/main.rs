@@ -16,6 +16,7 @@ mod certificates;
 mod absent;
 mod attack;
 mod crash;
+mod credentials;
 mod driver;
 mod finish;
 mod guard;

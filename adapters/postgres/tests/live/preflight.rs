@@ -6,12 +6,18 @@ use xtask::servers::{Kind, Options, Server};
 
 use crate::support::{Db, eventually, finding, findings, random};
 
-/// Runs what a mend says, as an administrator would paste it; the comment is for him.
+/// Runs what a mend says, as an administrator would paste it: statement by statement in one
+/// session. The comment is for him.
 async fn paste(db: &Db, mend: &str) {
-    let statements = mend.split("--").next().unwrap();
-    for statement in statements.split(';').filter(|text| !text.trim().is_empty()) {
-        db.admin(statement).await;
-    }
+    let text = mend.split("--").next().unwrap().to_owned();
+    let url = db.admin_url.clone();
+    let run = move || {
+        let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
+        for statement in text.split(';').filter(|text| !text.trim().is_empty()) {
+            client.simple_query(statement).unwrap();
+        }
+    };
+    tokio::task::spawn_blocking(run).await.unwrap();
 }
 
 async fn set(db: &Db, setting: &str, value: &str) {

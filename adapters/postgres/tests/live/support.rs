@@ -315,6 +315,16 @@ pub(crate) async fn backend_pid(branch: &PgBranch) -> i32 {
     row.unwrap().get(0)
 }
 
+/// What a decision would hold of a branch that is still active: its number is in progress.
+pub(crate) async fn evidence_of_an_active(branch: &PgBranch) -> BranchRecord {
+    let facts = "SELECT 'xid8=' || pg_current_xact_id()::text || ' pid=' || pid || ' since=' || \
+        (extract(epoch FROM backend_start) * 1000000)::bigint || ' server=' || \
+        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint \
+        FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+    let text: String = branch.query_one(facts, &[]).await.unwrap().get(0);
+    record(branch, Evidence::new(text).unwrap())
+}
+
 pub(crate) fn record(branch: &PgBranch, evidence: Evidence) -> BranchRecord {
     BranchRecord {
         resource: branch.xid().bqual.clone(),
