@@ -15,6 +15,7 @@ mod certificates;
 
 mod absent;
 mod attack;
+mod conflicts;
 mod crash;
 mod credentials;
 mod driver;
