@@ -9,7 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// While an application holds the decision log, it is asked, over a socket in the log's folder;
 /// without one, this tool opens the log itself.
 ///
-/// Exit codes: 0 nothing is in doubt, 1 something is in doubt, 2 failed.
+/// Exit codes: 0 nothing is in doubt (check: nothing was found but notes), 1 something is in doubt
+/// (check: warnings), 2 failed (check: errors; else also if any resource could not be looked at).
 #[derive(Debug, Parser)]
 #[command(name = "unanimous", version)]
 pub(crate) struct Typed {
@@ -44,15 +45,22 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Check the log and every server: settings, versions, privileges.
+    /// Check the log and every server: settings, versions, privileges, room.
     ///
-    /// Uses the credentials of the config file. Exits with 0 if everything is fit, else with 2.
+    /// Shows all findings, each with what mends it. Connects with the credentials of the config
+    /// file, whether an application runs or not. Exits with 0 if nothing was found but notes, with
+    /// 1 if there are warnings (it works, but can hurt), with 2 if there are errors.
     Check,
     /// List what is prepared at all resources, and what recovery would do about it.
+    ///
+    /// Changes nothing. Exits with 0 if nothing is in doubt, with 1 if something is, with 2 if the
+    /// log or any resource could not be looked at; what could be seen is shown all the same.
     List,
     /// Make one recovery pass: commit what was decided, roll back what cannot be decided any more.
     ///
-    /// Shows first what it will touch, and asks.
+    /// Shows first what it will touch, and asks. Never touches what is active, foreign or another
+    /// manager's. Exits with 0 if nothing is in doubt any more, with 1 if something was left (or
+    /// the answer was no), with 2 if the log or any resource could not be looked at.
     Recover(Recover),
 }
 

@@ -1,46 +1,67 @@
-//! `check`: is everything fit?
+//! `check`: is everything fit? Shows every finding with what mends it.
 
-use unanimous::operator::{Checked, CheckedLog, ConfigFile};
+use unanimous::operator::{Checked, CheckedFinding, CheckedLog, ConfigFile};
+use unanimous::ports::Severity;
 
 use crate::args::Format;
-use crate::output::{plain, table, to_json};
-use crate::run::{CLEAN, Failure};
+use crate::output::{lines, plain, table, to_json};
+use crate::run::{CLEAN, Failure, WARNED, talk};
 
 pub(crate) async fn run(file: &ConfigFile, format: Format) -> Result<u8, Failure> {
-    let parts = file.parts()?;
-    let checked = Checked::run(file, &parts).await;
+    let checked = Checked::run(file).await;
     match format {
         Format::Json => to_json(serde_json::to_value(&checked))?,
         Format::Table => show(&checked)?,
     }
-    if checked.is_fit() {
-        Ok(CLEAN)
-    } else {
-        Err(Failure::Reported)
+    sum_up(&checked);
+    match checked.worst() {
+        None | Some(Severity::Note) => Ok(CLEAN),
+        Some(Severity::Warning) => Ok(WARNED),
+        Some(Severity::Error) => Err(Failure::Reported),
     }
 }
 
+/// A row for what was looked at, then one for each finding. The mend stands below the evidence, on
+/// lines of its own, so that it can be copied in one piece.
 fn show(checked: &Checked) -> Result<(), Failure> {
-    let row = |what: String, problem: &Option<String>, fit: String| match problem {
-        None => vec![what, "ok".into(), fit],
-        Some(problem) => vec![what, "PROBLEM".into(), plain(problem)],
+    let mut rows = Vec::new();
+    let mut add = |what: &str, seen: String, findings: &[CheckedFinding]| {
+        let worst = findings.iter().map(|finding| finding.severity).max();
+        let state = worst.map_or("ok", Severity::as_str);
+        let state = if state == "note" { "ok" } else { state };
+        rows.push(vec![what.into(), state.into(), "-".into(), seen]);
+        for finding in findings {
+            rows.push(vec![
+                what.into(),
+                finding.severity.as_str().into(),
+                plain(&finding.subject),
+                format!("{}\n{}", plain(&finding.evidence), lines(&finding.mend)),
+            ]);
+        }
     };
-    let log = &checked.log;
-    let mut rows = vec![row("log".into(), &log.problem, describe(log))];
-    for resource in &checked.resources {
-        let what = format!("resource {}", resource.resource);
-        let server = resource.server.clone().unwrap_or_default();
-        let fit = format!("server {}", plain(&server));
-        rows.push(row(what, &resource.problem, fit));
+    add("log", describe(&checked.log), &checked.log.findings);
+    for at in &checked.resources {
+        let server = at.server.as_deref().unwrap_or("no answer");
+        let identity = at.identity.as_deref().unwrap_or("unknown");
+        let seen = format!("{}, identity {}", plain(server), plain(identity));
+        add(&at.resource, seen, &at.findings);
     }
-    table(&["WHAT", "STATE", "DETAIL"], rows)
+    table(
+        &[
+            "WHAT",
+            "SEVERITY",
+            "SUBJECT",
+            "EVIDENCE, AND BELOW IT THE MEND",
+        ],
+        rows,
+    )
 }
 
 fn describe(log: &CheckedLog) -> String {
     if !log.exists {
         return format!(
-            "{}: the application will make it at its first start",
-            log.folder
+            "{}: no log yet; the application makes it at its first start",
+            plain(&log.folder)
         );
     }
     let holder = if log.has_application {
@@ -50,6 +71,21 @@ fn describe(log: &CheckedLog) -> String {
     };
     format!(
         "{}: {} pending decisions, {} heuristic ends{holder}",
-        log.folder, log.pending, log.heuristics
+        plain(&log.folder),
+        log.pending,
+        log.heuristics
     )
+}
+
+fn sum_up(checked: &Checked) {
+    let resources = checked.resources.iter().flat_map(|at| &at.findings);
+    let findings: Vec<_> = checked.log.findings.iter().chain(resources).collect();
+    let count = |severity| findings.iter().filter(|f| f.severity == severity).count();
+    let verdict = if checked.fit { "fit" } else { "not fit" };
+    talk(&format!(
+        "{verdict}: {} errors, {} warnings, {} notes",
+        count(Severity::Error),
+        count(Severity::Warning),
+        count(Severity::Note)
+    ));
 }

@@ -1,16 +1,25 @@
 //! `list`: what is prepared everywhere, and what recovery would do about it.
 
-use unanimous::operator::{Access, Listing};
+use unanimous::operator::{ConfigFile, Listing};
 
 use crate::args::Format;
 use crate::output::{age, or_dash, plain, state, table, to_json};
-use crate::run::{CLEAN, Failure, IN_DOUBT, talk};
+use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
 
-pub(crate) async fn run(access: &Access, format: Format) -> Result<u8, Failure> {
-    let listing = access.list().await?;
-    print(&listing, format)?;
-    explain(&listing);
-    code(&listing)
+pub(crate) async fn run(file: &ConfigFile, format: Format) -> Result<u8, Failure> {
+    let access = open(file).await?;
+    let ended = match patiently(access.list()).await {
+        Ok(listing) => show(&listing, format),
+        Err(error) => Err(error.into()),
+    };
+    close(access, ended).await
+}
+
+/// The data, the talk and the exit code.
+pub(crate) fn show(listing: &Listing, format: Format) -> Result<u8, Failure> {
+    print(listing, format)?;
+    explain(listing);
+    code(listing)
 }
 
 /// Failed beats in doubt beats clean.
@@ -24,7 +33,7 @@ pub(crate) fn code(listing: &Listing) -> Result<u8, Failure> {
     }
 }
 
-pub(crate) fn print(listing: &Listing, format: Format) -> Result<(), Failure> {
+fn print(listing: &Listing, format: Format) -> Result<(), Failure> {
     match format {
         Format::Json => to_json(serde_json::to_value(listing)),
         Format::Table => table(

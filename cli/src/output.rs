@@ -46,6 +46,11 @@ pub(crate) fn plain(text: &str) -> String {
         .collect()
 }
 
+/// The same for a text of several lines.
+pub(crate) fn lines(text: &str) -> String {
+    text.lines().map(plain).collect::<Vec<_>>().join("\n")
+}
+
 /// `-` for what is not known.
 pub(crate) fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "-".to_owned())

@@ -2,26 +2,45 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use unanimous::operator::{Access, Listing, Recovered};
+use unanimous::operator::{Access, ConfigFile, Listing, Recovered};
 
 use crate::args::{Format, Recover};
 use crate::list;
 use crate::output::{plain, table, to_json};
-use crate::run::{CLEAN, Failure, IN_DOUBT, talk};
+use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
 
-pub(crate) async fn run(access: &Access, options: &Recover, format: Format) -> Result<u8, Failure> {
-    let listing = access.list().await?;
+pub(crate) async fn run(
+    file: &ConfigFile,
+    options: &Recover,
+    format: Format,
+) -> Result<u8, Failure> {
+    let access = open(file).await?;
+    let listing = match patiently(access.list()).await {
+        Ok(listing) => listing,
+        Err(error) => return close(access, Err(error.into())).await,
+    };
     if options.dry_run {
-        list::print(&listing, format)?;
-        list::explain(&listing);
-        return list::code(&listing);
+        let shown = list::show(&listing, format);
+        return close(access, shown).await;
     }
     tell(&listing);
-    if !options.yes && listing.is_in_doubt() && !asked()? {
-        talk("nothing was done");
-        return list::code(&listing);
-    }
-    let recovered = access.recover().await?;
+    let access = if options.yes || !listing.is_in_doubt() {
+        access
+    } else {
+        // Not held while a person thinks: an application may have to start meanwhile.
+        close(access, Ok(())).await?;
+        if !asked()? {
+            talk("nothing was done");
+            return list::code(&listing);
+        }
+        open(file).await?
+    };
+    let ended = act(&access, format).await;
+    close(access, ended).await
+}
+
+async fn act(access: &Access, format: Format) -> Result<u8, Failure> {
+    let recovered = patiently(access.recover()).await?;
     match format {
         Format::Json => to_json(serde_json::to_value(&recovered))?,
         Format::Table => show(&recovered)?,

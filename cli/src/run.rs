@@ -1,6 +1,7 @@
 //! From what is typed to an exit code, and everything that can fail on the way.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use clap::Parser;
 use unanimous::operator::{Access, ConfigFile, ConfigFileError, OperatorError};
@@ -8,9 +9,11 @@ use unanimous::operator::{Access, ConfigFile, ConfigFileError, OperatorError};
 use crate::args::{Typed, Verb};
 use crate::{check, list, recover};
 
-/// The exit code: 0 or 1.
+/// The exit code, if nothing failed.
 pub(crate) const CLEAN: u8 = 0;
 pub(crate) const IN_DOUBT: u8 = 1;
+/// Of `check`.
+pub(crate) const WARNED: u8 = 1;
 
 /// Why the tool failed.
 #[derive(Debug)]
@@ -66,7 +69,10 @@ pub(crate) fn run() -> Result<u8, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Message(format!("the system gives no event queue: {error}")))?;
-    runtime.block_on(dispatch(typed))
+    let ended = runtime.block_on(dispatch(typed));
+    // Whatever a thread still waits for (a password command, a disk) is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn dispatch(typed: Typed) -> Result<u8, Failure> {
@@ -74,20 +80,27 @@ async fn dispatch(typed: Typed) -> Result<u8, Failure> {
     let format = typed.common.format;
     match typed.verb {
         Verb::Check => check::run(&file, format).await,
-        Verb::List => {
-            let access = open(&file).await?;
-            let ended = list::run(&access, format).await;
-            close(access, ended).await
-        }
-        Verb::Recover(options) => {
-            let access = open(&file).await?;
-            let ended = recover::run(&access, &options, format).await;
-            close(access, ended).await
-        }
+        Verb::List => list::run(&file, format).await,
+        Verb::Recover(options) => recover::run(&file, &options, format).await,
     }
 }
 
-async fn open(file: &ConfigFile) -> Result<Access, Failure> {
+/// Says so if it takes long: nobody should think that nothing happens. Every call ends by itself.
+pub(crate) async fn patiently<T>(call: impl Future<Output = T>) -> T {
+    let mut call = std::pin::pin!(call);
+    tokio::select! {
+        ended = &mut call => return ended,
+        () = tokio::time::sleep(PATIENCE) => {}
+    }
+    talk("still waiting: a database or the application is slow to answer (some minutes at most)");
+    call.await
+}
+
+/// After which a person is told that there is no answer yet.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A way to the log, and says which.
+pub(crate) async fn open(file: &ConfigFile) -> Result<Access, Failure> {
     let access = Access::open(file).await?;
     if access.is_through_application() {
         talk("asking the application that holds the log");
@@ -98,9 +111,9 @@ async fn open(file: &ConfigFile) -> Result<Access, Failure> {
 }
 
 /// The log is let go whatever happened; the first failure is the one that is told.
-async fn close(access: Access, ended: Result<u8, Failure>) -> Result<u8, Failure> {
+pub(crate) async fn close<T>(access: Access, ended: Result<T, Failure>) -> Result<T, Failure> {
     let closed = access.close().await;
-    let code = ended?;
+    let ended = ended?;
     closed?;
-    Ok(code)
+    Ok(ended)
 }

@@ -2,6 +2,7 @@
 //! there is none, by holding the log in its place (I5: never beside a living application).
 
 use std::fs::{File, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,6 @@ use super::file::{ConfigFile, Parts};
 use super::report::{Listing, Recovered};
 use super::wire::{Body, Verb};
 use crate::StartError;
-use crate::log::FileLog;
 use crate::manager::{Inner, recover_all, survey_all};
 
 /// A way to the log. End it by [`close`](Self::close).
@@ -58,7 +58,8 @@ impl Access {
                 folder.display()
             ))));
         }
-        FileLog::at(folder).inspect()?;
+        file.log().clone().inspect()?;
+        refuse_other_user(folder)?;
         let parts = file.parts()?;
         let mut attempt = 1;
         loop {
@@ -129,6 +130,26 @@ impl Access {
 }
 
 const MIXED_UP: &str = "the application answered another question, which is a bug";
+
+/// Files that another user makes would keep the application out of its own log.
+fn refuse_other_user(folder: &Path) -> Result<(), OperatorError> {
+    let user = rustix::process::geteuid().as_raw();
+    match folder.join("identity").metadata() {
+        Ok(identity) if identity.uid() != user => {
+            Err(OperatorError::Log(other_user(folder, identity.uid(), user)))
+        }
+        // That there is none is for the opening to say.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn other_user(folder: &Path, owner: u32, user: u32) -> LogError {
+    LogError::new(format!(
+        "log {}: it belongs to the user with number {owner}, and this is {user}, whose files would \
+         keep the application out: run this as that user, such as by sudo -u '#{owner}'",
+        folder.display()
+    ))
+}
 
 /// Without the checks of a start: a resource that is not fit is told when it is looked at.
 async fn open_alone(parts: &Parts) -> Result<Arc<Inner>, OperatorError> {

@@ -5,21 +5,27 @@ use std::sync::Arc;
 
 use unanimous_core::xid::ResourceName;
 
+use super::entry::{Credentials, Tuning};
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use super::{secret::Source, text::IsolationText};
 use crate::manager::AnyResource;
+
+type Built = Result<Arc<dyn AnyResource>, String>;
 
 /// The resource at this address. Does not connect.
 ///
 /// # Errors
-/// The address cannot be used: why, without its password, and what to write.
+/// The address or a setting cannot be used: why, without its password, and what to write.
 pub(super) fn resource(
     name: &ResourceName,
-    url: &str,
-    pool_size: Option<usize>,
-) -> Result<Arc<dyn AnyResource>, String> {
-    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-    match scheme {
-        "postgres" | "postgresql" => postgres(name, url, pool_size),
-        "mysql" => mysql(name, url, pool_size),
+    login: Credentials,
+    recovery: Option<Credentials>,
+    tuning: Tuning,
+) -> Built {
+    let scheme = login.url.split_once("://");
+    match scheme.map_or("", |(scheme, _)| scheme) {
+        "postgres" | "postgresql" => postgres(name, login, recovery, tuning),
+        "mysql" => mysql(name, login, recovery, tuning),
         _ => Err(format!(
             "resource {name}: the address cannot be read: write \
              postgres://user@host:5432/database or, for MySQL and MariaDB, \
@@ -28,16 +34,59 @@ pub(super) fn resource(
     }
 }
 
+/// Hands a setting of the file to the builder's method, if the file has it.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+macro_rules! set {
+    ($builder:ident: $($method:ident($given:expr)),* $(,)?) => {
+        $(let $builder = match $given {
+            Some(given) => $builder.$method(given),
+            None => $builder,
+        };)*
+    };
+}
+
+/// What the builders of all databases have in common.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+macro_rules! login {
+    ($builder:ident, $login:ident, $recovery:ident) => {
+        let (recovery_url, recovery_password) = match $recovery {
+            Some(recovery) => (Some(recovery.url), recovery.password),
+            None => (None, None),
+        };
+        set!($builder:
+            password_source($login.password.map(Source::into_asker)),
+            recovery_address(recovery_url),
+            recovery_password_source(recovery_password.map(Source::into_asker)),
+        );
+    };
+}
+
 #[cfg(feature = "postgres")]
 fn postgres(
     name: &ResourceName,
-    url: &str,
-    pool_size: Option<usize>,
-) -> Result<Arc<dyn AnyResource>, String> {
-    let mut builder = crate::postgres::Postgres::builder(name.as_str(), url);
-    if let Some(size) = pool_size {
-        builder = builder.pool_size(size);
-    }
+    login: Credentials,
+    recovery: Option<Credentials>,
+    tuning: Tuning,
+) -> Built {
+    use crate::postgres::{Isolation, Postgres};
+
+    let isolation = tuning.isolation.map(|isolation| match isolation {
+        IsolationText::ReadCommitted => Isolation::ReadCommitted,
+        IsolationText::RepeatableRead => Isolation::RepeatableRead,
+        IsolationText::Serializable => Isolation::Serializable,
+    });
+    let builder = Postgres::builder(name.as_str(), &login.url);
+    login!(builder, login, recovery);
+    set!(builder:
+        pool_size(tuning.pool_size),
+        acquire_timeout(tuning.pool_timeout),
+        connect_timeout(tuning.connect_timeout),
+        isolation(isolation),
+        session_setup(tuning.session_setup),
+        recovery_sessions(tuning.recovery_sessions),
+        vanished_after(tuning.vanished_after),
+        application_name(tuning.application_name),
+    );
     match builder.build() {
         Ok(resource) => Ok(Arc::new(resource)),
         Err(error) => Err(error.to_string()),
@@ -47,13 +96,38 @@ fn postgres(
 #[cfg(feature = "mysql")]
 fn mysql(
     name: &ResourceName,
-    url: &str,
-    pool_size: Option<usize>,
-) -> Result<Arc<dyn AnyResource>, String> {
-    let mut builder = crate::mysql::Mysql::builder(name.as_str(), url);
-    if let Some(size) = pool_size {
-        builder = builder.pool_size(size);
+    login: Credentials,
+    recovery: Option<Credentials>,
+    tuning: Tuning,
+) -> Built {
+    use crate::mysql::Mysql;
+    use crate::mysql::mysql_async::IsolationLevel;
+
+    for (key, is_given) in [
+        ("recovery_sessions", tuning.recovery_sessions.is_some()),
+        ("vanished_after", tuning.vanished_after.is_some()),
+        ("application_name", tuning.application_name.is_some()),
+    ] {
+        if is_given {
+            return Err(format!(
+                "resource {name}: {key} is for PostgreSQL alone: remove it"
+            ));
+        }
     }
+    let isolation = tuning.isolation.map(|isolation| match isolation {
+        IsolationText::ReadCommitted => IsolationLevel::ReadCommitted,
+        IsolationText::RepeatableRead => IsolationLevel::RepeatableRead,
+        IsolationText::Serializable => IsolationLevel::Serializable,
+    });
+    let builder = Mysql::builder(name.as_str(), &login.url);
+    login!(builder, login, recovery);
+    set!(builder:
+        pool_size(tuning.pool_size),
+        pool_timeout(tuning.pool_timeout),
+        connect_timeout(tuning.connect_timeout),
+        isolation(isolation),
+        session_setup(tuning.session_setup),
+    );
     match builder.build() {
         Ok(resource) => Ok(Arc::new(resource)),
         Err(error) => Err(error.to_string()),
@@ -63,18 +137,20 @@ fn mysql(
 #[cfg(not(feature = "postgres"))]
 fn postgres(
     name: &ResourceName,
-    _url: &str,
-    _pool_size: Option<usize>,
-) -> Result<Arc<dyn AnyResource>, String> {
+    _login: Credentials,
+    _recovery: Option<Credentials>,
+    _tuning: Tuning,
+) -> Built {
     Err(not_built_in(name, "postgres"))
 }
 
 #[cfg(not(feature = "mysql"))]
 fn mysql(
     name: &ResourceName,
-    _url: &str,
-    _pool_size: Option<usize>,
-) -> Result<Arc<dyn AnyResource>, String> {
+    _login: Credentials,
+    _recovery: Option<Credentials>,
+    _tuning: Tuning,
+) -> Built {
     Err(not_built_in(name, "mysql"))
 }
 

@@ -1,16 +1,16 @@
-//! Checks, before anything happens: the log's folder and every server.
+//! Checks, before anything happens: the log's folder and every server. Nothing is changed in the
+//! folder; a server is asked what a start of the application would ask it.
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
+use unanimous_core::ports::{Finding, Preflight, Problem, ResourceError, Severity};
+use unanimous_core::xid::ResourceName;
 
-use super::client::Client;
-use super::file::{ConfigFile, Parts};
+use super::check_log::CheckedLog;
+use super::file::ConfigFile;
 use crate::bounded::bounded;
-use crate::log::{FileLog, LogContents};
-use crate::preflight;
 
 /// How long one server's check may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(30);
@@ -19,30 +19,12 @@ const CHECK_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Checked {
+    /// No finding is an error: an application can work with this.
+    pub fit: bool,
     /// The decision log.
     pub log: CheckedLog,
     /// By resource, in the order of their names.
     pub resources: Vec<CheckedResource>,
-}
-
-/// What the log's folder looks like. It was only read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct CheckedLog {
-    /// Where it is.
-    pub folder: String,
-    /// What is wrong with it, and what to do.
-    pub problem: Option<String>,
-    /// There is a log; else the application will make it at its first start.
-    pub exists: bool,
-    /// An application holds it and answers on its control socket.
-    pub has_application: bool,
-    /// How often it has been opened, as far as it remembers.
-    pub openings: usize,
-    /// Decisions that are not completed.
-    pub pending: usize,
-    /// Branches that ended against the decision. A person has to look.
-    pub heuristics: usize,
 }
 
 /// What a server's check found.
@@ -51,98 +33,132 @@ pub struct CheckedLog {
 pub struct CheckedResource {
     /// Which.
     pub resource: String,
-    /// Who the server is.
+    /// Product and version, if the server answered.
     pub server: Option<String>,
-    /// What is wrong, and the setting or statement that mends it.
-    pub problem: Option<String>,
+    /// Which server it is: what decisions remember of it.
+    pub identity: Option<String>,
+    /// What was found, the worst first. Empty: all is well.
+    pub findings: Vec<CheckedFinding>,
 }
 
-impl Checked {
-    /// Everything is fit.
-    pub fn is_fit(&self) -> bool {
-        let mut resources = self.resources.iter();
-        self.log.problem.is_none() && resources.all(|checked| checked.problem.is_none())
+/// One thing that a check found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CheckedFinding {
+    /// `note`, `warning` or `error`.
+    #[serde(with = "severity")]
+    pub severity: Severity,
+    /// What it is about, such as the name of a setting. The same in every release.
+    pub subject: String,
+    /// What was seen, and what it leads to.
+    pub evidence: String,
+    /// The SQL or setting to paste, or what else to do. May have several lines.
+    pub mend: String,
+}
+
+/// A severity as its word.
+mod severity {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+    use unanimous_core::ports::Severity;
+
+    const ALL: [Severity; 3] = [Severity::Note, Severity::Warning, Severity::Error];
+
+    pub(super) fn serialize<S: Serializer>(severity: &Severity, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(severity.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Severity, D::Error> {
+        let word = String::deserialize(from)?;
+        let known = ALL.into_iter().find(|severity| severity.as_str() == word);
+        known.ok_or_else(|| de::Error::unknown_variant(&word, &["note", "warning", "error"]))
+    }
+}
+
+impl From<Finding> for CheckedFinding {
+    fn from(finding: Finding) -> Self {
+        Self {
+            severity: finding.severity,
+            subject: finding.subject,
+            evidence: finding.evidence,
+            mend: finding.mend,
+        }
     }
 }
 
 impl Checked {
-    /// Looks at the log's folder and asks every server, in parallel. `parts` are those of `file`.
-    pub async fn run(file: &ConfigFile, parts: &Parts) -> Self {
+    /// Looks at the log's folder and asks every server, in parallel; 30 s at most for each.
+    pub async fn run(file: &ConfigFile) -> Self {
         let mut checks = JoinSet::new();
-        for (name, resource) in parts.resources.clone() {
+        for (name, built) in file.build_each() {
             checks.spawn(async move {
-                let checked = bounded(CHECK_LIMIT, resource.preflight()).await;
-                let (server, problem) = match checked {
-                    Ok(Ok(preflight)) => {
-                        let problem = preflight::objection(&name, &preflight);
-                        (
-                            Some(preflight.server),
-                            problem.map(|error| error.to_string()),
-                        )
-                    }
-                    Ok(Err(error)) => (None, Some(error.to_string())),
-                    Err(silence) => (None, Some(format!("resource {name}: {silence}"))),
+                let checked = match built {
+                    Ok(resource) => bounded(CHECK_LIMIT, resource.preflight()).await,
+                    Err(problem) => return CheckedResource::unusable(&name, &problem),
                 };
-                let resource = name.to_string();
-                CheckedResource {
-                    resource,
-                    server,
-                    problem,
+                match checked {
+                    Ok(Ok(preflight)) => CheckedResource::new(&name, preflight),
+                    Ok(Err(error)) => CheckedResource::refused(&name, &error),
+                    Err(silence) => CheckedResource::away(&name, &silence.to_string()),
                 }
             });
         }
-        let log = CheckedLog::look(file.log_folder()).await;
+        let log = CheckedLog::look(file).await;
         let mut resources = checks.join_all().await;
         resources.sort_by(|a, b| a.resource.cmp(&b.resource));
-        Self { log, resources }
-    }
-}
-
-impl CheckedLog {
-    async fn look(folder: &Path) -> Self {
         let mut checked = Self {
-            folder: folder.display().to_string(),
-            problem: None,
-            exists: false,
-            has_application: false,
-            openings: 0,
-            pending: 0,
-            heuristics: 0,
+            fit: false,
+            log,
+            resources,
         };
-        if is_to_be_made(folder) {
-            let parent = folder.parent().filter(|path| !path.as_os_str().is_empty());
-            if !parent.unwrap_or(Path::new(".")).is_dir() {
-                let folder = &checked.folder;
-                checked.problem = Some(format!(
-                    "log {folder}: the folder that it should be made in does not exist: make that, \
-                     or correct the path"
-                ));
-            }
-            return checked;
-        }
-        match Client::find(folder).await {
-            Ok(client) => checked.has_application = client.is_some(),
-            Err(error) => checked.problem = Some(error.to_string()),
-        }
-        match FileLog::at(folder).inspect() {
-            Ok(contents) => checked.count(&contents),
-            Err(error) => checked.problem = Some(error.to_string()),
-        }
+        checked.fit = checked.worst() < Some(Severity::Error);
         checked
     }
 
-    fn count(&mut self, contents: &LogContents) {
-        self.exists = true;
-        self.openings = contents.openings.len();
-        self.pending = contents.pending.len();
-        self.heuristics = contents.heuristics.len();
+    /// The worst of all findings; `None` if nothing was found.
+    pub fn worst(&self) -> Option<Severity> {
+        let resources = self.resources.iter().flat_map(|at| &at.findings);
+        let findings = self.log.findings.iter().chain(resources);
+        findings.map(|finding| finding.severity).max()
     }
 }
 
-/// Nothing is there, or an empty folder.
-fn is_to_be_made(folder: &Path) -> bool {
-    match folder.read_dir() {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+impl CheckedResource {
+    fn new(name: &ResourceName, preflight: Preflight) -> Self {
+        Self {
+            resource: name.to_string(),
+            server: Some(preflight.server),
+            identity: preflight.identity.map(|identity| identity.to_string()),
+            findings: preflight.findings.into_iter().map(Into::into).collect(),
+        }
+    }
+
+    fn alone(name: &ResourceName, subject: &str, evidence: &str, mend: &str) -> Self {
+        let of_resource = format!("resource {name}: ");
+        let evidence = evidence.strip_prefix(&of_resource).unwrap_or(evidence);
+        Self {
+            resource: name.to_string(),
+            server: None,
+            identity: None,
+            findings: vec![Finding::new(Severity::Error, subject, evidence, mend).into()],
+        }
+    }
+
+    fn unusable(name: &ResourceName, problem: &str) -> Self {
+        let mend = format!("correct [resources.{name}] in the config file");
+        Self::alone(name, "config file", problem, &mend)
+    }
+
+    fn refused(name: &ResourceName, error: &ResourceError) -> Self {
+        if error.problem() == Problem::Unfit {
+            let mend = "do what the evidence says, then check again";
+            Self::alone(name, "connection", &error.to_string(), mend)
+        } else {
+            Self::away(name, &error.to_string())
+        }
+    }
+
+    fn away(name: &ResourceName, evidence: &str) -> Self {
+        let mend = "see that the server runs, and that address, login and firewall are right";
+        Self::alone(name, "connection", evidence, mend)
     }
 }

@@ -37,8 +37,22 @@ impl Client {
 
     /// What the application answers.
     pub(super) async fn ask(&self, verb: Verb) -> Result<Body, OperatorError> {
-        let asking = timeout(ANSWER_LIMIT, self.ask_unbounded(verb));
-        let late = |_| Err(format!("no answer within {ANSWER_LIMIT:?}"));
+        self.ask_within(ANSWER_LIMIT, verb).await
+    }
+
+    /// The same with another limit.
+    pub(super) async fn ask_within(
+        &self,
+        limit: Duration,
+        verb: Verb,
+    ) -> Result<Body, OperatorError> {
+        let asking = timeout(limit, self.ask_unbounded(verb));
+        let late = |_| {
+            Err(format!(
+                "no answer within {limit:?}: the application is stopped or overloaded; it may \
+                 still do what it was asked"
+            ))
+        };
         match asking.await.unwrap_or_else(late) {
             Ok(Body::Error(problem)) | Err(problem) => Err(self.failed(problem)),
             Ok(body) => Ok(body),
@@ -46,13 +60,14 @@ impl Client {
     }
 
     async fn ask_unbounded(&self, verb: Verb) -> Result<Body, String> {
-        let unreached = |error: io::Error| format!("cannot be reached: {error}");
+        let unreached = |error: io::Error| format!("cannot be reached: {error}; {RAN_AWAY}");
         let mut stream = connect(&self.folder).await.map_err(unreached)?;
         let request = to_line(&Request::new(verb))?;
         stream.write_all(&request).await.map_err(unreached)?;
         let answer = read_line(&mut stream, ANSWER_BYTES_MAX).await;
         let answer = answer.and_then(|line| from_line::<Answer>(&line));
-        let answer = answer.map_err(|problem| format!("the application's answer: {problem}"))?;
+        let answer =
+            answer.map_err(|problem| format!("the application's answer: {problem}; {RAN_AWAY}"))?;
         Ok(answer.answer)
     }
 
@@ -63,6 +78,8 @@ impl Client {
         }
     }
 }
+
+const RAN_AWAY: &str = "if the application has just ended, run this again";
 
 /// There is no socket, or a dead owner's.
 fn is_nobody(kind: io::ErrorKind) -> bool {

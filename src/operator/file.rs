@@ -9,13 +9,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Deserialize;
 use unanimous_core::ports::Resource;
 use unanimous_core::xid::ResourceName;
 
-use super::adapters;
+use super::entry::Entry;
 use super::error::ConfigFileError;
-use super::secret::{Source, env, holds_password, with_password};
+use super::limits::Limits;
+use super::text::{LogText, Number, line, parse};
 use crate::TransactionManagerBuilder;
 use crate::log::FileLog;
 use crate::manager::AnyResource;
@@ -24,7 +24,8 @@ use crate::manager::AnyResource;
 #[derive(Clone)]
 pub struct ConfigFile {
     path: PathBuf,
-    log_folder: PathBuf,
+    log: FileLog,
+    limits: Limits,
     resources: BTreeMap<ResourceName, Entry>,
 }
 
@@ -32,48 +33,11 @@ impl fmt::Debug for ConfigFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConfigFile")
             .field("path", &self.path)
-            .field("log_folder", &self.log_folder)
+            .field("log", &self.log)
+            .field("limits", &self.limits)
             .field("resources", &self.resources.keys().collect::<Vec<_>>())
             .finish()
     }
-}
-
-#[derive(Clone)]
-struct Entry {
-    address: Address,
-    password: Option<Source>,
-    pool_size: Option<usize>,
-}
-
-#[derive(Clone)]
-enum Address {
-    Url(String),
-    Env(String),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileText {
-    log: LogText,
-    #[serde(default)]
-    resources: BTreeMap<String, ResourceText>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LogText {
-    folder: PathBuf,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ResourceText {
-    url: Option<String>,
-    url_env: Option<String>,
-    password_env: Option<String>,
-    password_file: Option<PathBuf>,
-    password_command: Option<Vec<String>>,
-    pool_size: Option<usize>,
 }
 
 impl ConfigFile {
@@ -94,12 +58,7 @@ impl ConfigFile {
         let at = |place: &str, problem: &str| {
             ConfigFileError::new(format!("config file {}{place}: {problem}", path.display()))
         };
-        let parsed: FileText = toml::from_str(text).map_err(|error| {
-            let place = error
-                .span()
-                .map_or_else(String::new, |span| line_of(text, span.start));
-            at(&place, &without_values(error.message()))
-        })?;
+        let parsed = parse(text).map_err(|(place, problem)| at(&place, &problem))?;
         if parsed.resources.is_empty() {
             let mend = "it names no resource: add [resources.NAME] with a url";
             return Err(at("", mend));
@@ -107,23 +66,30 @@ impl ConfigFile {
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let mut resources = BTreeMap::new();
         for (name, entry) in parsed.resources {
+            let place = line(text, name.span().start);
+            let name = name.into_inner();
             let parsed: ResourceName = name
                 .parse()
-                .map_err(|error| at("", &format!("[resources.{name}]: {error}")))?;
+                .map_err(|error| at(&place, &format!("[resources.{name}]: {error}")))?;
             let entry = Entry::new(entry, &base)
-                .map_err(|problem| at("", &format!("resource {name}: {problem}")))?;
+                .map_err(|problem| at(&place, &format!("resource {name}: {problem}")))?;
             resources.insert(parsed, entry);
         }
         Ok(Self {
-            log_folder: base.join(parsed.log.folder),
+            log: log(&parsed.log, &base),
+            limits: Limits::new(parsed.limits),
             path,
             resources,
         })
     }
 
+    pub(super) const fn log(&self) -> &FileLog {
+        &self.log
+    }
+
     /// The folder of the decision log.
     pub fn log_folder(&self) -> &Path {
-        &self.log_folder
+        self.log.folder()
     }
 
     /// The names of the resources, in their order.
@@ -131,121 +97,68 @@ impl ConfigFile {
         self.resources.keys()
     }
 
-    /// Asks for the passwords and makes log and resources. Connects to nothing. Blocks while
-    /// password commands run, 30 s each at most.
+    /// Makes log and resources. Connects to nothing; passwords are asked for whenever a connection
+    /// is made, so that they may change while an application runs.
     ///
     /// # Errors
-    /// A password cannot be had, or an address cannot be used: names the resource and the mend.
+    /// Addresses cannot be had from the environment, or cannot be used: names each resource and
+    /// the mend.
     pub fn parts(&self) -> Result<Parts, ConfigFileError> {
         let mut resources = BTreeMap::new();
-        for (name, entry) in &self.resources {
-            let resource = entry.build(name).map_err(|problem| {
-                ConfigFileError::new(format!("config file {}: {problem}", self.path.display()))
-            })?;
-            resources.insert(name.clone(), resource);
+        let mut problems = Vec::new();
+        for (name, built) in self.build_each() {
+            match built {
+                Ok(resource) => drop(resources.insert(name, resource)),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if !problems.is_empty() {
+            let (path, problems) = (self.path.display(), problems.join("; "));
+            let text = format!("config file {path}: {problems}");
+            return Err(ConfigFileError::new(text));
         }
         Ok(Parts {
-            log: FileLog::at(&self.log_folder),
+            log: self.log.clone(),
+            limits: self.limits.clone(),
             resources,
         })
     }
-}
 
-impl Entry {
-    fn new(text: ResourceText, base: &Path) -> Result<Self, String> {
-        let address = match (text.url, text.url_env) {
-            (Some(url), None) if holds_password(&url) => {
-                return Err(
-                    "the url holds a password: take it out, and name password_env, \
-                            password_file or password_command; or take the whole address from the \
-                            environment with url_env"
-                        .into(),
-                );
-            }
-            (Some(url), None) => Address::Url(url),
-            (None, Some(name)) => Address::Env(name),
-            (Some(_), Some(_)) => return Err("url and url_env are both given: keep one".into()),
-            (None, None) => {
-                return Err(
-                    "it has no address: add url, or url_env with the name of an \
-                            environment variable"
-                        .into(),
-                );
-            }
-        };
-        let sources = [
-            text.password_env.map(Source::Env),
-            text.password_file.map(|path| Source::File(base.join(path))),
-            text.password_command.map(Source::Command),
-        ];
-        let mut sources = sources.into_iter().flatten();
-        let password = sources.next();
-        if sources.next().is_some() {
-            return Err(
-                "more than one of password_env, password_file and password_command is \
-                        given: keep one"
-                    .into(),
-            );
-        }
-        Ok(Self {
-            address,
-            password,
-            pool_size: text.pool_size,
-        })
-    }
-
-    fn build(&self, name: &ResourceName) -> Result<Arc<dyn AnyResource>, String> {
-        let of_resource = |problem: String| format!("resource {name}: {problem}");
-        let mut url = match &self.address {
-            Address::Url(url) => url.clone(),
-            Address::Env(variable) => env(variable).map_err(of_resource)?,
-        };
-        if let Some(source) = &self.password {
-            if holds_password(&url) {
-                let problem = "the address from the environment holds a password, and another \
-                               one is named: keep one";
-                return Err(of_resource(problem.into()));
-            }
-            let password = source.read().map_err(of_resource)?;
-            url = with_password(&url, &password).ok_or_else(|| {
-                let problem = "the address names no user for the password: write user@host";
-                of_resource(problem.into())
-            })?;
-        }
-        adapters::resource(name, &url, self.pool_size)
+    /// Every resource, or why there is none.
+    pub(super) fn build_each(&self) -> BTreeMap<ResourceName, Built> {
+        let entries = self.resources.iter();
+        entries
+            .map(|(name, entry)| (name.clone(), entry.build(name)))
+            .collect()
     }
 }
 
-fn line_of(text: &str, offset: usize) -> String {
-    let before = text.as_bytes().iter().take(offset);
-    format!(
-        ", line {}",
-        before.filter(|byte| **byte == b'\n').count() + 1
-    )
-}
+type Built = Result<Arc<dyn AnyResource>, String>;
 
-/// The parser's message without the values that it quotes.
-fn without_values(message: &str) -> String {
-    match (message.find('"'), message.rfind('"')) {
-        (Some(begin), Some(end)) if begin < end => {
-            format!("{}…{}", &message[..begin], &message[end + 1..])
-        }
-        _ => message.to_owned(),
+fn log(text: &LogText, base: &Path) -> FileLog {
+    let mut log = FileLog::at(base.join(&text.folder));
+    if let Some(bytes) = text.segment_bytes {
+        log = log.segment_bytes(bytes.get().into());
     }
-    .replace('\n', " ")
+    if let Some(count) = text.retain_completed {
+        log = log.retain_completed(Number::into(count));
+    }
+    log
 }
 
 /// Log and resources of a config file, ready for a manager.
 #[derive(Clone)]
 pub struct Parts {
     pub(super) log: FileLog,
-    pub(super) resources: BTreeMap<ResourceName, Arc<dyn AnyResource>>,
+    limits: Limits,
+    resources: BTreeMap<ResourceName, Arc<dyn AnyResource>>,
 }
 
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parts")
             .field("log", &self.log)
+            .field("limits", &self.limits)
             .field("resources", &self.resources.keys().collect::<Vec<_>>())
             .finish()
     }
@@ -274,9 +187,11 @@ impl Parts {
         })
     }
 
-    /// A manager's builder with this log and these resources.
+    /// A manager's builder with this log, these limits and these resources.
     pub fn builder(&self) -> TransactionManagerBuilder {
         let builder = crate::TransactionManager::builder().log(self.log.clone());
+        let limits = self.limits.clone();
+        let builder = builder.config(|config| limits.apply(config));
         let resources = self.resources.values().cloned();
         resources.fold(builder, TransactionManagerBuilder::any_resource)
     }

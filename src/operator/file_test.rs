@@ -58,6 +58,29 @@ fn what_is_missing_or_given_twice_is_named() {
             format!("{LOG}[resources.1st]\nurl = \"mysql://a@h/d\""),
             "[resources.1st]: ",
         ),
+        (
+            orders("url = \"mysql://a@h/d\"\nrecovery_password_env = \"X\""),
+            "no address for it: add recovery_url",
+        ),
+        (
+            orders("url = \"mysql://a@h/d\"\nrecovery_url = \"mysql://b:p@h/d\""),
+            "the recovery_url holds a password: take it out, and name recovery_password_env",
+        ),
+        (
+            orders("url = \"mysql://a@h/d\"\nrecovery_url = \"x\"\nrecovery_url_env = \"X\""),
+            "recovery_url and recovery_url_env are both given",
+        ),
+        (
+            orders("url = \"mysql://a@h/d\"\n[resources.orders]\nurl = \"mysql://a@h/d\""),
+            "line 5: duplicate key",
+        ),
+        (
+            format!(
+                "{LOG}[resources.\"{}\"]\nurl = \"mysql://a@h/d\"",
+                "x".repeat(65)
+            ),
+            "line 3: [resources.xxx",
+        ),
     ] {
         let text = refused(&file);
         assert!(text.contains(said), "{text}");
@@ -100,13 +123,148 @@ fn i8_a_password_in_the_wrong_place_is_refused_without_showing_it() {
     assert!(text.contains("the url holds a password"), "{text}");
 }
 
+/// Every value that is out of range is refused with its line and what may stand there.
+#[test]
+fn i8_values_out_of_range_are_refused_by_line_without_showing_them() {
+    let limit = "a text such as \"5s\"";
+    let count = "a whole number from 1 to 100000";
+    for (line, expected) in [
+        ("pool_size = 0", count),
+        ("pool_size = -7777", count),
+        ("pool_size = 7777777", count),
+        ("pool_size = 7777.5", count),
+        ("pool_size = \"7777, expected x\"", count),
+        ("recovery_sessions = 0", count),
+        ("pool_timeout = 7777", limit),
+        ("pool_timeout = \"7777\"", limit),
+        ("connect_timeout = \"0s\"", limit),
+        ("connect_timeout = \"-7777s\"", limit),
+        ("connect_timeout = \"7777days\"", limit),
+        ("connect_timeout = true", limit),
+        ("vanished_after = \"3s\"", "at least 4s"),
+        (
+            "isolation = \"7777\"",
+            "`read-committed`, `repeatable-read`",
+        ),
+        ("password_env = 7777", "a string"),
+        ("password_file = 7777", "path string"),
+        ("password_command = [7777]", "a string"),
+        ("session_setup = [\"7777\"]", "a string"),
+    ] {
+        let text = refused(&orders(&format!("url = \"postgres://a@h/d\"\n{line}")));
+        assert!(text.contains("u.toml, line 5: "), "{line}: {text}");
+        assert!(text.contains(expected), "{line}: {text}");
+        assert!(!text.contains("7777"), "{line}: {text}");
+    }
+    for (line, expected) in [
+        ("lock_timeout = \"0s\"", limit),
+        ("deadline = 60", limit),
+        ("recovery_interval = \"1ms\"", "at least 10ms"),
+        ("recovery_concurrency = 0", count),
+        ("retry_attempts_max = 0", "from 1 to 1000"),
+        (
+            "dedline = \"60s\"",
+            "unknown field `dedline`, expected one of `deadline`",
+        ),
+    ] {
+        let text = refused(&format!("{LOG}[limits]\n{line}\n"));
+        assert!(text.contains("u.toml, line 4: "), "{line}: {text}");
+        assert!(text.contains(expected), "{line}: {text}");
+    }
+    let text = refused("[log]\nfolder = \"l\"\nsegment_bytes = 1");
+    assert!(
+        text.contains("line 3") && text.contains("from 65536"),
+        "{text}"
+    );
+}
+
+#[test]
+fn i8_what_is_not_toml_is_refused_by_line_without_showing_it() {
+    for line in [
+        "url = s3cret",
+        "url = 's3cret",
+        "s3cret",
+        "s3cret = ",
+        "url = \"\\s3cret\"",
+        "password_command = [\"s3cret\"",
+        "url = \"x\" s3cret",
+        "url = 2026-13-s3cret",
+    ] {
+        let text = refused(&orders(line));
+        assert!(text.contains("u.toml, line "), "{line}: {text}");
+        assert!(!text.contains("s3cret"), "{line}: {text}");
+    }
+}
+
+#[test]
+fn the_limits_of_the_file_are_the_managers() {
+    let limits = "[limits]\ndeadline = \"1m 30s\"\nlock_timeout = \"250ms\"\n\
+                  open_timeout = \"1s\"\nprepare_timeout = \"2s\"\ndecide_timeout = \"3s\"\n\
+                  finish_timeout = \"4s\"\nstart_timeout = \"5min\"\ndrain_timeout = \"6s\"\n\
+                  recovery_timeout = \"7s\"\nrecovery_interval = \"8s\"\n\
+                  recovery_interval_max = \"9h\"\nrecovery_concurrency = 10\n\
+                  retry_attempts_max = 11\n";
+    let text = orders("url = \"mysql://a@h/d\"") + limits;
+    let builder = format!("{:?}", read(&text).unwrap().parts().unwrap().builder());
+    let mut all = crate::Config::default();
+    let seconds = std::time::Duration::from_secs;
+    all.deadline = seconds(90);
+    all.lock_timeout = std::time::Duration::from_millis(250);
+    all.open_timeout = seconds(1);
+    all.prepare_timeout = seconds(2);
+    all.decide_timeout = seconds(3);
+    all.finish_timeout = seconds(4);
+    all.start_timeout = seconds(300);
+    all.drain_timeout = seconds(6);
+    all.recovery_timeout = seconds(7);
+    all.recovery_interval = seconds(8);
+    all.recovery_interval_max = seconds(9 * 3600);
+    all.recovery_concurrency = 10;
+    all.retry_attempts_max = 11;
+    assert!(builder.contains(&format!("{all:?}")), "{builder}");
+}
+
+#[test]
+fn every_key_of_a_resource_reaches_its_builder() {
+    let common = "pool_size = 3\npool_timeout = \"1s\"\nconnect_timeout = \"2s\"\n\
+                  isolation = \"serializable\"\nsession_setup = \"SET a = 1\"\n\
+                  recovery_url = \"SCHEME://rec@h/d\"\nrecovery_password_env = \"X\"\n\
+                  password_command = [\"false\"]\nurl = \"SCHEME://app@h/d\"\n";
+    let postgres = "recovery_sessions = 2\nvanished_after = \"1m\"\napplication_name = \"shop\"";
+    let of = |scheme: &str, more: &str| orders(&(common.replace("SCHEME", scheme) + more));
+    if cfg!(feature = "postgres") {
+        read(&of("postgres", postgres)).unwrap().parts().unwrap();
+    }
+    if cfg!(feature = "mysql") {
+        read(&of("mysql", "")).unwrap().parts().unwrap();
+        for line in postgres.lines() {
+            let text = refused(&of("mysql", line));
+            let key = line.split(' ').next().unwrap();
+            let said = format!("resource orders: {key} is for PostgreSQL alone: remove it");
+            assert!(text.contains(&said), "{text}");
+        }
+    }
+}
+
+#[test]
+fn all_resources_that_cannot_be_used_are_named_at_once() {
+    let text = refused(&orders(
+        "url = \"oracle://a@h/d\"\n[resources.ledger]\nurl_env = \"UNANIMOUS_TEST_NOT_SET\"",
+    ));
+    assert!(text.contains("resource orders: "), "{text}");
+    assert!(
+        text.contains("resource ledger: the environment variable"),
+        "{text}"
+    );
+}
+
 #[test]
 fn a_password_without_a_user_or_without_a_source_is_refused() {
     let text = refused(&orders(
         "url = \"mysql://h/d\"\npassword_command = [\"echo\", \"x\"]",
     ));
     assert!(
-        text.contains("resource orders: the address names no user"),
+        text.contains("resource orders: the url names no user for the password: write"),
         "{text}"
     );
     let text = refused(&orders("url_env = \"UNANIMOUS_TEST_NOT_SET\""));

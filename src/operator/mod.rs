@@ -48,21 +48,27 @@
 mod access;
 mod adapters;
 mod check;
+mod check_log;
 mod client;
+mod entry;
 mod error;
 mod file;
 #[cfg(test)]
 mod file_test;
+mod limits;
 mod report;
 mod secret;
 mod server;
 mod socket;
 #[cfg(test)]
 mod socket_test;
+mod text;
+mod volume;
 mod wire;
 
 pub use access::Access;
-pub use check::{Checked, CheckedLog, CheckedResource};
+pub use check::{Checked, CheckedFinding, CheckedResource};
+pub use check_log::CheckedLog;
 pub use error::{ConfigFileError, OperatorError};
 pub use file::{ConfigFile, Parts};
 pub use report::{

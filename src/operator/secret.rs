@@ -1,11 +1,15 @@
-//! Passwords from outside of the config file, and their way into an address.
+//! Passwords from outside of the config file. They are asked for whenever a connection is made, so
+//! that they may change while a program runs, and are kept nowhere.
 //!
 //! Invariant I8: no error of this module holds a password, nor what a command has printed.
 
+use std::error::Error;
 use std::fmt;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::pin::Pin;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 /// How long a password command may take.
@@ -13,6 +17,10 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
 /// The most that a password file or command may hold.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+/// A password on its way.
+pub(super) type Asking =
+    Pin<Box<dyn Future<Output = Result<String, Box<dyn Error + Send + Sync>>> + Send>>;
 
 /// Where a password comes from.
 #[derive(Clone, PartialEq, Eq)]
@@ -35,11 +43,22 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    /// The password.
+    /// Asks anew each time that it is called, on a thread that may block.
+    pub(super) fn into_asker(self) -> impl Fn() -> Asking + Send + Sync + 'static {
+        move || {
+            let source = self.clone();
+            Box::pin(async move {
+                let asked = tokio::task::spawn_blocking(move || source.read()).await;
+                Ok(asked.map_err(|_| "asking for the password panicked, which is a bug")??)
+            })
+        }
+    }
+
+    /// The password. Blocks: a command may take [`COMMAND_LIMIT`].
     ///
     /// # Errors
     /// Why there is none, and what to do.
-    pub(super) fn read(&self) -> Result<String, String> {
+    fn read(&self) -> Result<String, String> {
         match self {
             Self::Env(name) => env(name),
             Self::File(path) => file(path),
@@ -88,23 +107,38 @@ fn command(words: &[String]) -> Result<String, String> {
     let mut child = command
         .spawn()
         .map_err(|error| failed(&format!("cannot be started: {error}")))?;
-    let stdout = child.stdout.take();
-    let reader = std::thread::spawn(move || {
-        let mut text = String::new();
-        stdout.map(|out| out.take(SECRET_BYTES_MAX).read_to_string(&mut text));
-        text
-    });
-    let is_good = ended_well(&mut child).map_err(|problem| failed(&problem))?;
+    let begin = Instant::now();
+    let line = child.stdout.take().map(line_of);
+    let is_good = ended_well(&mut child, begin).map_err(|problem| failed(&problem))?;
     if !is_good {
         return Err(failed(&"it failed: run it by hand to see why"));
     }
-    let text = reader.join().unwrap_or_default();
-    first_line(&text).ok_or_else(|| failed(&"it printed nothing on its standard output"))
+    // What it left running may hold its output open for ever; the line may be there all the same.
+    let rest = COMMAND_LIMIT.saturating_sub(begin.elapsed());
+    let line = line.and_then(|line| line.recv_timeout(rest).ok());
+    let line = line.and_then(|line| first_line(&line));
+    line.ok_or_else(|| failed(&"it printed nothing on its standard output"))
+}
+
+/// The first line of what is printed, as soon as it is there. The rest is read, too, so that nobody
+/// is stopped by a full pipe.
+fn line_of(stdout: ChildStdout) -> Receiver<String> {
+    let (send, line) = channel();
+    std::thread::spawn(move || {
+        let mut stdout = BufReader::new(stdout);
+        let mut line = String::new();
+        let mut beginning = (&mut stdout).take(SECRET_BYTES_MAX);
+        // Nobody listens any more if the command was given up; and what cannot be read is missing.
+        if beginning.read_line(&mut line).is_ok() {
+            drop(send.send(line));
+        }
+        drop(std::io::copy(&mut stdout, &mut std::io::sink()));
+    });
+    line
 }
 
 /// Waits for the command, up to its limit; then it is killed.
-fn ended_well(child: &mut Child) -> Result<bool, String> {
-    let begin = Instant::now();
+fn ended_well(child: &mut Child, begin: Instant) -> Result<bool, String> {
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Ok(status.success()),
@@ -133,21 +167,9 @@ pub(super) fn holds_password(url: &str) -> bool {
         || url.to_ascii_lowercase().contains("password=")
 }
 
-/// Puts the password behind the address's user. `None` if it names no user.
-pub(super) fn with_password(url: &str, password: &str) -> Option<String> {
-    let user = userinfo(url)?;
-    let end = url.find("://")? + "://".len() + user.len();
-    let mut whole = url[..end].to_owned();
-    whole.push(':');
-    for byte in password.bytes() {
-        if byte.is_ascii_alphanumeric() {
-            whole.push(char::from(byte));
-        } else {
-            whole.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    whole.push_str(&url[end..]);
-    Some(whole)
+/// Whether the address names a user.
+pub(super) fn names_user(url: &str) -> bool {
+    userinfo(url).is_some()
 }
 
 /// What stands between `://` and the last `@` before the path.
@@ -163,11 +185,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_put_behind_the_user_whatever_is_in_it() {
-        let whole = with_password("mysql://app@h:1/d?x=1", "p@:/ä").unwrap();
-        assert_eq!(whole, "mysql://app:p%40%3A%2F%C3%A4@h:1/d?x=1");
-        assert_eq!(with_password("mysql://h:1/d?mail=a@b", "p"), None);
-        assert_eq!(with_password("mysql://@h/d", "p"), None);
+    fn the_user_of_an_address_is_found_wherever_another_at_sign_is() {
+        assert!(names_user("mysql://app@h:1/d?x=1"));
+        assert!(names_user("mysql://a@b@h/d"));
+        assert!(!names_user("mysql://h:1/d?mail=a@b"));
+        assert!(!names_user("mysql://@h/d"));
     }
 
     #[test]
@@ -186,6 +208,33 @@ mod tests {
         let words =
             |words: &[&str]| Source::Command(words.iter().map(ToString::to_string).collect());
         assert_eq!(words(&["echo", "s3 cret"]).read().unwrap(), "s3 cret");
+        // More than a pipe holds.
+        let long = words(&["sh", "-c", "echo s3cret; seq 1 100000"]);
+        assert_eq!(long.read().unwrap(), "s3cret");
+    }
+
+    #[test]
+    fn a_daemon_that_a_command_leaves_behind_does_not_hold_up_the_password() {
+        let folder = tempfile::tempdir().unwrap();
+        let ended = folder.path().join("ended");
+        let script = format!("(sleep 5; touch '{}') & echo s3cret", ended.display());
+        let leaves = Source::Command(vec!["sh".into(), "-c".into(), script]);
+        assert_eq!(leaves.read().unwrap(), "s3cret");
+        assert!(!ended.exists(), "it was waited for");
+    }
+
+    #[tokio::test]
+    async fn a_password_is_asked_for_anew_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p");
+        std::fs::write(&path, "one").unwrap();
+        let ask = Source::File(path.clone()).into_asker();
+        assert_eq!(ask().await.unwrap(), "one");
+        std::fs::write(&path, "two").unwrap();
+        assert_eq!(ask().await.unwrap(), "two");
+        std::fs::remove_file(&path).unwrap();
+        let error = ask().await.unwrap_err().to_string();
+        assert!(error.contains("cannot be read"), "{error}");
     }
 
     #[test]

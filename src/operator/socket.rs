@@ -63,7 +63,7 @@ pub(super) fn listen(folder: &Path) -> io::Result<(UnixListener, SocketFile)> {
 
 fn listen_in(nursery: &Path, folder: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let newborn = nursery.join("s");
-    let listener = at_address(&newborn, |address| UnixListener::bind(address))?;
+    let listener = UnixListener::bind(&Address::of(&newborn)?.path)?;
     std::fs::set_permissions(&newborn, Permissions::from_mode(0o600))?;
     let made = id(&newborn.symlink_metadata()?);
     let path = folder.join(NAME);
@@ -71,36 +71,45 @@ fn listen_in(nursery: &Path, folder: &Path) -> io::Result<(UnixListener, SocketF
     Ok((listener, SocketFile { path, made }))
 }
 
-/// Connects to the socket in this folder.
+/// Connects to the socket in this folder. Does not wait: an application that accepts no more is an
+/// error.
 pub(super) async fn connect(folder: &Path) -> io::Result<UnixStream> {
-    let path = folder.join(NAME);
-    let stream = at_address(&path, |address| {
-        std::os::unix::net::UnixStream::connect(address)
-    })?;
-    stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
+    let address = Address::of(&folder.join(NAME))?;
+    UnixStream::connect(&address.path).await
 }
 
-/// Calls with an address that fits.
-fn at_address<T>(path: &Path, call: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    let length = path.as_os_str().len();
-    if length <= ADDRESS_BYTES_MAX {
-        return call(path);
+/// An address that fits, and leads to the path for as long as this is kept.
+struct Address {
+    path: PathBuf,
+    _folder: Option<File>,
+}
+
+impl Address {
+    fn of(path: &Path) -> io::Result<Self> {
+        let length = path.as_os_str().len();
+        if length <= ADDRESS_BYTES_MAX {
+            return Ok(Self {
+                path: path.to_owned(),
+                _folder: None,
+            });
+        }
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let folder = File::open(folder)?;
+        let through = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+        if !through.exists() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "its path has {length} bytes, and a socket's at most {ADDRESS_BYTES_MAX}: put \
+                     the log into a folder with a shorter path"
+                ),
+            ));
+        }
+        Ok(Self {
+            path: through.join(name),
+            _folder: Some(folder),
+        })
     }
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let folder = File::open(folder)?;
-    let through = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
-    if !through.exists() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!(
-                "its path has {length} bytes, and a socket's at most {ADDRESS_BYTES_MAX}: put the \
-                 log into a folder with a shorter path"
-            ),
-        ));
-    }
-    // The folder stays open until the call is done.
-    call(&through.join(name))
 }

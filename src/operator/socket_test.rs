@@ -159,6 +159,42 @@ async fn more_connections_than_are_answered_wait_and_a_silent_one_keeps_nobody_o
     tm.shutdown().await.unwrap();
 }
 
+/// An application that takes a request and then does this with the connection.
+fn takes(folder: &Path, then: fn(UnixStream)) {
+    let listener = UnixListener::bind(folder.join(NAME)).unwrap();
+    std::thread::spawn(move || {
+        // The first one only looks whether somebody is there.
+        drop(listener.accept().unwrap());
+        let (stream, _) = listener.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        then(stream);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_that_takes_the_question_and_says_nothing_is_given_up() {
+    let home = tempfile::tempdir().unwrap();
+    takes(home.path(), |stream| {
+        // Until the client hangs up.
+        drop(BufReader::new(stream).read_line(&mut String::new()));
+    });
+    let client = Client::find(home.path()).await.unwrap().unwrap();
+    let asked = client.ask_within(Duration::from_millis(100), Verb::List);
+    let error = asked.await.unwrap_err().to_string();
+    assert!(error.contains("no answer within 100ms"), "{error}");
+    assert!(error.contains("may still do what it was asked"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_that_dies_over_the_question_is_an_error_with_a_mend() {
+    let home = tempfile::tempdir().unwrap();
+    takes(home.path(), drop);
+    let client = Client::find(home.path()).await.unwrap().unwrap();
+    let error = client.ask(Verb::Recover).await.unwrap_err().to_string();
+    assert!(error.contains("run this again"), "{error}");
+}
+
 #[tokio::test]
 async fn an_answer_that_ends_early_or_is_of_another_version_is_an_error() {
     let cut = read_line(&b"{\"version\":1"[..], ANSWER_BYTES_MAX).await;

@@ -1,6 +1,7 @@
 //! `check`: log and servers, before anything happens.
 
-use crate::support::{Service, Stop};
+use crate::application::Plan;
+use crate::support::Service;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_fit_is_said_to_be_before_and_after_the_first_start() {
@@ -13,7 +14,7 @@ async fn what_is_fit_is_said_to_be_before_and_after_the_first_start() {
     );
     assert!(!service.log().exists(), "a check makes no log");
 
-    let application = service.start(Stop::DecisionDurable);
+    let application = service.start(Plan::DecisionDurable);
     let living = service.run(&["check", "--format", "json"]).exits(0).json();
     assert_eq!(living["log"]["has_application"], true);
     assert_eq!(living["log"]["pending"], 1);

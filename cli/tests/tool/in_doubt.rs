@@ -1,12 +1,13 @@
 //! An application was killed: what the tool shows, plans and does.
 
-use crate::support::{Service, Stop};
+use crate::application::Plan;
+use crate::support::Service;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_decision_that_was_not_carried_out_is_listed_planned_and_committed() {
     let service = Service::new("decided");
     service.create_tables().await;
-    let gtrid = service.start(Stop::DecisionDurable).kill();
+    let gtrid = service.start(Plan::DecisionDurable).kill();
 
     let table = service.run(&["list"]).exits(1);
     let lines = table.lines(&gtrid);
@@ -58,8 +59,8 @@ async fn i4_orphans_are_rolled_back_and_what_is_not_ours_is_left() {
     let other = Service::new("other");
     service.create_tables().await;
     other.create_tables().await;
-    let gtrid = service.start(Stop::BeforeDecide).kill();
-    let others = other.start(Stop::DecisionDurable).kill();
+    let gtrid = service.start(Plan::BeforeDecide).kill();
+    let others = other.start(Plan::DecisionDurable).kill();
 
     let listed = service.run(&["list", "--format", "json"]).exits(1);
     for (_, branch) in listed.branches(&gtrid) {
@@ -100,7 +101,7 @@ async fn i4_orphans_are_rolled_back_and_what_is_not_ours_is_left() {
 async fn a_resource_that_the_file_lacks_keeps_its_decisions_in_doubt() {
     let service = Service::new("lacking");
     service.create_tables().await;
-    let gtrid = service.start(Stop::DecisionDurable).kill();
+    let gtrid = service.start(Plan::DecisionDurable).kill();
     let whole = service.config_text();
     let (without, _) = whole.split_once("[resources.ledger]").unwrap();
     service.write_config(without);
@@ -123,7 +124,7 @@ async fn a_resource_that_the_file_lacks_keeps_its_decisions_in_doubt() {
 async fn i6_a_server_that_is_away_is_a_failure_and_delays_no_other() {
     let service = Service::new("away");
     service.create_tables().await;
-    let gtrid = service.start(Stop::DecisionDurable).kill();
+    let gtrid = service.start(Plan::DecisionDurable).kill();
     let whole = service.config_text();
     let at = whole.find("mysql://app@127.0.0.1:").unwrap() + "mysql://app@127.0.0.1:".len();
     let end = at + whole[at..].find('/').unwrap();

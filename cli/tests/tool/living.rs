@@ -2,13 +2,14 @@
 
 use unanimous::log::FileLog;
 
-use crate::support::{Service, Stop};
+use crate::application::Plan;
+use crate::support::Service;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i5_what_is_active_is_not_in_doubt_and_is_not_touched() {
     let service = Service::new("active");
     service.create_tables().await;
-    let application = service.start(Stop::DecisionDurable);
+    let application = service.start(Plan::DecisionDurable);
     let gtrid = application.gtrid.clone();
 
     let listed = service.run(&["list", "--format", "json"]).exits(0);
@@ -55,7 +56,7 @@ async fn i5_what_is_active_is_not_in_doubt_and_is_not_touched() {
 async fn the_tool_asks_for_no_password_while_an_application_answers() {
     let service = Service::new("nopassword");
     service.create_tables().await;
-    let application = service.start(Stop::BeforeDecide);
+    let application = service.start(Plan::BeforeDecide);
     let listing = service
         .tool(&["list"])
         .env_remove("UNANIMOUS_TEST_ORDERS_PW")

@@ -3,8 +3,16 @@
 #![allow(missing_docs, reason = "a test is its own documentation")]
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod application;
 mod bad_input;
+mod by_hand;
 mod check;
+mod from_toml;
 mod in_doubt;
 mod living;
+mod living_in_doubt;
+mod not_ours;
+mod secrets;
+mod socket;
 mod support;
+mod terminal;

@@ -1,49 +1,43 @@
-//! A folder with a config file, tables, an application that stops where it is told, and the tool.
+//! A folder with a config file, tables, the tool, and what it said.
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
 
-use async_trait::async_trait;
 use mysql_async::prelude::Queryable;
 use serde_json::Value;
-use unanimous::mysql::Mysql;
-use unanimous::operator::ConfigFile;
-use unanimous::postgres::Postgres;
-use unanimous::{Point, Probe};
 
-const PLAN: &str = "UNANIMOUS_TEST_APPLICATION";
-const AT_POINT: &str = "at the point:";
-const PASSWORDS: [&str; 2] = ["UNANIMOUS_TEST_ORDERS_PW", "UNANIMOUS_TEST_LEDGER_PW"];
-
-/// Where an application stops for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stop {
-    BeforeDecide,
-    DecisionDurable,
-}
+pub(crate) const PASSWORDS: [&str; 2] = ["UNANIMOUS_TEST_ORDERS_PW", "UNANIMOUS_TEST_LEDGER_PW"];
 
 /// One test's service: orders in PostgreSQL, ledger in MySQL.
 pub(crate) struct Service {
     folder: tempfile::TempDir,
     pub(crate) table: String,
-    passwords: [String; 2],
-    urls: [String; 2],
+    pub(crate) passwords: [String; 2],
+    pub(crate) urls: [String; 2],
 }
 
 impl Service {
     pub(crate) fn new(test: &str) -> Self {
         let set = xtask::servers::shared();
-        let (orders, orders_password) = without_password(&set.pg15.url);
-        let (ledger, ledger_password) = without_password(&set.mysql.url);
+        Self::at(test, &set.pg15.url, &set.mysql.url)
+    }
+
+    /// With the other half of the shared servers.
+    pub(crate) fn new_on_the_others(test: &str) -> Self {
+        let set = xtask::servers::shared();
+        Self::at(test, &set.pg_newest.url, &set.mariadb.url)
+    }
+
+    pub(crate) fn at(test: &str, orders_url: &str, ledger_url: &str) -> Self {
+        let (orders, orders_password) = split_password(orders_url);
+        let (ledger, ledger_password) = split_password(ledger_url);
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ledger.pw"), &ledger_password).unwrap();
         let service = Self {
             folder,
             table: format!("cli_{test}_{}", std::process::id()),
             passwords: [orders_password, ledger_password],
-            urls: [set.pg15.url, set.mysql.url],
+            urls: [orders_url.to_owned(), ledger_url.to_owned()],
         };
         service.write_config(&format!(
             "[log]\nfolder = \"log\"\n\
@@ -52,6 +46,11 @@ impl Service {
             PASSWORDS[0]
         ));
         service
+    }
+
+    /// Adds lines at the end of the config file.
+    pub(crate) fn configure(&self, lines: &str) {
+        self.write_config(&format!("{}{lines}\n", self.config_text()));
     }
 
     pub(crate) fn write_config(&self, text: &str) {
@@ -80,16 +79,22 @@ impl Service {
     }
 
     async fn sql(&self, sql: &str) {
+        self.orders(sql).await;
+        self.ledger().await.query_drop(sql).await.unwrap();
+    }
+
+    /// Runs this in the database of the orders, in one go.
+    pub(crate) async fn orders(&self, sql: &str) {
         let (url, text) = (self.urls[0].clone(), sql.to_owned());
         let orders = tokio::task::spawn_blocking(move || {
             let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
             client.batch_execute(&text).unwrap();
         });
         orders.await.unwrap();
-        self.mysql().await.query_drop(sql).await.unwrap();
     }
 
-    async fn mysql(&self) -> mysql_async::Conn {
+    /// A session in the database of the ledger.
+    pub(crate) async fn ledger(&self) -> mysql_async::Conn {
         let opts = mysql_async::Opts::from_url(&self.urls[1]).unwrap();
         let opts = mysql_async::OptsBuilder::from_opts(opts).prefer_socket(false);
         mysql_async::Conn::new(opts).await.unwrap()
@@ -103,33 +108,8 @@ impl Service {
             let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
             client.query_one(&text, &[]).unwrap().get(0)
         });
-        let ledger = self.mysql().await.query_first(sql).await.unwrap();
+        let ledger = self.ledger().await.query_first(sql).await.unwrap();
         (orders.await.unwrap(), ledger.unwrap())
-    }
-
-    /// Starts an application and waits until it stands at its point.
-    pub(crate) fn start(&self, stop: Stop) -> Application {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command
-            .args(["support::application", "--exact", "--nocapture"])
-            .env(
-                PLAN,
-                format!("{stop:?}|{}|{}", self.table, self.config().display()),
-            )
-            .env(PASSWORDS[0], &self.passwords[0])
-            .stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut application = Application {
-            child,
-            gtrid: String::new(),
-        };
-        let said = lines.map_while(Result::ok).find_map(|line| {
-            line.split_once(AT_POINT)
-                .map(|(_, gtrid)| gtrid.trim().to_owned())
-        });
-        application.gtrid = said.expect("the application stands at its point");
-        application
     }
 
     /// The tool, ready to be run.
@@ -147,11 +127,16 @@ impl Service {
     /// Runs the tool.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         let ran = Ran::new(self.tool(arguments).output().unwrap());
+        self.shows_no_password(&ran);
+        ran
+    }
+
+    #[track_caller]
+    pub(crate) fn shows_no_password(&self, ran: &Ran) {
         for password in &self.passwords {
             let all = format!("{}{}", ran.stdout, ran.stderr);
             assert!(!all.contains(password.as_str()), "I8: {all}");
         }
-        ran
     }
 }
 
@@ -196,6 +181,24 @@ impl Ran {
         found
     }
 
+    /// The one listed branch whose text has this in it, and its resource.
+    #[track_caller]
+    pub(crate) fn branch(&self, text: &str) -> (String, Value) {
+        let json = self.json();
+        let resources = json["resources"].as_array().unwrap();
+        let mut found = resources.iter().flat_map(|at| {
+            let name = at["resource"].as_str().unwrap();
+            let branches = at["branches"].as_array().unwrap();
+            let named = branches.iter().map(move |branch| (name, branch));
+            named.filter(|(_, branch)| branch["xid"].as_str().unwrap().contains(text))
+        });
+        let (name, branch) = found
+            .next()
+            .unwrap_or_else(|| panic!("no {text}: {self:?}"));
+        assert!(found.next().is_none(), "more than one {text}: {self:?}");
+        (name.to_owned(), branch.clone())
+    }
+
     /// The table's lines about one transaction.
     pub(crate) fn lines(&self, gtrid: &str) -> Vec<String> {
         let lines = self.stdout.lines().filter(|line| line.contains(gtrid));
@@ -204,82 +207,9 @@ impl Ran {
 }
 
 /// The address without its password, and the password.
-fn without_password(url: &str) -> (String, String) {
+pub(crate) fn split_password(url: &str) -> (String, String) {
     let (scheme, rest) = url.split_once("://").unwrap();
     let (userinfo, host) = rest.split_once('@').unwrap();
     let (user, password) = userinfo.split_once(':').unwrap();
     (format!("{scheme}://{user}@{host}"), password.to_owned())
-}
-
-/// A running application; killed when it goes out of scope.
-pub(crate) struct Application {
-    child: Child,
-    pub(crate) gtrid: String,
-}
-
-impl Application {
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// SIGKILL. The transaction that it stood in.
-    pub(crate) fn kill(self) -> String {
-        self.gtrid.clone()
-    }
-}
-
-impl Drop for Application {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-struct StopAt {
-    stop: Point,
-    gtrid: std::sync::Mutex<String>,
-}
-
-#[async_trait]
-impl Probe for StopAt {
-    async fn reached(&self, point: Point) {
-        if point == self.stop {
-            println!("{AT_POINT}{}", self.gtrid.lock().unwrap());
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// Not a test of its own: the application. Without a plan it has nothing to do.
-#[tokio::test(flavor = "multi_thread")]
-async fn application() {
-    let Ok(plan) = std::env::var(PLAN) else {
-        return;
-    };
-    let [stop, table, config] = plan.split('|').collect::<Vec<_>>().try_into().unwrap();
-    let stop = match stop {
-        "BeforeDecide" => Point::BeforeDecide,
-        "DecisionDurable" => Point::DecisionDurable,
-        other => panic!("no such point: {other}"),
-    };
-    insert_and_stop(stop, table, Path::new(config)).await;
-}
-
-async fn insert_and_stop(stop: Point, table: &str, config: &Path) {
-    let parts = ConfigFile::read(config).unwrap().parts().unwrap();
-    let orders: Postgres = parts.resource("orders").unwrap();
-    let ledger: Mysql = parts.resource("ledger").unwrap();
-    let probe = Arc::new(StopAt {
-        stop,
-        gtrid: std::sync::Mutex::default(),
-    });
-    let tm = parts.builder().probe(probe.clone()).start().await.unwrap();
-    let mut tx = tm.begin();
-    *probe.gtrid.lock().unwrap() = tx.gtrid().to_string();
-    let (pg, my) = tx.enlist((&orders, &ledger)).await.unwrap();
-    let sql = format!("INSERT INTO {table} VALUES (1)");
-    pg.execute(&sql, &[]).await.unwrap();
-    my.query_drop(sql).await.unwrap();
-    let ended = tx.commit().await;
-    panic!("the point was not reached: {ended:?}");
 }

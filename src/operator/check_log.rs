@@ -1,0 +1,311 @@
+//! Checks of the log's folder. It is only read: no lock is taken, for one that is held for a moment
+//! would keep an application from starting.
+//!
+//! Subjects of findings, which stay the same: `folder`, `permissions`, `file system`, `space`,
+//! `control socket`, `log`, `torn tail`, `pending decisions`, `unknown resource`, `heuristic ends`.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{Access, access};
+use serde::{Deserialize, Serialize};
+use unanimous_core::ports::{Finding, Severity};
+
+use super::check::CheckedFinding;
+use super::client::Client;
+use super::file::ConfigFile;
+use super::volume;
+use crate::bounded::bounded;
+use crate::log::{FileLog, LogContents};
+
+/// How long the folder may take to be read: a network file system can hang for ever.
+const READ_LIMIT: Duration = Duration::from_secs(30);
+
+/// So many heuristic ends are named one by one.
+const NAMED_MAX: usize = 10;
+
+/// What the log's folder looks like. It was only read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CheckedLog {
+    /// Where it is.
+    pub folder: String,
+    /// There is a log; else the application will make it at its first start.
+    pub exists: bool,
+    /// An application holds it and answers on its control socket.
+    pub has_application: bool,
+    /// How often it has been opened, as far as it remembers.
+    pub openings: usize,
+    /// Decisions that are not completed.
+    pub pending: usize,
+    /// Branches that ended against the decision. A person has to look.
+    pub heuristics: usize,
+    /// What was found, the worst first. Empty: all is well.
+    pub findings: Vec<CheckedFinding>,
+}
+
+impl CheckedLog {
+    pub(super) async fn look(file: &ConfigFile) -> Self {
+        let folder = file.log_folder();
+        let mut checked = Self {
+            folder: folder.display().to_string(),
+            exists: false,
+            has_application: false,
+            openings: 0,
+            pending: 0,
+            heuristics: 0,
+            findings: Vec::new(),
+        };
+        let log = file.log().clone();
+        let reading = tokio::task::spawn_blocking(move || Read::all(log));
+        match bounded(READ_LIMIT, reading).await {
+            Ok(Ok(read)) => checked.judge(file, read).await,
+            Ok(Err(_)) => checked.error("log", "reading it panicked, which is a bug", "report it"),
+            Err(silence) => {
+                let mend = "see whether its file system hangs: ls -l in it by hand";
+                checked.error("folder", &format!("reading it gave {silence}"), mend);
+            }
+        }
+        checked
+            .findings
+            .sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        checked
+    }
+
+    async fn judge(&mut self, file: &ConfigFile, read: Read) {
+        self.findings.extend(read.findings.map(Into::into));
+        let Some(contents) = read.contents else {
+            return;
+        };
+        self.exists = true;
+        match Client::find(file.log_folder()).await {
+            Ok(client) => self.has_application = client.is_some(),
+            Err(error) => self.error("control socket", &error.to_string(), RUN_AS),
+        }
+        if let (false, Some(pid)) = (self.has_application, read.holder) {
+            let evidence = format!(
+                "process {pid} seems to hold the log and offers no control socket, so list and \
+                 recover can only refuse while it runs"
+            );
+            let mend = "build that application with the feature `operator` of unanimous";
+            self.warn("control socket", &evidence, mend);
+        }
+        match contents {
+            Ok(contents) => self.judge_contents(file, &contents),
+            Err(problem) => {
+                let mend = "do what the evidence says; change nothing in the folder before";
+                self.error("log", &problem, mend);
+            }
+        }
+    }
+
+    fn judge_contents(&mut self, file: &ConfigFile, contents: &LogContents) {
+        self.openings = contents.openings.len();
+        self.pending = contents.pending.len();
+        self.heuristics = contents.heuristics.len();
+        let mut unknown: Vec<_> = contents.pending.iter().flat_map(|d| &d.branches).collect();
+        unknown.retain(|branch| file.resource_names().all(|name| *name != branch.resource));
+        unknown.sort_by_key(|branch| &branch.resource);
+        unknown.dedup_by_key(|branch| &branch.resource);
+        for branch in unknown {
+            let (name, identity) = (&branch.resource, &branch.identity);
+            let evidence = format!(
+                "the log has decisions for resource {name} (server {identity}), which the config \
+                 file does not name: its branches stay prepared"
+            );
+            let mend = format!("[resources.{name}]\nurl = \"…\"");
+            self.warn("unknown resource", &evidence, &mend);
+        }
+        for (gtrid, resource, heuristic) in contents.heuristics.iter().take(NAMED_MAX) {
+            let evidence = format!(
+                "transaction {gtrid} at resource {resource}: {heuristic:?}: it ended against the \
+                 decision"
+            );
+            let mend = "compare the data of all its resources, and correct them by hand";
+            self.warn("heuristic ends", &evidence, mend);
+        }
+        if self.has_application {
+            // It is working on them.
+            return;
+        }
+        if self.pending > 0 {
+            let evidence = format!(
+                "{} are not completed, and no application runs",
+                self.pending
+            );
+            let mend = "start the application, or: unanimous recover";
+            self.note("pending decisions", &evidence, mend);
+        }
+        if let Some(torn) = &contents.unfinished_batch {
+            let (segment, offset) = (torn.segment.display(), torn.offset);
+            let evidence = format!(
+                "{segment} ends at offset {offset} in a batch that was not written to its end; \
+                 nobody was told that anything in it is recorded"
+            );
+            self.note(
+                "torn tail",
+                &evidence,
+                "nothing: the next opening cuts it off",
+            );
+        }
+    }
+
+    fn error(&mut self, subject: &str, evidence: &str, mend: &str) {
+        let finding = Finding::new(Severity::Error, subject, evidence, mend);
+        self.findings.push(finding.into());
+    }
+
+    fn warn(&mut self, subject: &str, evidence: &str, mend: &str) {
+        let finding = Finding::new(Severity::Warning, subject, evidence, mend);
+        self.findings.push(finding.into());
+    }
+
+    fn note(&mut self, subject: &str, evidence: &str, mend: &str) {
+        let finding = Finding::new(Severity::Note, subject, evidence, mend);
+        self.findings.push(finding.into());
+    }
+}
+
+const RUN_AS: &str = "run this as the user that the application runs as";
+
+/// What the disk answers, in one go on a thread that may block.
+struct Read {
+    findings: std::vec::IntoIter<Finding>,
+    /// `None`: there is no log yet.
+    contents: Option<Result<LogContents, String>>,
+    /// Who wrote its number into the file `lock` and runs.
+    holder: Option<u32>,
+}
+
+impl Read {
+    fn all(log: FileLog) -> Self {
+        let folder = log.folder().to_owned();
+        let mut findings = Vec::new();
+        let mut contents = None;
+        let to_be_made = is_to_be_made(&folder);
+        match folder.metadata() {
+            Ok(metadata) if metadata.is_dir() => {
+                findings.extend(foreign_eyes(&folder, &metadata));
+                findings.extend(unwritable(&folder));
+                findings.extend(volume::findings(&folder, log.segment_bytes_max()));
+            }
+            Ok(_) => findings.push(Finding::new(
+                Severity::Error,
+                "folder",
+                format!("log {}: this is not a folder", folder.display()),
+                "remove it, or put the log elsewhere",
+            )),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                findings.extend(no_place(&folder, log.segment_bytes_max()));
+            }
+            Err(error) => findings.push(Finding::new(
+                Severity::Error,
+                "folder",
+                format!("log {}: cannot be looked at: {error}", folder.display()),
+                RUN_AS,
+            )),
+        }
+        if !to_be_made && folder.is_dir() {
+            let place = log.check_place();
+            let read = place.and_then(|()| log.inspect());
+            contents = Some(read.map_err(|error| error.to_string()));
+        }
+        Self {
+            findings: findings.into_iter(),
+            contents,
+            holder: holder(&folder),
+        }
+    }
+}
+
+/// Where the log will be made.
+fn no_place(folder: &Path, segment_bytes: u64) -> Vec<Finding> {
+    let parent = folder.parent().filter(|path| !path.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        return vec![Finding::new(
+            Severity::Error,
+            "folder",
+            format!(
+                "log {}: the folder that it should be made in does not exist",
+                folder.display()
+            ),
+            format!("mkdir -p {}", quoted(parent)),
+        )];
+    }
+    let mut findings: Vec<_> = unwritable(parent).into_iter().collect();
+    findings.extend(volume::findings(parent, segment_bytes));
+    findings
+}
+
+/// For this user and now; another one may get another answer.
+fn unwritable(folder: &Path) -> Option<Finding> {
+    let refusal = access(folder, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).err()?;
+    let error = std::io::Error::from(refusal);
+    Some(Finding::new(
+        Severity::Error,
+        "permissions",
+        format!(
+            "{}: this user cannot write there: {error}",
+            folder.display()
+        ),
+        RUN_AS,
+    ))
+}
+
+/// Others may look into the folder, or change it.
+fn foreign_eyes(folder: &Path, metadata: &Metadata) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let may = if mode & 0o022 == 0 { "read" } else { "change" };
+        findings.push(Finding::new(
+            Severity::Warning,
+            "permissions",
+            format!(
+                "{} has mode {mode:o}: other users may {may} what is in it",
+                folder.display()
+            ),
+            format!("chmod 700 {}", quoted(folder)),
+        ));
+    }
+    let user = rustix::process::geteuid().as_raw();
+    let owner = metadata.uid();
+    if owner != user {
+        findings.push(Finding::new(
+            Severity::Warning,
+            "permissions",
+            format!(
+                "{} belongs to the user with number {owner}, and this is {user}",
+                folder.display()
+            ),
+            RUN_AS,
+        ));
+    }
+    findings
+}
+
+/// The process whose number is in the file `lock`, if it runs: a number that is left from a crash
+/// may be another program's by now, so this is a hint.
+fn holder(folder: &Path) -> Option<u32> {
+    let text = std::fs::read_to_string(folder.join("lock")).ok()?;
+    let pid: u32 = text.trim().parse().ok()?;
+    PathBuf::from(format!("/proc/{pid}"))
+        .exists()
+        .then_some(pid)
+}
+
+/// Nothing is there, or an empty folder.
+fn is_to_be_made(folder: &Path) -> bool {
+    match folder.read_dir() {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
+/// For a shell.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
