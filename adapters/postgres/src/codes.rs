@@ -115,6 +115,7 @@ const TABLE: &[Row] = &[
     // Connect and begin.
     row(OPEN, "08", UNAVAILABLE, ""),
     row(OPEN, "53", UNAVAILABLE, "the server has no room for now"),
+    row(OPEN, "53300", UNAVAILABLE, CONNECTIONS),
     row(
         OPEN,
         "57",
@@ -201,6 +202,8 @@ const TABLE: &[Row] = &[
 /// A standby, or a transaction that may not write.
 pub(crate) const READ_ONLY_SERVER: &str = "25006";
 const STANDBY: &str = "the server is a standby; connect to the primary";
+const CONNECTIONS: &str = "raise max_connections (restart needed) or the CONNECTION LIMIT of role or \
+    database, or lower pool_size";
 const LOCKED: &str = "a lock was not to be had in time: perhaps a deadlock across databases";
 const SLOTS: &str = "if the slots for prepared transactions are used up, raise \
     max_prepared_transactions (restart needed) or resolve what is in doubt";
@@ -208,7 +211,8 @@ const DUPLICATE: &str = "this GID is prepared already, perhaps in another databa
     nothing of this branch was kept";
 const UNPREPARABLE: &str = "PostgreSQL cannot prepare a transaction that has touched a temporary \
     table, used LISTEN or NOTIFY, a cursor WITH HOLD, an exported snapshot, a postgres_fdw table, \
-    or one advisory lock both for the session and for the transaction";
+    or one advisory lock both for the session and for the transaction: do that on a connection of \
+    its own, outside of the branch";
 const DISABLED: &str = "if prepared transactions are disabled: ALTER SYSTEM SET \
     max_prepared_transactions = 100, then restart the server";
 const UNKNOWN: &str =
@@ -312,9 +316,9 @@ impl Guard {
     const fn mend(self) -> &'static str {
         match self {
             Self::MarkerGone => {
-                "the application ended this branch's transaction itself (COMMIT, ROLLBACK or RESET \
-                 ALL on the branch); what it committed stays committed: leave the end of a branch \
-                 to the transaction"
+                "the application ended this branch's transaction itself (COMMIT, ROLLBACK, PREPARE \
+                 TRANSACTION or RESET ALL on the branch); what it committed stays committed: leave \
+                 the end of a branch to the transaction"
             }
             Self::OtherSession => {
                 "another server session answers than the one that was connected: a pooler in \

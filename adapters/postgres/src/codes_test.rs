@@ -19,6 +19,7 @@ const ALL: [Request; 9] = [
 /// One line per row of the table and request: a code that it covers, and what it has to mean.
 const EXPECTED: &[(Request, &str, BranchErrorKind)] = &[
     (Request::Open, "08006", UNAVAILABLE),
+    (Request::Open, "53100", UNAVAILABLE),
     (Request::Open, "53300", UNAVAILABLE),
     (Request::Open, "57P03", UNAVAILABLE),
     (Request::Open, "25006", UNAVAILABLE),

@@ -15,6 +15,7 @@ mod certificates;
 
 mod absent;
 mod attack;
+mod bad_input;
 mod conflicts;
 mod crash;
 mod credentials;

@@ -72,13 +72,17 @@ async fn every_kind_of_work_that_cannot_be_prepared_is_refused_with_the_reason(d
 async fn a_mere_read_of_a_temporary_table_is_refused(db: &Db) {
     let setup = "CREATE TEMP TABLE tmp_of_session (i int)";
     let resource = db.build(|builder| builder.session_setup(setup));
-    let mut branch = resource.open(db.env(1)).await.unwrap();
-    branch
-        .batch_execute("SELECT * FROM tmp_of_session")
-        .await
-        .unwrap();
-    let error = expect_cause(branch.prepare().await, Cause::Refused);
-    assert!(error.to_string().contains("0A000"), "{error}");
+    for (sequence, work) in [
+        (1, "SELECT * FROM tmp_of_session"),
+        (2, "INSERT INTO tmp_of_session VALUES (1)"),
+    ] {
+        let mut branch = resource.open(db.env(sequence)).await.unwrap();
+        db.insert(&branch, sequence).await;
+        branch.batch_execute(work).await.unwrap();
+        let error = expect_cause(branch.prepare().await, Cause::Refused);
+        assert!(error.to_string().contains("0A000"), "{error}");
+        db.assert_nothing_of(sequence).await;
+    }
 }
 
 /// A table of another server, through `postgres_fdw`: a mere read is enough to be refused. It has
