@@ -159,7 +159,11 @@ async fn serve(log: &str, address: &str) -> Result<()> {
     let shop = Shop::start(log).await?;
     let listener = TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    Ok(axum::serve(listener, router(shop)).await?)
+    let server = axum::serve(listener, router(shop.clone()));
+    let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
+    server.with_graceful_shutdown(ctrl_c).await?;
+    // Waits for commits that are still on their way, and lets go of the log.
+    Ok(shop.tm.shutdown().await?)
 }
 
 /// The same service, asked twice for one order by a client of its own.

@@ -129,5 +129,6 @@ struct Readme;
 #[doc = include_str!("../docs/first-service.md")]
 #[doc = include_str!("../docs/testing.md")]
 #[doc = include_str!("../docs/operations.md")]
+#[doc = include_str!("../docs/servers.md")]
 #[doc = include_str!("../docs/adapters.md")]
 struct Guides;
