@@ -193,7 +193,8 @@ impl TransactionManagerBuilder {
         let start_report = recover_all(&inner, Some(rest)).await;
         for name in &start_report.unknown_resources {
             warn!(target: "unanimous", resource = %name,
-                "pending decisions name a resource that is not registered; they are kept");
+                "pending decisions name a resource that is not registered: register it under this \
+                 name; the decisions are kept until then");
         }
         let passes = inner.resources.values().map(|resource| {
             tokio::spawn(run_passes(Arc::clone(&inner), Arc::clone(resource))).abort_handle()

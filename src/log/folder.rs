@@ -9,6 +9,7 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 
@@ -41,13 +42,13 @@ impl FolderLock {
         let mut file = disk
             .file(LOCK, OFlags::RDWR | OFlags::CREATE)
             .map_err(failed("make the file `lock`"))?;
-        match file.try_lock() {
+        match try_lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut file)),
             Err(TryLockError::Error(error)) => return Err(failed("lock the file `lock`")(error)),
         }
         // Not every file system can lock a folder (NFS cannot): the lock file is what is promised.
-        if let Err(TryLockError::WouldBlock) = handle.try_lock() {
+        if let Err(TryLockError::WouldBlock) = try_lock(&handle) {
             return Err(in_use(path, &mut file));
         }
         let pid_failed = failed("write the file `lock`");
@@ -81,6 +82,20 @@ impl Drop for FolderLock {
             tracing::debug!(%error, "the pid stays in the file `lock`");
         }
     }
+}
+
+/// Tries for a moment: a child that is just being started by the process that let go of the lock
+/// holds it, too, from its fork to its exec.
+fn try_lock(file: &File) -> Result<(), TryLockError> {
+    const TRIES: usize = 20;
+    const PAUSE: Duration = Duration::from_millis(10);
+    for _ in 1..TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+            answer => return answer,
+        }
+    }
+    file.try_lock()
 }
 
 fn make_folder(path: &Path) -> Result<(), LogError> {
@@ -147,5 +162,55 @@ fn warn_if_others_may_write(path: &Path, metadata: &std::fs::Metadata) {
             mode = format_args!("{mode:o}"),
             "other users may write in the decision log's folder: chmod it to 700"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command, Stdio};
+
+    /// A child that lives until it is dropped.
+    struct Sleeper(Child);
+
+    impl Sleeper {
+        fn with(stdin: Stdio) -> Self {
+            let mut command = Command::new("sleep");
+            Self(command.arg("600").stdin(stdin).spawn().unwrap())
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    /// What a fork without exec does to a lock: the child holds it, too.
+    #[test]
+    fn i5_a_child_that_was_given_the_lock_holds_it_and_is_told_from_a_stale_file() {
+        let temp = tempfile::tempdir().unwrap();
+        let lock = FolderLock::acquire(temp.path()).unwrap();
+        let child = Sleeper::with(lock.file.try_clone().unwrap().into());
+        drop(lock);
+        let mut ended = Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        std::fs::write(temp.path().join(LOCK), ended.id().to_string()).unwrap();
+        let text = FolderLock::acquire(temp.path()).unwrap_err().to_string();
+        let said = format!("pid {}, which has ended, left behind", ended.id());
+        assert!(text.contains(&said) && text.contains("fuser"), "{text}");
+        drop(child);
+        // Now the file is stale, and nobody cares.
+        FolderLock::acquire(temp.path()).unwrap();
+    }
+
+    #[test]
+    fn a_program_that_is_run_inherits_no_lock() {
+        let temp = tempfile::tempdir().unwrap();
+        let lock = FolderLock::acquire(temp.path()).unwrap();
+        let _child = Sleeper::with(Stdio::null());
+        drop(lock);
+        FolderLock::acquire(temp.path()).unwrap();
     }
 }

@@ -30,6 +30,8 @@ mod identity;
 mod next_segment;
 mod open;
 #[cfg(test)]
+mod place_test;
+#[cfg(test)]
 mod process_test;
 mod record;
 mod recover;

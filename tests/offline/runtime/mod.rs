@@ -5,6 +5,7 @@ mod bad_input;
 mod cancel;
 mod commit;
 mod fragile;
+mod full_disk;
 mod lifecycle;
 mod lost_log;
 mod recovery;
