@@ -196,7 +196,8 @@ const fn driver_mode(mode: TlsMode) -> SslMode {
 }
 
 async fn connect(config: &Config, tls: MakeRustlsConnect) -> Result<Connected, Failure> {
-    match config.connect(tls.clone()).await {
+    // Boxed, because a handshake is large and every branch's future would carry it.
+    match Box::pin(config.connect(tls.clone())).await {
         Ok((client, connection)) => Ok(Connected {
             client,
             connection,

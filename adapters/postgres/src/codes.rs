@@ -202,8 +202,8 @@ const TABLE: &[Row] = &[
 /// A standby, or a transaction that may not write.
 pub(crate) const READ_ONLY_SERVER: &str = "25006";
 const STANDBY: &str = "the server is a standby; connect to the primary";
-const CONNECTIONS: &str = "raise max_connections (restart needed) or the CONNECTION LIMIT of role or \
-    database, or lower pool_size";
+const CONNECTIONS: &str = "raise max_connections (restart needed) or the CONNECTION LIMIT of role \
+    or database, or lower pool_size";
 const LOCKED: &str = "a lock was not to be had in time: perhaps a deadlock across databases";
 const SLOTS: &str = "if the slots for prepared transactions are used up, raise \
     max_prepared_transactions (restart needed) or resolve what is in doubt";

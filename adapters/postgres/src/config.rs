@@ -225,7 +225,8 @@ impl PostgresBuilder {
     ///
     /// ```
     /// # fn main() -> Result<(), unanimous_postgres::BuildError> {
-    /// let orders = unanimous_postgres::Postgres::builder("orders", "postgres://app@db.example/shop")
+    /// # use unanimous_postgres::Postgres;
+    /// let orders = Postgres::builder("orders", "postgres://app@db.example/shop")
     ///     .password_source(|| async { Ok(std::fs::read_to_string("/run/secrets/orders")?) })
     ///     .build()?;
     /// # Ok(())

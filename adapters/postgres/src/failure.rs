@@ -249,70 +249,79 @@ fn mend_of(error: &tokio_postgres::Error) -> Option<&'static str> {
             "turn TLS on at the server (ssl = on), or use sslmode=prefer over a network you trust",
         );
     }
-    [
-        "invalid configuration",
-        "authentication error",
-        "error performing TLS handshake: invalid",
-    ]
-    .into_iter()
-    .any(|kind| text.starts_with(kind))
-    .then_some("check the address")
+    ["invalid configuration", "authentication error"]
+        .into_iter()
+        .any(|kind| text.starts_with(kind))
+        .then_some("check the address")
 }
 
 fn mend_of_tls(error: &rustls::Error) -> Option<&'static str> {
-    match error {
-        rustls::Error::InvalidCertificate(why) => Some(mend_of_certificate(why)),
-        rustls::Error::AlertReceived(alert) => mend_of_alert(*alert),
-        rustls::Error::PeerIncompatible(_) => {
-            Some("let the server speak TLS 1.2 or newer (ssl_min_protocol_version, ssl_ciphers)")
-        }
-        // Perhaps a line that was cut.
-        _ => None,
+    const VERSIONS: &str =
+        "let the server speak TLS 1.2 or newer; sslnegotiation=direct needs PostgreSQL 17";
+    if let rustls::Error::InvalidCertificate(why) = error {
+        return Some(mend_of_certificate(why));
     }
+    if let rustls::Error::AlertReceived(alert) = error {
+        return match alert {
+            alert if is_of_our_certificate(*alert) => {
+                Some("give a client certificate that the server's ssl_ca_file has signed")
+            }
+            alert if is_of_versions(*alert) => Some(VERSIONS),
+            _ => None,
+        };
+    }
+    // Anything else may be a line that was cut.
+    matches!(error, rustls::Error::PeerIncompatible(_)).then_some(VERSIONS)
 }
 
 fn mend_of_certificate(why: &CertificateError) -> &'static str {
-    match why {
-        CertificateError::UnknownIssuer => {
-            "sslrootcert has to hold the authority that signed the server's certificate"
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "connect by a name that is among the certificate's subject alternative names, or give \
-             sslmode=verify-ca, which does not look at the name"
-        }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "renew the server's certificate, and compare the clocks"
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "compare the clocks"
-        }
-        _ => {
-            "give the server a certificate of its own, signed by an authority and with a subject \
-             alternative name (an authority's own certificate, CA:TRUE, is not accepted)"
-        }
+    if matches!(why, CertificateError::UnknownIssuer) {
+        return "sslrootcert has to hold the authority that signed the server's certificate";
     }
+    let is_name = matches!(
+        why,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
+    );
+    if is_name {
+        return "connect by a name that is among the certificate's subject alternative names, or \
+                give sslmode=verify-ca, which does not look at the name";
+    }
+    let is_time = matches!(
+        why,
+        CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. }
+    );
+    if is_time {
+        return "renew the server's certificate, or compare the clocks";
+    }
+    "give the server a certificate of its own, signed by an authority and with a subject \
+     alternative name (an authority's own certificate, CA:TRUE, is not accepted)"
 }
 
-fn mend_of_alert(alert: AlertDescription) -> Option<&'static str> {
-    match alert {
+fn is_of_our_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
         AlertDescription::BadCertificate
-        | AlertDescription::UnsupportedCertificate
-        | AlertDescription::CertificateRevoked
-        | AlertDescription::CertificateExpired
-        | AlertDescription::CertificateUnknown
-        | AlertDescription::UnknownCA
-        | AlertDescription::AccessDenied
-        | AlertDescription::DecryptError
-        | AlertDescription::CertificateRequired => {
-            Some("give a client certificate that the server's ssl_ca_file has signed")
-        }
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError
+            | AlertDescription::CertificateRequired
+    )
+}
+
+fn is_of_versions(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
         AlertDescription::HandshakeFailure
-        | AlertDescription::ProtocolVersion
-        | AlertDescription::NoApplicationProtocol => {
-            Some("let the server speak TLS 1.2 or newer; sslnegotiation=direct needs PostgreSQL 17")
-        }
-        _ => None,
-    }
+            | AlertDescription::ProtocolVersion
+            | AlertDescription::NoApplicationProtocol
+    )
 }
 
 fn chain(error: &tokio_postgres::Error) -> String {

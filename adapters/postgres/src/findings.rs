@@ -72,8 +72,8 @@ impl Seen {
     /// What sets a session's setting for the account, over whatever else sets it at the server.
     fn for_account(&self, setting: &str, value: &str) -> String {
         format!(
-            "ALTER ROLE {} IN DATABASE {} SET {setting} = {value}; -- or in options of the address, \
-             if it is set there",
+            "ALTER ROLE {} IN DATABASE {} SET {setting} = {value}; -- or in options of the \
+             address, if it is set there",
             self.text("our:account"),
             self.text("our:database")
         )
@@ -184,8 +184,8 @@ fn connections(seen: &Seen, settings: &Settings) -> Option<Finding> {
                 "{of} allows {limit} connections, and pool_size with recovery_sessions may open \
                  {needed}"
             ),
-            "raise max_connections (restart needed) or the CONNECTION LIMIT of role or database, or \
-             lower pool_size",
+            "raise max_connections (restart needed) or the CONNECTION LIMIT of role or database, \
+             or lower pool_size",
         )
     })
 }

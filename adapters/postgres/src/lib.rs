@@ -32,9 +32,88 @@
 //! * PostgreSQL 14 or newer (tested with 15 and 18), a primary, reached directly or through a
 //!   pooler in session mode.
 //! * `max_prepared_transactions` above 0: one slot for every branch that may be prepared at the
-//!   same time. [`Postgres`] checks this and more before it is used.
+//!   same time.
 //! * A branch is ended as the role that prepared it. Where the application changes its role inside
 //!   a branch (`SET ROLE`), that role is taken again; the user of the address has to stay a member.
+//!
+//! The preflight checks this and more before a resource is used. Each finding has a subject that
+//! stays the same, what was seen, and the SQL to paste:
+//!
+//! | subject | severity | found when |
+//! |---|---|---|
+//! | `server_version` | error, note | older than 14; never tested |
+//! | `max_prepared_transactions` | error, warning | 0; less than `pool_size` |
+//! | `free_prepared_slots` | warning | fewer are free now than `pool_size` |
+//! | `max_connections` | warning | server, database or role allows less than the pools may open |
+//! | `fsync` | error | off: a crash of the machine loses prepared branches |
+//! | `full_page_writes` | warning | off |
+//! | `synchronous_commit` | note, warning | off or local; the same with synchronous standbys |
+//! | `synchronous_standby_names` | note, warning | set: commits can hang; no standby is there |
+//! | `default_transaction_read_only` | warning | on |
+//! | `standard_conforming_strings` | note | off |
+//! | `idle_session_timeout`, `transaction_timeout` | note, warning | set; below a minute |
+//! | `statement_timeout` | note, warning | set; below a second |
+//! | `tcp_user_timeout` | warning | the server's system has none |
+//! | `old_prepared_transactions` | warning | something has been prepared for more than an hour |
+//! | `pooler` | error | a pooler in transaction mode stands in between |
+//! | `pg_is_in_recovery` | error | the address leads to a standby |
+//! | `execute` | error | a function of recovery's may not be called |
+//! | `session_setup` | error | the set-up SQL fails |
+//! | `recovery_address` | error | that account cannot log in, or leads to another database |
+//! | `membership` | error | recovery's role is no member of the application's, or inherits not |
+//! | `superuser` | warning | the application is a superuser, and recovery is not |
+//!
+//! # TLS
+//!
+//! By rustls, with libpq's words (manual, ["SSL Support"]), in an address of either form or by
+//! [`Tls`]: `sslmode` ([`TlsMode`]; the default is `prefer`),
+//! `sslrootcert` (a file, or `system`), `sslcert` and `sslkey` (both or none), `sslnegotiation`.
+//!
+//! ```
+//! # fn main() -> Result<(), unanimous_postgres::BuildError> {
+//! let orders = unanimous_postgres::Postgres::builder(
+//!     "orders",
+//!     "postgres://app:secret@db.example/shop?sslmode=verify-full&sslrootcert=/etc/shop/ca.pem",
+//! )
+//! .build()?;
+//! # Ok(())
+//! # }
+//! ```
+//! Unlike libpq:
+//! * No file is looked for in `~/.postgresql`. `verify-full` without `sslrootcert` trusts the
+//!   system's authorities; `verify-ca` without it is refused, for those sign for everybody.
+//! * `prefer` is not tried again in plain text after a handshake or log-in that failed: only a
+//!   server that says that it has no TLS is spoken to without. Root certificates that are given
+//!   count in every mode that speaks TLS.
+//! * A host is looked for among the certificate's subject alternative names only, never in its
+//!   common name, and an authority's own certificate (`CA:TRUE`, what `openssl req -x509` makes
+//!   unless told otherwise) is not accepted from a server.
+//! * Encrypted keys, revocation lists and `sslpassword` are not known.
+//!
+//! Everything goes over TLS then, also the request to cancel a statement; SCRAM log-ins are bound
+//! to the channel (`SCRAM-SHA-256-PLUS`; `channel_binding=require` insists on it) unless the
+//! certificate is signed by Ed25519. Files are read again for each new connection. Over Unix
+//! sockets TLS is never spoken.
+//!
+//! ["SSL Support"]: https://www.postgresql.org/docs/current/libpq-ssl.html
+//!
+//! # Accounts
+//!
+//! [`recovery_address`](PostgresBuilder::recovery_address) gives recovery an account of its own, so
+//! that the application's needs no right beyond its tables:
+//!
+//! ```sql
+//! CREATE ROLE shop_recovery LOGIN PASSWORD '...';
+//! GRANT shop TO shop_recovery;
+//! ```
+//! Passwords that change come from [`password_source`](PostgresBuilder::password_source), whole
+//! configurations from [`Postgres::builder_from`].
+//!
+//! # Errors
+//!
+//! An error of this crate shows what was asked, the server's SQLSTATE and message, and what mends
+//! it; never its detail, which may quote a row. The driver's own error is kept as the source. What
+//! `session_setup` fails with is told by its SQLSTATE alone, because the message may quote it.
 //!
 //! # What a branch may not do
 //!

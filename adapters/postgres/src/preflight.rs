@@ -99,10 +99,10 @@ impl Postgres {
             }
             Err(failure) => {
                 let error = failure.into_resource(name, "cannot log in");
-                return match error.problem() {
-                    Problem::Unfit => Ok(vec![findings::recovery_refused(&error)]),
-                    _ => Err(error),
-                };
+                if error.problem() == Problem::Unfit {
+                    return Ok(vec![findings::recovery_refused(&error)]);
+                }
+                return Err(error);
             }
         };
         if session.facts().identity != first.facts().identity {

@@ -187,11 +187,14 @@ impl Tls {
 
     /// What a configuration of the driver says, which knows no more than three modes.
     pub(crate) fn of(config: &Config) -> Self {
-        Self::new(match config.get_ssl_mode() {
-            SslMode::Disable => TlsMode::Disable,
-            SslMode::Prefer => TlsMode::Prefer,
+        let mode = config.get_ssl_mode();
+        Self::new(if mode == SslMode::Disable {
+            TlsMode::Disable
+        } else if mode == SslMode::Prefer {
+            TlsMode::Prefer
+        } else {
             // Whatever the driver may learn is no weaker.
-            _ => TlsMode::Require,
+            TlsMode::Require
         })
     }
 

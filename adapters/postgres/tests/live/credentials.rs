@@ -67,7 +67,8 @@ async fn i6_recovery_works_by_an_account_of_its_own(db: &Db) {
         let evidence = expect_prepared(branch.prepare().await);
         let record = record(&branch, evidence);
         drop(branch);
-        assert!(resource.recover().await.unwrap().branches.len() >= 1);
+        let listed = resource.recover().await.unwrap().branches;
+        assert!(!listed.is_empty());
         resource.finish(&db.xid(id), decision).await.unwrap();
         let absence = resource.absent(&db.xid(id), &record).await.unwrap();
         let expected = match decision {

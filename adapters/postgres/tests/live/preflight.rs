@@ -153,11 +153,15 @@ async fn old_prepared_transactions_are_found(kind: Kind) {
     // turned, so what it says is taken from two hours ahead by a view in front of the catalogue's.
     let (_branch, _) = db.prepared(1).await;
     assert_eq!(findings(&db.resource, subject).await, []);
-    db.admin("SET allow_system_table_mods = on; ALTER VIEW pg_catalog.pg_prepared_xacts RENAME TO \
-              pg_prepared_really; CREATE VIEW pg_catalog.pg_prepared_xacts AS SELECT transaction, \
-              gid, prepared - interval '2 hours' AS prepared, owner, database \
-              FROM pg_catalog.pg_prepared_really; GRANT SELECT ON pg_catalog.pg_prepared_xacts TO PUBLIC")
-        .await;
+    db.admin(
+        "SET allow_system_table_mods = on; \
+         ALTER VIEW pg_catalog.pg_prepared_xacts RENAME TO pg_prepared_really; \
+         CREATE VIEW pg_catalog.pg_prepared_xacts AS SELECT transaction, gid, \
+         prepared - interval '2 hours' AS prepared, owner, database \
+         FROM pg_catalog.pg_prepared_really; \
+         GRANT SELECT ON pg_catalog.pg_prepared_xacts TO PUBLIC",
+    )
+    .await;
     let found = finding(&db.resource, subject).await;
     assert_eq!(found.severity, Severity::Warning);
     assert!(found.evidence.starts_with("1 transactions"), "{found}");
