@@ -56,7 +56,6 @@ const XAER_DUPID: u16 = 1440;
 const XA_RBTIMEOUT: u16 = 1613;
 const XA_RBDEADLOCK: u16 = 1614;
 const SECURE_TRANSPORT_REQUIRED: u16 = 3159;
-const MARIADB_SECURE_TRANSPORT_REQUIRED: u16 = 4183;
 
 const ROLLED_BACK_BY_TIMEOUT: BranchErrorKind = BranchErrorKind::RolledBack(Cause::Timeout);
 const ROLLED_BACK_BY_CONFLICT: BranchErrorKind = BranchErrorKind::RolledBack(Cause::Conflict);
@@ -322,7 +321,7 @@ fn connect_failure(error: &Error) -> Option<(Problem, &'static str)> {
             Problem::Unfit,
             "the account's password has expired: ALTER USER … IDENTIFIED BY …",
         )),
-        SECURE_TRANSPORT_REQUIRED | MARIADB_SECURE_TRANSPORT_REQUIRED => Some((
+        SECURE_TRANSPORT_REQUIRED => Some((
             Problem::Unfit,
             "the server takes encrypted connections only: write ssl-mode=REQUIRED, or better \
              VERIFY_IDENTITY with ssl-ca",

@@ -139,15 +139,20 @@ impl Facts {
     /// All that speaks against the server, or is worth knowing, without having asked it for more.
     pub(crate) fn findings(&self, greeted: u32) -> Vec<Finding> {
         let version = self.variable("version");
+        let checked = version::check(version);
+        let remarks = match checked {
+            Ok(()) => version::remarks(version),
+            Err(_) => Vec::new(),
+        };
         [
-            version::check(version),
+            checked,
             self.check_connection(greeted),
             self.check_start().map(drop),
             self.identity().map(drop),
         ]
         .into_iter()
         .filter_map(Result::err)
-        .chain(version::remarks(version))
+        .chain(remarks)
         .collect()
     }
 

@@ -11,12 +11,13 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use unanimous_core::ports::{
-    Absence, Branch, BranchRecord, Evidence, Problem, Resource, ResourceManager,
+    Absence, Branch, BranchErrorKind, BranchRecord, Evidence, Resource, ResourceManager, Severity,
 };
 use unanimous_mysql::mysql_async::prelude::Queryable;
 use unanimous_mysql::mysql_async::{Opts, OptsBuilder};
 use unanimous_mysql::{Mysql, MysqlBranch};
 
+use crate::preflight::the;
 use crate::support::{Db, connection_id, eventually, expect_prepared, expect_rolled_back};
 
 /// How the server's bytes are passed on.
@@ -122,10 +123,15 @@ fn record(branch: &MysqlBranch, evidence: Evidence) -> BranchRecord {
 async fn i5_a_proxy_that_numbers_connections_itself_is_refused(db: &Db) {
     let proxy = Proxy::new(&db.url, Way::Renumbering).await;
     let resource = Mysql::builder("ledger", &proxy.url).build().unwrap();
-    let error = resource.preflight().await.unwrap_err();
-    assert_eq!(error.problem(), Problem::Unfit, "{error}");
-    assert!(error.to_string().contains("proxy"), "{error}");
-    resource.open(db.env(1)).await.unwrap_err();
+    let found = resource.preflight().await.unwrap();
+    assert_eq!(the(&found, "proxy").severity, Severity::Error);
+    assert_eq!(found.identity, None);
+    let error = resource.open(db.env(1)).await.unwrap_err();
+    assert_eq!(error.kind(), BranchErrorKind::Failed, "{error}");
+    assert!(
+        error.to_string().contains("connect to the server itself"),
+        "{error}"
+    );
 }
 
 /// The second of the server's start tells a connection from the bearer of its number after a

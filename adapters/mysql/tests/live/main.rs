@@ -14,11 +14,15 @@
 #[macro_use]
 mod support;
 
+#[path = "../../../../tests/support/certificates.rs"]
+mod certificates;
+
 mod absent;
 mod attack;
 mod blocked;
 mod connection;
 mod crash;
+mod credentials;
 mod finish;
 mod locks;
 mod preflight;
@@ -27,5 +31,6 @@ mod recover;
 mod results;
 mod statements;
 mod suite;
+mod tls;
 mod trips;
 mod wipe;

@@ -113,6 +113,11 @@ impl Db {
         db
     }
 
+    /// Puts the usual resource in the place of a test's own.
+    pub(crate) fn reset(&mut self) {
+        self.resource = Mysql::builder("ledger", &self.url).build().unwrap();
+    }
+
     pub(crate) fn is_mariadb(&self) -> bool {
         self.kind == Kind::Mariadb
     }
