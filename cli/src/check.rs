@@ -5,10 +5,10 @@ use unanimous::ports::Severity;
 
 use crate::args::Format;
 use crate::output::{lines, plain, table, to_json};
-use crate::run::{CLEAN, Failure, WARNED, talk};
+use crate::run::{CLEAN, Failure, WARNED, patiently, talk};
 
 pub(crate) async fn run(file: &ConfigFile, format: Format) -> Result<u8, Failure> {
-    let checked = Checked::run(file).await;
+    let checked = patiently(Checked::run(file)).await;
     match format {
         Format::Json => to_json(serde_json::to_value(&checked))?,
         Format::Table => show(&checked)?,
@@ -26,9 +26,10 @@ pub(crate) async fn run(file: &ConfigFile, format: Format) -> Result<u8, Failure
 fn show(checked: &Checked) -> Result<(), Failure> {
     let mut rows = Vec::new();
     let mut add = |what: &str, seen: String, findings: &[CheckedFinding]| {
-        let worst = findings.iter().map(|finding| finding.severity).max();
-        let state = worst.map_or("ok", Severity::as_str);
-        let state = if state == "note" { "ok" } else { state };
+        let is_ok = findings
+            .iter()
+            .all(|finding| finding.severity == Severity::Note);
+        let state = if is_ok { "ok" } else { "-" };
         rows.push(vec![what.into(), state.into(), "-".into(), seen]);
         for finding in findings {
             rows.push(vec![

@@ -132,9 +132,12 @@ impl CheckedResource {
         }
     }
 
-    fn alone(name: &ResourceName, subject: &str, evidence: &str, mend: &str) -> Self {
+    /// The server told nothing but this. Errors of adapters say first what is wrong, then, after a
+    /// semicolon, what to do.
+    fn alone(name: &ResourceName, subject: &str, problem: &str, mend: &str) -> Self {
         let of_resource = format!("resource {name}: ");
-        let evidence = evidence.strip_prefix(&of_resource).unwrap_or(evidence);
+        let problem = problem.strip_prefix(&of_resource).unwrap_or(problem);
+        let (evidence, mend) = problem.split_once("; ").unwrap_or((problem, mend));
         Self {
             resource: name.to_string(),
             server: None,
@@ -149,16 +152,17 @@ impl CheckedResource {
     }
 
     fn refused(name: &ResourceName, error: &ResourceError) -> Self {
-        if error.problem() == Problem::Unfit {
-            let mend = "do what the evidence says, then check again";
-            Self::alone(name, "connection", &error.to_string(), mend)
+        let mend = if error.problem() == Problem::Unavailable {
+            AWAY_MEND
         } else {
-            Self::away(name, &error.to_string())
-        }
+            "do what this says, then check again"
+        };
+        Self::alone(name, "connection", &error.to_string(), mend)
     }
 
-    fn away(name: &ResourceName, evidence: &str) -> Self {
-        let mend = "see that the server runs, and that address, login and firewall are right";
-        Self::alone(name, "connection", evidence, mend)
+    fn away(name: &ResourceName, silence: &str) -> Self {
+        Self::alone(name, "connection", silence, AWAY_MEND)
     }
 }
+
+const AWAY_MEND: &str = "see that the server runs, and that address, login and firewall are right";

@@ -50,7 +50,7 @@ impl CheckedLog {
     pub(super) async fn look(file: &ConfigFile) -> Self {
         let folder = file.log_folder();
         let mut checked = Self {
-            folder: folder.display().to_string(),
+            folder: whole(folder).display().to_string(),
             exists: false,
             has_application: false,
             openings: 0,
@@ -305,7 +305,13 @@ fn is_to_be_made(folder: &Path) -> bool {
     }
 }
 
+/// The path from the root on: what is copied has to be right in another folder, too.
+fn whole(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// For a shell.
 fn quoted(path: &Path) -> String {
+    let path = whole(path);
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use unanimous::log::FileLog;
 
+use crate::application::Plan;
 use crate::support::{Ran, Service};
 
 #[track_caller]
@@ -25,16 +26,103 @@ fn a_config_file_that_is_missing_or_wrong_is_named() {
         &["list"],
         "unanimous.toml, line 2: unknown field `foldr`",
     );
-    service.write_config(&text.replace("url = \"mysql", "url = \"oracle"));
-    refused(
-        &service,
-        &["check"],
-        "resource ledger: the address cannot be read: write",
-    );
-    service.write_config(&text.replace("ledger.pw", "gone.pw"));
-    refused(&service, &["check"], "resource ledger: the password file");
     std::fs::remove_file(service.config()).unwrap();
     refused(&service, &["list"], "unanimous.toml: cannot be read");
+}
+
+#[test]
+fn every_kind_of_wrong_line_is_refused_by_every_verb_before_anything_happens() {
+    let service = Service::new("lines");
+    let text = service.config_text();
+    let ledger = |line: &str| format!("{text}{line}\n");
+    for (file, said) in [
+        (ledger("pool_sise = 1"), "line 9: unknown field `pool_sise`"),
+        (
+            ledger("pool_size = 0"),
+            "line 9: this value cannot be used here: write a whole",
+        ),
+        (
+            ledger("pool_timeout = 5"),
+            "line 9: this value cannot be used here: write a text",
+        ),
+        (
+            ledger("password_env = \"X\""),
+            "line 6: resource ledger: more than one of password",
+        ),
+        (
+            ledger("url_env = \"X\""),
+            "line 6: resource ledger: url and url_env are both given",
+        ),
+        (ledger("[resources.orders]"), "line 9: duplicate key"),
+        (
+            ledger("[resources.\"a b\"]\nurl = \"x\""),
+            "line 9: [resources.a b]: ",
+        ),
+        (ledger("= nonsense"), "line 9: "),
+        (format!("[log]\n{text}"), "line 2: duplicate key"),
+        (String::new(), "missing field `log`"),
+    ] {
+        service.write_config(&file);
+        for verb in [&["check"][..], &["list"], &["recover", "--yes"]] {
+            refused(&service, verb, said);
+        }
+    }
+    assert!(!service.log().exists());
+}
+
+/// Neither an address that cannot be used nor a password that cannot be had keeps the others from
+/// being looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn i6_one_wrong_resource_is_named_and_the_others_are_looked_at() {
+    let service = Service::new("onewrong");
+    service.create_tables().await;
+    let gtrid = service.start(Plan::DecisionDurable).kill();
+    let text = service.config_text();
+    for (wrong, said) in [
+        (text.replace("ledger.pw", "gone.pw"), "the password file"),
+        (text.replace("ledger.pw", "wrong.pw"), "check user"),
+        (
+            text.replace("/app\"\npassword_file", "/nobase\"\npassword_file"),
+            "nobase",
+        ),
+    ] {
+        std::fs::write(service.config().with_file_name("wrong.pw"), "n0t-it").unwrap();
+        service.write_config(&wrong);
+        let checked = service.run(&["check", "--format", "json"]).exits(2).json();
+        let ledger = &checked["resources"][0]["findings"][0];
+        assert_eq!(ledger["severity"], "error", "{checked}");
+        assert!(ledger.to_string().contains(said), "{said}: {checked}");
+        assert!(checked["resources"][1]["server"].is_string(), "{checked}");
+        let listed = service.run(&["list", "--format", "json"]).exits(2);
+        assert_eq!(
+            listed.branches(&gtrid).len(),
+            1,
+            "the orders are seen: {listed:?}"
+        );
+        assert!(
+            listed.stderr.contains("ledger: not looked at"),
+            "{listed:?}"
+        );
+        assert!(listed.stderr.contains(said), "{said}: {listed:?}");
+    }
+    let pass = service.run(&["recover", "--yes"]).exits(2);
+    assert!(pass.stderr.contains("ledger: not recovered"), "{pass:?}");
+    assert_eq!(service.rows().await, (1, 0), "the orders were recovered");
+    service.write_config(&text.replace("url = \"mysql", "url = \"oracle"));
+    let checked = service.run(&["check"]).exits(2);
+    assert!(
+        checked.stdout.contains("the address cannot be read"),
+        "{checked:?}"
+    );
+    refused(
+        &service,
+        &["list"],
+        "resource ledger: the address cannot be read: write",
+    );
+    service.write_config(&text);
+    service.run(&["recover", "--yes"]).exits(0);
+    assert_eq!(service.rows().await, (1, 1));
+    service.drop_tables().await;
 }
 
 #[test]

@@ -1,25 +1,45 @@
 //! `check`: log and servers, before anything happens.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde_json::Value;
+use unanimous::log::FileLog;
+use xtask::servers::{Kind, Options, Server};
+
 use crate::application::Plan;
+use crate::by_hand::gid;
 use crate::support::Service;
+
+/// Nothing was found, or notes. Holds where the log is on a disk that has room.
+const FIT: i32 = 0;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_fit_is_said_to_be_before_and_after_the_first_start() {
     let service = Service::new("check");
     service.create_tables().await;
-    let before = service.run(&["check"]).exits(0);
+    let before = service.run(&["check"]).exits(FIT);
     assert!(
-        before.stdout.contains("will make it at its first start"),
+        before
+            .stdout
+            .contains("the application makes it at its first start"),
         "{before:?}"
     );
     assert!(!service.log().exists(), "a check makes no log");
 
     let application = service.start(Plan::DecisionDurable);
-    let living = service.run(&["check", "--format", "json"]).exits(0).json();
+    let living = service
+        .run(&["check", "--format", "json"])
+        .exits(FIT)
+        .json();
     assert_eq!(living["log"]["has_application"], true);
     assert_eq!(living["log"]["pending"], 1);
     application.kill();
-    let dead = service.run(&["check", "--format", "json"]).exits(0).json();
+    let dead = service
+        .run(&["check", "--format", "json"])
+        .exits(FIT)
+        .json();
     assert_eq!(dead["log"]["has_application"], false);
     assert_eq!(dead["log"]["openings"], 1);
     for (checked, name) in dead["resources"]
@@ -29,15 +49,30 @@ async fn what_is_fit_is_said_to_be_before_and_after_the_first_start() {
         .zip(["ledger", "orders"])
     {
         assert_eq!(checked["resource"], name);
-        assert!(checked["problem"].is_null());
+        assert_eq!(checked["findings"], serde_json::json!([]));
         assert!(!checked["server"].as_str().unwrap().is_empty());
+        assert!(!checked["identity"].as_str().unwrap().is_empty());
     }
     service.run(&["recover", "--yes"]).exits(0);
     service.drop_tables().await;
 }
 
+/// The findings about a part: severity and subject, and the whole as text.
+fn findings(part: &Value) -> Vec<(&str, &str)> {
+    let findings = part["findings"].as_array().unwrap().iter();
+    let text = |finding: &'_ Value, key: &str| finding[key].as_str().unwrap().is_empty();
+    let all = findings.inspect(|f| assert!(!text(f, "evidence") && !text(f, "mend"), "{f}"));
+    all.map(|f| {
+        (
+            f["severity"].as_str().unwrap(),
+            f["subject"].as_str().unwrap(),
+        )
+    })
+    .collect()
+}
+
 #[test]
-fn every_problem_is_named_with_its_resource() {
+fn what_is_not_fit_is_an_error_with_its_mend_in_every_format() {
     let service = Service::new("unfit");
     let text = service.config_text().replace("ledger.pw", "wrong.pw");
     service.write_config(&text.replace("\"log\"", "\"no/such/log\""));
@@ -45,20 +80,186 @@ fn every_problem_is_named_with_its_resource() {
     let ran = service.run(&["check", "--format", "json"]).exits(2);
     assert!(!ran.stdout.contains("n0t-it"), "I8: {ran:?}");
     let checked = ran.json();
-    let problem = |value: &serde_json::Value| value["problem"].as_str().unwrap_or("").to_owned();
-    assert!(
-        problem(&checked["log"]).contains("does not exist: make that"),
-        "{checked}"
-    );
-    assert!(
-        problem(&checked["resources"][0]).contains("ledger"),
-        "{checked}"
-    );
+    assert_eq!(checked["fit"], false);
+    assert_eq!(findings(&checked["log"]), [("error", "folder")]);
     assert_eq!(
-        problem(&checked["resources"][1]),
-        "",
+        findings(&checked["resources"][0]),
+        [("error", "connection")]
+    );
+    assert!(checked["resources"][0]["server"].is_null());
+    assert_eq!(
+        findings(&checked["resources"][1]),
+        [],
         "the other one is fit"
     );
     let table = service.run(&["check"]).exits(2);
-    assert_eq!(table.stdout.matches("PROBLEM").count(), 2, "{table:?}");
+    let mend = format!(
+        "mkdir -p '{}'",
+        service.log().with_file_name("no/such").display()
+    );
+    let lines: Vec<_> = table.stdout.lines().map(str::trim).collect();
+    assert!(
+        lines.contains(&&*mend),
+        "a mend is a line of its own: {table:?}"
+    );
+    assert!(table.stderr.contains("not fit: 2 errors"), "{table:?}");
+}
+
+/// One server's settings, with all that is wrong about them at once.
+#[test]
+fn all_findings_of_a_server_are_shown_at_once() {
+    let options = [
+        "-c",
+        "max_prepared_transactions=0",
+        "-c",
+        "synchronous_commit=off",
+    ];
+    let server = Server::start(Kind::Postgres15, &Options::new().args(options)).unwrap();
+    let ledger = xtask::servers::shared().mysql.url;
+    let service = Service::at("settings", &server.url(), &ledger);
+    let checked = service.run(&["check", "--format", "json"]).exits(2).json();
+    let orders = &checked["resources"][1];
+    assert!(orders["server"].as_str().unwrap().starts_with("PostgreSQL"));
+    let found = findings(orders);
+    assert_eq!(
+        found[0],
+        ("error", "max_prepared_transactions"),
+        "{checked}"
+    );
+    assert_eq!(
+        findings(&checked["resources"][0]),
+        [],
+        "the other one is fit"
+    );
+    let table = service.run(&["check"]).exits(2);
+    let mend = orders["findings"][0]["mend"].as_str().unwrap();
+    for line in mend.lines() {
+        assert!(
+            table
+                .stdout
+                .lines()
+                .any(|shown| shown.trim() == line.trim()),
+            "{table:?}"
+        );
+    }
+    assert!(
+        table
+            .stdout
+            .contains("orders  error     max_prepared_transactions  "),
+        "{table:?}"
+    );
+}
+
+/// Findings about the log of a folder, and the exit code.
+fn log_findings(service: &Service) -> (i32, Value) {
+    let ran = service.run(&["check", "--format", "json"]);
+    (ran.code.unwrap(), ran.json()["log"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_others_can_read_was_copied_or_is_damaged_is_found() {
+    let service = Service::new("place");
+    service.start(Plan::Idle).kill();
+    let log = service.log();
+    set_mode(&log, 0o755);
+    let (code, found) = log_findings(&service);
+    assert_eq!(
+        (code, findings(&found)),
+        (1, vec![("warning", "permissions")])
+    );
+    let mend = found["findings"][0]["mend"].as_str().unwrap();
+    assert_eq!(mend, format!("chmod 700 '{}'", log.display()));
+    set_mode(&log, 0o700);
+    assert_eq!(log_findings(&service).0, 0);
+
+    let copy = log.with_file_name("copy");
+    std::fs::create_dir(&copy).unwrap();
+    set_mode(&copy, 0o700);
+    for entry in log.read_dir().unwrap() {
+        let name = entry.unwrap().file_name();
+        if name != "control.sock" {
+            std::fs::copy(log.join(&name), copy.join(&name)).unwrap();
+        }
+    }
+    let text = service.config_text();
+    service.write_config(&text.replace("\"log\"", "\"copy\""));
+    let (code, found) = log_findings(&service);
+    assert_eq!(
+        (code, findings(&found)),
+        (2, vec![("error", "log")]),
+        "{found}"
+    );
+    assert!(found.to_string().contains("is a copy"), "{found}");
+
+    service.write_config(&text);
+    let segments = log.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let mut segments = segments.filter(|path| path.to_str().unwrap().contains("segment"));
+    let segment = segments.next().expect("a segment");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[20] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let (code, found) = log_findings(&service);
+    assert_eq!(
+        (code, findings(&found)),
+        (2, vec![("error", "log")]),
+        "{found}"
+    );
+    assert!(found["exists"].as_bool().unwrap(), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pending_ended_against_a_decision_or_of_no_known_resource_is_found() {
+    let service = Service::new("contents");
+    service.create_tables().await;
+    let gtrid = service.start(Plan::DecisionDurable).kill();
+    let (code, found) = log_findings(&service);
+    assert_eq!(
+        (code, findings(&found)),
+        (0, vec![("note", "pending decisions")])
+    );
+    let whole = service.config_text();
+    let (without, _) = whole.split_once("[resources.ledger]").unwrap();
+    service.write_config(without);
+    let (code, found) = log_findings(&service);
+    assert_eq!(code, 1);
+    assert_eq!(
+        findings(&found)[0],
+        ("warning", "unknown resource"),
+        "{found}"
+    );
+    assert!(found.to_string().contains("resource ledger"), "{found}");
+    service.write_config(&whole);
+
+    // A person rolls back what was decided to be committed.
+    service.unprepare_orders(&gid(&gtrid, "orders")).await;
+    let pass = service.run(&["recover", "--yes"]).exits(1);
+    assert!(pass.stderr.contains("a person has to look"), "{pass:?}");
+    assert_eq!(service.rows().await, (0, 1));
+    let (code, found) = log_findings(&service);
+    assert_eq!(code, 1, "{found}");
+    assert!(
+        findings(&found).contains(&("warning", "heuristic ends")),
+        "{found}"
+    );
+    assert!(found.to_string().contains(&gtrid), "{found}");
+    service.drop_tables().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_of_the_log_without_a_socket_is_a_warning() {
+    let service = Service::new("holder");
+    let log = FileLog::at(service.log()).open().await.unwrap();
+    let (code, found) = log_findings(&service);
+    assert_eq!(
+        (code, findings(&found)),
+        (1, vec![("warning", "control socket")])
+    );
+    let pid = format!("process {} seems to hold", std::process::id());
+    assert!(found.to_string().contains(&pid), "{found}");
+    drop(log);
+    assert_eq!(log_findings(&service).0, 0);
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }

@@ -71,7 +71,7 @@ async fn the_tool_asks_for_no_password_while_an_application_answers() {
     assert_eq!(alone.status.code(), Some(2));
     let said = String::from_utf8(alone.stderr).unwrap();
     assert!(
-        said.contains("resource orders: the environment variable UNANIMOUS_TEST_ORDERS_PW"),
+        said.contains("the environment variable UNANIMOUS_TEST_ORDERS_PW is not set"),
         "{said}"
     );
     service.run(&["recover", "--yes"]).exits(0);

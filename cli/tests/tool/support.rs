@@ -31,7 +31,8 @@ impl Service {
     pub(crate) fn at(test: &str, orders_url: &str, ledger_url: &str) -> Self {
         let (orders, orders_password) = split_password(orders_url);
         let (ledger, ledger_password) = split_password(ledger_url);
-        let folder = tempfile::tempdir().unwrap();
+        // Not in the system's folder, which may be in memory: a log there is an error of a check.
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         std::fs::write(folder.path().join("ledger.pw"), &ledger_password).unwrap();
         let service = Self {
             folder,
