@@ -142,8 +142,8 @@ pub enum CommitError {
     /// The outcome is not known here and now. Do not retry: ask `outcome(gtrid)` later. What is in
     /// doubt is resolved in the background.
     #[error(
-        "the outcome of transaction {gtrid} is not known yet: {reason}; ask `outcome` for it later, \
-         and do not run it again before"
+        "the outcome of transaction {gtrid} is not known yet: {reason}; ask `outcome` for it \
+         later, and do not run it again before"
     )]
     Undetermined {
         /// The transaction to ask for later.

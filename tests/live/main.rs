@@ -9,6 +9,7 @@ mod commit;
 mod crash;
 mod many;
 mod observability;
+mod retry;
 mod servers_fail;
 mod support;
 mod unreachable;

@@ -6,8 +6,10 @@
     reason = "a failed unwrap fails the test, as it should"
 )]
 
+mod clocks;
 mod compose;
 mod guarantees;
 mod model;
+mod names;
 mod runtime;
 mod tidy;

@@ -43,8 +43,8 @@ impl Life {
         self.builder().start().await.unwrap()
     }
 
-    /// Decides, tells the application `Ok`, and dies before phase two has reached a server. `before`
-    /// is done in the life that decides.
+    /// Decides, tells the application `Ok`, and dies before phase two has reached a server.
+    /// `before` is done in the life that decides.
     async fn decide_and_die(&self, before: impl FnOnce(&Self)) -> Gtrid {
         let servers = [&self.world.orders, &self.world.ledger].map(|r| r.server().clone());
         let cut = Arc::new(CutAfterDecision(servers.to_vec()));
@@ -96,8 +96,7 @@ fn empty(folder: &Path) {
 }
 
 #[tokio::test]
-async fn i1_after_a_restore_from_an_earlier_opening_nothing_is_rolled_back_and_the_log_put_back_ends_it()
- {
+async fn i1_after_a_restore_from_an_earlier_opening_nothing_is_rolled_back_until_the_log_is_back() {
     let life = Life::new();
     life.start().await.shutdown().await.unwrap();
     copy(&life.folder(), &life.backup());
