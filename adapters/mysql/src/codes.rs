@@ -8,9 +8,10 @@
 //! happened (I3). So is everything that is not a server's answer at all: a closed socket, a
 //! time-out, an error of the driver.
 
-use mysql_async::{DriverError, Error, ServerError};
+use mysql_async::{DriverError, Error};
 use unanimous_core::ports::{BranchErrorKind, Cause, Problem};
 
+use crate::latch::RollbackOnly;
 use crate::route::tls_error;
 use crate::session::Flavour;
 
@@ -362,15 +363,15 @@ fn mend_of_tls(error: &rustls::Error) -> &'static str {
 
 /// What a driver's error means, if it is one, for the cause of a rollback.
 pub(crate) fn cause(error: &(dyn std::error::Error + 'static)) -> Option<Cause> {
-    if let Some(error) = error.downcast_ref::<Error>() {
-        return match error {
-            Error::Server(_) | Error::Io(_) => Some(statement(error).cause),
-            // What the application and the driver say between themselves.
-            Error::Driver(_) | Error::Other(_) | Error::Url(_) => None,
-        };
+    if let Some(refused) = error.downcast_ref::<RollbackOnly>() {
+        return Some(refused.cause());
     }
-    let error = error.downcast_ref::<ServerError>()?;
-    Some(of_statement(error.code).cause)
+    match error.downcast_ref::<Error>()? {
+        error @ (Error::Server(_) | Error::Io(_)) => Some(statement(error).cause),
+        Error::Other(error) => error.downcast_ref().map(RollbackOnly::cause),
+        // What the application and the driver say between themselves.
+        Error::Driver(_) | Error::Url(_) => None,
+    }
 }
 
 fn server_code(error: &Error) -> Option<u16> {

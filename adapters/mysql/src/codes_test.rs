@@ -191,6 +191,55 @@ fn a_failed_statement_says_whether_the_branch_is_gone_and_why() {
     }
 }
 
+/// The runtime asks for each error on the way of an application's error to its last source.
+#[test]
+fn the_cause_of_an_applications_error_is_known_by_its_code() {
+    for (error, expected) in [
+        (server(1213), Some(Cause::Conflict)),
+        (server(1020), Some(Cause::Conflict)),
+        (server(1614), Some(Cause::Conflict)),
+        (server(1205), Some(Cause::Timeout)),
+        (server(1062), Some(Cause::Refused)),
+        (server(1114), Some(Cause::Exhausted)),
+        (Error::Driver(DriverError::ConnectionClosed), None),
+        (Error::Other("said by the application".into()), None),
+        (
+            Error::Io(std::io::Error::other("reset").into()),
+            Some(Cause::Unreachable),
+        ),
+    ] {
+        assert_eq!(super::cause(&error), expected, "{error}");
+    }
+    assert_eq!(super::cause(&std::fmt::Error), None);
+}
+
+#[test]
+fn what_to_do_about_a_refused_connection_is_said() {
+    for (error, mend) in [
+        (server(1040), "raise max_connections"),
+        (server(1044), "no privilege in this database"),
+        (server(1045), "user and password"),
+        (server(1049), "create it"),
+        (server(1129), "FLUSH HOSTS"),
+        (server(1203), "max_user_connections"),
+        (server(1226), "MAX_USER_CONNECTIONS"),
+        (server(1862), "IDENTIFIED BY"),
+        (server(3118), "ACCOUNT UNLOCK"),
+        (server(3159), "ssl-mode=REQUIRED"),
+        (
+            Error::Driver(DriverError::NoClientSslFlagFromServer),
+            "ssl-mode=PREFERRED",
+        ),
+    ] {
+        let said = mend_of_connect(&error);
+        assert!(
+            said.starts_with("; ") && said.contains(mend),
+            "{error}: {said}"
+        );
+    }
+    assert_eq!(mend_of_connect(&server(1105)), "");
+}
+
 #[test]
 fn a_refused_login_needs_a_person_and_a_full_server_does_not() {
     for code in [1044, 1045, 1049, 1130, 1698] {

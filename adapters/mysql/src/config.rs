@@ -412,4 +412,83 @@ mod tests {
             .unwrap_err();
         assert!(empty.to_string().contains("size 0"), "{empty}");
     }
+
+    fn refused(builder: Builder) -> String {
+        let text = builder.build().unwrap_err().to_string();
+        assert!(!text.contains("s3cr3t"), "{text}");
+        text
+    }
+
+    #[test]
+    fn i8_contradictions_are_refused_and_tell_no_password() {
+        let builder = || Mysql::builder("ledger", "mysql://app:s3cr3t@host/db");
+        let source = || async { Ok("s3cr3t".to_owned()) };
+        let opts = || async { Ok(Opts::default()) };
+        let required = "mysql://rec:s3cr3t@host/db?ssl-mode=REQUIRED";
+        for (builder, says) in [
+            (
+                builder().password_source(source),
+                "password_source gives another",
+            ),
+            (
+                builder().recovery_password_source(source),
+                "needs recovery_address beside it",
+            ),
+            (
+                builder()
+                    .recovery_address("mysql://rec:s3cr3t@host")
+                    .recovery_password_source(source),
+                "recovery_password_source gives another",
+            ),
+            (
+                Mysql::builder_from("ledger", opts).password_source(source),
+                "beside builder_from",
+            ),
+            (
+                Mysql::builder("ledger", required).tls(TlsMode::Required),
+                "both tls and the address",
+            ),
+            (
+                builder().tls(TlsMode::VerifyIdentity),
+                "needs to know whom to trust",
+            ),
+            (
+                builder().recovery_address("mysql://rec:s3cr3t@host?ssl-ca=/no/such"),
+                "recovery_address: ssl-ca: /no/such cannot be read",
+            ),
+            (
+                builder().recovery_address("rec:s3cr3t@host"),
+                "recovery_address: the address",
+            ),
+            (
+                Mysql::builder("ledger", "mysql://a:s3cr3t@h/d?socket=/s&ssl-mode=REQUIRED"),
+                "cannot be had through a socket",
+            ),
+        ] {
+            let text = refused(builder);
+            assert!(text.starts_with("resource ledger: "), "{text}");
+            assert!(text.contains(says), "{text}");
+        }
+        let ssl = mysql_async::SslOpts::default();
+        let opts = OptsBuilder::default().db_name(Some("db")).ssl_opts(ssl);
+        let text = refused(Mysql::builder_with_opts("ledger", opts).tls(TlsMode::Required));
+        assert!(text.contains("both tls and the driver's options"), "{text}");
+    }
+
+    /// What is said of encryption for the resource counts for recovery, unless it has its own word.
+    #[test]
+    fn recovery_is_encrypted_like_the_resource() {
+        let config = |url: &str, recovery: &str| {
+            let builder = Mysql::builder("ledger", url).recovery_address(recovery);
+            builder.into_config("ledger".parse().unwrap()).unwrap()
+        };
+        let main = "mysql://app@host/db?ssl-mode=REQUIRED";
+        let inherited = config(main, "mysql://rec@host");
+        assert_eq!(inherited.control.mode(), Some(TlsMode::Required));
+        let own = config(main, "mysql://rec@host?ssl-mode=DISABLED");
+        assert_eq!(own.control.mode(), Some(TlsMode::Disabled));
+        assert_eq!(own.branches.mode(), Some(TlsMode::Required));
+        let said_nothing = config("mysql://app@host/db", "mysql://rec@host");
+        assert_eq!(said_nothing.control.mode(), Some(TlsMode::Preferred));
+    }
 }

@@ -23,7 +23,14 @@ use crate::codes;
 /// transaction back; after a conflict or a time-out a new one may succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RollbackOnly {
+    cause: Cause,
     reason: String,
+}
+
+impl RollbackOnly {
+    pub(crate) const fn cause(&self) -> Cause {
+        self.cause
+    }
 }
 
 impl fmt::Display for RollbackOnly {
@@ -54,6 +61,7 @@ impl Failure {
 
     pub(crate) fn to_error(&self) -> Error {
         Error::Other(Box::new(RollbackOnly {
+            cause: self.cause,
             reason: self.reason.clone(),
         }))
     }

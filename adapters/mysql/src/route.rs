@@ -134,6 +134,11 @@ impl Route {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn mode(&self) -> Option<TlsMode> {
+        self.fixed.as_ref().map(|ready| ready.mode)
+    }
+
     async fn ready(&self, deadline: Instant, limit: Duration) -> Result<Ready, ResourceError> {
         let mut ready = match (&self.fixed, &self.description.source) {
             (Some(ready), _) => ready.clone(),

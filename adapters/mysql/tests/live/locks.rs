@@ -31,7 +31,9 @@ async fn a_lock_wait_timeout_is_a_rollback_vote(db: &Db) {
     let mut holder = db.open(1).await;
     update(db, &mut holder, 101).await.unwrap();
     let mut waiter = db.active(2).await;
-    assert_eq!(code(&update(db, &mut waiter, 101).await.unwrap_err()), 1205);
+    let error = update(db, &mut waiter, 101).await.unwrap_err();
+    assert_eq!(code(&error), 1205);
+    assert_eq!(db.resource.cause_of(&error), Some(Cause::Timeout));
     let (cause, error) = expect_rolled_back(waiter.prepare().await);
     assert_eq!(cause, Cause::Timeout, "{error}");
     assert!(!db.has(2).await);
@@ -68,7 +70,9 @@ async fn after_a_deadlock_no_statement_is_let_through(db: &Db) {
         both => panic!("one of two is the victim of a deadlock: {both:?}"),
     };
     assert_eq!(code(&error), 1213);
+    assert_eq!(db.resource.cause_of(&error), Some(Cause::Conflict));
     let refused = db.insert(&mut victim, 3).await.unwrap_err();
+    assert_eq!(db.resource.cause_of(&refused), Some(Cause::Conflict));
     let Error::Other(source) = &refused else {
         panic!("{refused}")
     };

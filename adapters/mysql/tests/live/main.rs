@@ -24,6 +24,7 @@ mod connection;
 mod crash;
 mod credentials;
 mod finish;
+mod input;
 mod locks;
 mod preflight;
 mod read_only;

@@ -113,6 +113,11 @@ impl Db {
         db
     }
 
+    /// The administrator's address up to the `@`.
+    pub(crate) fn admin_login(&self) -> &str {
+        self.admin_url.split_once('@').unwrap().0
+    }
+
     /// Puts the usual resource in the place of a test's own.
     pub(crate) fn reset(&mut self) {
         self.resource = Mysql::builder("ledger", &self.url).build().unwrap();
