@@ -11,7 +11,11 @@ const DOCUMENTS: &[(&str, usize)] = &[
     ("docs/guarantees.md", 40),
     ("docs/servers.md", 15),
     ("docs/operations.md", 5),
+    (BAD_INPUT, 90),
 ];
+
+/// Every row of its tables names a test.
+const BAD_INPUT: &str = "docs/bad-input.md";
 
 #[test]
 fn every_test_that_a_document_names_exists() {
@@ -37,6 +41,20 @@ fn every_test_that_a_document_names_exists() {
         }
     }
     assert!(missing.is_empty(), "no such test:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn every_row_of_what_goes_wrong_names_a_test_in_its_last_column() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(BAD_INPUT);
+    let text = fs::read_to_string(path).expect("the document is there");
+    let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| what went wrong");
+    let rows: Vec<_> = text.lines().filter(is_row).collect();
+    assert!(rows.len() > 60, "{} rows", rows.len());
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").collect();
+        assert_eq!(cells.len(), 5, "{row}");
+        assert!(!named_tests(cells[4]).is_empty(), "no test: {row}");
+    }
 }
 
 #[test]
@@ -74,7 +92,9 @@ fn is_sentence(code: &str) -> bool {
 /// The name of every function in these folders, among other words.
 fn functions() -> BTreeSet<String> {
     let mut functions = BTreeSet::new();
-    for folder in ["core", "src", "adapters", "testing", "tests", "xtask"] {
+    for folder in [
+        "core", "src", "adapters", "testing", "tests", "xtask", "cli",
+    ] {
         collect(
             &Path::new(env!("CARGO_MANIFEST_DIR")).join(folder),
             &mut functions,
