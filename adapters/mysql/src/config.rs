@@ -99,8 +99,9 @@ impl Builder {
         }
     }
 
-    /// How connections are encrypted, in the place of `ssl-mode`, `ssl-ca`, `ssl-cert` and `ssl-key`
-    /// in the address. Counts for the recovery address, too, unless that one says so itself.
+    /// How connections are encrypted, in the place of `ssl-mode`, `ssl-ca`, `ssl-cert` and
+    /// `ssl-key` in the address. Counts for the recovery address, too, unless that one says
+    /// something else.
     ///
     /// Default: what the address says; if it says nothing, [`TlsMode::Preferred`], as for MySQL's
     /// own clients. With options of the driver ([`Mysql::builder_with_opts`],
@@ -112,8 +113,8 @@ impl Builder {
 
     /// Asks for the password before each new connection, for passwords that change.
     ///
-    /// Connections that are logged in go on with the password of their login; they are not logged in
-    /// again when they are reset between two branches. The function runs inside
+    /// Connections that are logged in go on with the password of their login; they are not logged
+    /// in again when they are reset between two branches. The function runs inside
     /// [`connect_timeout`](Self::connect_timeout). If it fails, hangs or panics, there is no
     /// connection and nothing has happened; the text of its error is shown, so it must hold no
     /// secret.
@@ -183,8 +184,8 @@ impl Builder {
     /// Makes the resource. Reads the files of certificates; does not connect.
     ///
     /// # Errors
-    /// The name, the address, a file or a combination cannot be used; the message says why and holds
-    /// no password.
+    /// The name, the address, a file or a combination cannot be used; the message says why and
+    /// holds no password.
     pub fn build(self) -> Result<Mysql, ConfigError> {
         let name: ResourceName = self
             .name

@@ -28,9 +28,110 @@
 //!
 //! # Servers
 //! MySQL 8.0.30 or newer, MariaDB 10.6 or newer; which of the two is found out at login. Run
-//! against MySQL 9.7 and MariaDB 10.11. The preflight refuses older servers, Galera, settings that
-//! let an acknowledged prepare vanish, and an account that may not list what is prepared, each with
-//! the reason and the statement that mends it.
+//! against MySQL 9.7 and MariaDB 10.11.
+//!
+//! The preflight finds, all at once, each with what was seen and the SQL or setting to paste
+//! (tests: `preflight`, `credentials`; unit tests: `settings`, `version`):
+//!
+//! | subject | severity | found |
+//! |---|---|---|
+//! | `version` | error | older than 8.0.30 or 10.6; as a note: not run by us |
+//! | `MDEV-37141` | warning | MariaDB goes on in a new transaction after a deadlock |
+//! | `proxy` | error | a proxy numbers connections itself: a lost one could not be ended |
+//! | `Uptime`, `server_uuid` | error | two servers, or two runs of one, cannot be told apart |
+//! | `unanimous_identity` | error | MariaDB's identity row is missing or unreadable |
+//! | `wsrep_on` | error | Galera has no XA |
+//! | `read_only` | error | also `super_read_only`: a standby, whose list proves nothing |
+//! | `innodb_read_only`, `innodb_force_recovery`, `transaction_read_only` | error | cannot write |
+//! | `innodb_flush_log_at_trx_commit` | error | not 1: acknowledged branches can vanish |
+//! | `sync_binlog` | error | not 1 beside `log_bin`: the same in a crash of the machine |
+//! | `XA_RECOVER_ADMIN` | error | MySQL: recovery may not list branches |
+//! | `PROCESS`, `CONNECTION_ADMIN` | error | recovery may not see, or end, lost connections |
+//! | `recovery_address` | error | it leads to another server |
+//! | `binlog_format`, `binlog_error_action` | warning | replicas can come to differ |
+//! | `innodb_doublewrite` | warning | off |
+//! | `xa_detach_on_prepare` | warning | off |
+//! | `default_storage_engine` | warning | not InnoDB |
+//! | `wait_timeout` | warning | under a minute |
+//! | `max_connections`, `max_user_connections` | warning | fewer than the pools may open |
+//! | `innodb_rollback_on_timeout`, `innodb_deadlock_detect` | note | not as usual |
+//! | `autocommit`, `max_statement_time` | note | not as usual |
+//!
+//! # Encryption
+//! TLS 1.2 and 1.3 by rustls. By the address, with the names of MySQL's own URIs, or by
+//! [`Builder::tls`]:
+//!
+//! | parameter | |
+//! |---|---|
+//! | `ssl-mode` | `DISABLED`, `PREFERRED` (default), `REQUIRED`, `VERIFY_CA`, `VERIFY_IDENTITY` |
+//! | `ssl-ca` | PEM file of the authorities to trust; without `ssl-mode` it means `VERIFY_CA` |
+//! | `ssl-cert`, `ssl-key` | PEM files of a client certificate with its chain, and of its key |
+//! | `built_in_roots=true` | trust the public authorities, too |
+//!
+//! The modes mean what they mean to MySQL's own clients (`--ssl-mode`; manual,
+//! "Command Options for Connecting to the Server"; test
+//! `each_mode_means_what_it_means_to_mysqls_own_clients`). Values are percent-decoded. The driver's
+//! own `require_ssl`, `verify_ca` and `verify_identity` mean what they always did. Whatever
+//! contradicts itself is refused by [`Builder::build`], which reads the files, too.
+//!
+//! * `PREFERRED` is never more than what the server offers: whoever can change what passes can take
+//!   the encryption away. A login is never repeated without encryption; that a server has none is
+//!   heard before anything is sent. It is asked again after a connection has failed.
+//! * A certificate needs a subjectAltName for both `VERIFY` modes; what MySQL makes for itself at
+//!   its first start has none, and serves for `REQUIRED` only.
+//! * `VERIFY_CA` takes any name. The driver (0.37.1 with rustls 0.23) cannot be told so; the first
+//!   connection may end before its login and be made again with a name that the certificate has.
+//! * Connections through a socket are not encrypted.
+//! * With [`Mysql::builder_with_opts`] and [`Mysql::builder_from`] the driver's options say how to
+//!   encrypt, and plain is their default.
+//! * rustls takes its cryptography from the process. If the application has installed none before
+//!   the first encrypted connection, ring is installed then.
+//! * MySQL does not show the connection attributes (`program_name`, `unanimous_resource`) of
+//!   encrypted connections, because the driver announces them too late. MariaDB does not show
+//!   them at all unless `performance_schema` is on.
+//! * `caching_sha2_password` works without encryption, too: the password is encrypted with a key
+//!   that the server sends, which keeps out listeners, but not who can change what passes.
+//!
+//! # Accounts
+//! By default one account does everything. With [`Builder::recovery_address`] there are two; the
+//! preflight ends a connection of its own to see whether recovery may. The grants, no more (test
+//! `recovery_works_with_the_least_privileges`):
+//!
+//! ```sql
+//! -- MySQL: the application's account needs what its statements need, and
+//! GRANT XA_RECOVER_ADMIN ON *.* TO 'app'@'%';            -- only without a recovery address
+//! -- MySQL: recovery's account; the last lets it enter the database, any privilege there will do
+//! GRANT XA_RECOVER_ADMIN, CONNECTION_ADMIN ON *.* TO 'recovery'@'%';
+//! GRANT PROCESS ON *.* TO 'recovery'@'%';
+//! GRANT REFERENCES ON app.* TO 'recovery'@'%';
+//!
+//! -- MariaDB: once, by an administrator, or by preflight if an account may create tables
+//! CREATE TABLE app.unanimous_identity …;                 -- the preflight says the whole of it
+//! -- MariaDB: both accounts
+//! GRANT SELECT ON app.unanimous_identity TO 'app'@'%';
+//! GRANT SELECT ON app.unanimous_identity TO 'recovery'@'%';
+//! -- MariaDB: recovery's account
+//! GRANT PROCESS, CONNECTION ADMIN ON *.* TO 'recovery'@'%';
+//! ```
+//!
+//! Passwords that change: [`Builder::password_source`], [`Builder::recovery_password_source`], or
+//! [`Mysql::builder_from`] for everything else. They are asked before each new connection; those
+//! that are logged in go on (test `a_password_that_changes_is_asked_for`).
+//!
+//! ```no_run
+//! use unanimous_mysql::Mysql;
+//!
+//! let ledger = Mysql::builder("ledger", "mysql://app@db.internal:3306/app?ssl-ca=/etc/ca.pem")
+//!     .password_source(|| async {
+//!         Ok(std::fs::read_to_string("/run/secrets/app")?.trim().to_owned())
+//!     })
+//!     .recovery_address("mysql://recovery@db.internal:3306")
+//!     .recovery_password_source(|| async {
+//!         Ok(std::fs::read_to_string("/run/secrets/recovery")?.trim().to_owned())
+//!     })
+//!     .build()?;
+//! # Ok::<(), unanimous_mysql::ConfigError>(())
+//! ```
 //!
 //! # What to know
 //! * One branch per server and transaction: two branches of one transaction on one server wait for
@@ -41,6 +142,9 @@
 //! * On MariaDB a branch that was prepared without changes ends by itself when its connection
 //!   closes. Committing it then is answered with 1402; it is reported as committed, because nothing
 //!   was there to be committed.
+//! * `COMMIT`, `ROLLBACK`, `BEGIN`, DDL, `TRUNCATE` and `LOCK TABLES` are refused inside a branch
+//!   by both servers (1399), and nothing has happened; XA by hand, which they let through, makes
+//!   the branch vote to roll back (tests: `input`).
 //! * A person who rolls a prepared branch back by hand cannot be told from its commit afterwards.
 
 mod address;
@@ -117,7 +221,7 @@ impl Mysql {
     ///
     /// `name` is 1 to 64 of `A-Z a-z 0-9 _ -`, beginning with a letter, and stays the same as long
     /// as transactions may be pending. `url` is `mysql://user:password@host:port/database`, for
-    /// MariaDB, too.
+    /// MariaDB, too, with parameters as the crate's page lists them.
     pub fn builder(name: impl Into<String>, url: impl Into<String>) -> Builder {
         Builder::from_url(name.into(), url.into())
     }

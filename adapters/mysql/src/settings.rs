@@ -1,9 +1,8 @@
 //! What a server's settings can make go wrong. Pure: variables in, findings out.
 //!
 //! The evidence names what was seen; the mend is SQL where the setting can be changed while the
-//! server runs, else the line for its configuration file. What the sources are: the tests named in
-//! this crate's `tests/live` (a crash with flushing off, a read-only server, `FLUSH TABLES WITH READ
-//! LOCK`), and the manuals of both servers for the rest.
+//! server runs, else the line for its configuration file. Where it comes from: the manuals of both
+//! servers, and this crate's `tests/live` (`crash`, `blocked`, `locks`).
 
 use std::collections::BTreeMap;
 
@@ -192,7 +191,7 @@ impl Variables {
                 "binlog_error_action",
                 "binlog_error_action is IGNORE_ERROR: when the binary log cannot be written, the \
                  server goes on without it, and replicas miss branches",
-                self.set("binlog_error_action", "ABORT_SERVER"),
+                self.set("binlog_error_action", "DEFAULT"),
             ));
         }
     }
@@ -288,7 +287,7 @@ impl Variables {
                 Severity::Warning,
                 "default_storage_engine",
                 format!(
-                    "default_storage_engine is {engine}: tables that are made without ENGINE=InnoDB \
+                    "default_storage_engine is {engine}: tables made without ENGINE=InnoDB \
                      keep what is written to them, whatever is decided"
                 ),
                 self.set("default_storage_engine", "InnoDB"),

@@ -1,3 +1,5 @@
+//! Modes, and files that are not what they should be.
+
 use super::*;
 
 fn refused(tls: &Tls) -> String {

@@ -186,8 +186,8 @@ async fn a_myisam_table_is_not_rolled_back(db: &Db) {
     db.sql(&format!("DROP TABLE {table}")).await;
 }
 
-/// The network goes away at each step: what may have happened is undetermined, and recovery finds it
-/// as soon as the server can be reached again.
+/// The network goes away at each step: what may have happened is undetermined, and recovery finds
+/// it as soon as the server can be reached again.
 async fn a_server_that_becomes_unreachable_loses_nothing(db: &Db) {
     let (wire, url) = Wire::between(&db.url).await.unwrap();
     let resource = Mysql::builder("ledger", url).build().unwrap();

@@ -280,8 +280,8 @@ async fn a_missing_privilege_is_named_and_granting_it_mends_it(db: &Db) {
         .unwrap();
 }
 
-/// MariaDB needs a row that tells it from its copies; without the right to make it, the mend is what
-/// the administrator runs.
+/// MariaDB needs a row that tells it from its copies; without the right to make it, the mend is
+/// what the administrator runs.
 async fn a_mariadb_without_its_identity_row_says_what_to_run(db: &Db) {
     if !db.is_mariadb() {
         return;

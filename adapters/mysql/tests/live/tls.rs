@@ -161,7 +161,7 @@ async fn each_mode_means_what_it_means_to_mysqls_own_clients(kind: Kind) {
     }
 }
 
-/// The same by the address: MySQL's parameters and the driver's, and what counts if it says nothing.
+/// The same by the address: MySQL's parameters and the driver's, and the default.
 async fn the_address_says_how_to_encrypt(kind: Kind) {
     let made = Certificates::new();
     let server = made.start(kind, &[]);
