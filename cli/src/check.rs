@@ -71,7 +71,7 @@ fn describe(log: &CheckedLog) -> String {
         ""
     };
     format!(
-        "{}: {} pending decisions, {} heuristic ends{holder}",
+        "{}: pending decisions: {}, heuristic ends: {}{holder}",
         plain(&log.folder),
         log.pending,
         log.heuristics

@@ -131,10 +131,7 @@ impl CheckedLog {
             return;
         }
         if self.pending > 0 {
-            let evidence = format!(
-                "{} are not completed, and no application runs",
-                self.pending
-            );
+            let evidence = format!("not completed: {}; no application runs", self.pending);
             let mend = "start the application, or: unanimous recover";
             self.note("pending decisions", &evidence, mend);
         }
@@ -181,7 +178,7 @@ struct Read {
 
 impl Read {
     fn all(log: FileLog) -> Self {
-        let folder = log.folder().to_owned();
+        let folder = whole(log.folder());
         let mut findings = Vec::new();
         let mut contents = None;
         let to_be_made = is_to_be_made(&folder);
@@ -287,14 +284,23 @@ fn foreign_eyes(folder: &Path, metadata: &Metadata) -> Vec<Finding> {
     findings
 }
 
-/// The process whose number is in the file `lock`, if it runs: a number that is left from a crash
-/// may be another program's by now, so this is a hint.
+/// The process whose number is in the file `lock`, if the kernel says that the file is locked: the
+/// number alone may be left from a crash. `None` also where the kernel does not tell (not Linux).
 fn holder(folder: &Path) -> Option<u32> {
-    let text = std::fs::read_to_string(folder.join("lock")).ok()?;
-    let pid: u32 = text.trim().parse().ok()?;
-    PathBuf::from(format!("/proc/{pid}"))
-        .exists()
-        .then_some(pid)
+    let path = folder.join("lock");
+    let inode = path.metadata().ok()?.ino();
+    let pid: u32 = std::fs::read_to_string(path).ok()?.trim().parse().ok()?;
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    is_locked(&locks, inode).then_some(pid)
+}
+
+/// Whether `/proc/locks` (see `proc_locks(5)`) has a whole-file lock of this inode.
+fn is_locked(locks: &str, inode: u64) -> bool {
+    let place = format!(":{inode}");
+    locks.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        words.next() == Some("FLOCK") && words.nth(3).is_some_and(|word| word.ends_with(&place))
+    })
 }
 
 /// Nothing is there, or an empty folder.
@@ -314,4 +320,25 @@ fn whole(path: &Path) -> PathBuf {
 fn quoted(path: &Path) -> String {
     let path = whole(path);
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_found_by_its_inode_alone() {
+        let locks = "1: POSIX  ADVISORY  WRITE 41 08:01:77 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 42 00:2a:1234 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 43 08:01:99 0 EOF\n";
+        assert!(is_locked(locks, 1234));
+        for inode in [77, 234, 99, 12345] {
+            assert!(!is_locked(locks, inode), "{inode}");
+        }
+    }
+
+    #[test]
+    fn a_mend_for_a_shell_is_one_word_whatever_the_path() {
+        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
 }

@@ -50,6 +50,10 @@ mod adapters;
 mod check;
 mod check_log;
 mod client;
+#[cfg_attr(
+    not(any(feature = "postgres", feature = "mysql")),
+    allow(dead_code, reason = "without a database there is nobody to hand it to")
+)]
 mod entry;
 mod error;
 mod file;
@@ -57,6 +61,10 @@ mod file;
 mod file_test;
 mod limits;
 mod report;
+#[cfg_attr(
+    not(any(feature = "postgres", feature = "mysql")),
+    allow(dead_code, reason = "without a database there is nobody to hand it to")
+)]
 mod secret;
 mod server;
 mod socket;

@@ -28,6 +28,10 @@ fn kind(folder: &Path) -> Option<Finding> {
         (0x00c3_6400, "Ceph"),
     ];
 
+    #[allow(
+        clippy::useless_conversion,
+        reason = "it has another type on other machines"
+    )]
     let found = i64::from(rustix::fs::statfs(folder).ok()?.f_type);
     let place = folder.display();
     let is = |(magic, _): &&(i64, &str)| *magic == found;
