@@ -341,23 +341,31 @@ fn mend_of_tls(error: &rustls::Error) -> &'static str {
         return "the server and this program cannot agree on an encryption: the server has to \
                 offer TLS 1.2 or 1.3; ssl-mode=DISABLED goes without";
     };
-    match reason {
-        Certificate::UnknownIssuer => {
-            "the server's certificate is not signed by whom ssl-ca names: is it the right server, \
-             and the right file?"
-        }
-        Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
-            "the server's certificate is not for the host of the address: use a name that it has, \
-             have one made that names the host (subjectAltName), or write ssl-mode=VERIFY_CA, for \
-             which any name will do"
-        }
-        Certificate::Expired | Certificate::ExpiredContext { .. } => {
-            "have a new certificate made for the server, or check the clock of this machine"
-        }
-        Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-            "check the clock of this machine and of the one that made the certificate"
-        }
-        _ => "have a certificate made for the server that an authority in ssl-ca has signed",
+    let is_name = matches!(
+        reason,
+        Certificate::NotValidForName | Certificate::NotValidForNameContext { .. }
+    );
+    let is_too_old = matches!(
+        reason,
+        Certificate::Expired | Certificate::ExpiredContext { .. }
+    );
+    let is_too_new = matches!(
+        reason,
+        Certificate::NotValidYet | Certificate::NotValidYetContext { .. }
+    );
+    if *reason == Certificate::UnknownIssuer {
+        "the server's certificate is not signed by whom ssl-ca names: is it the right server, and \
+         the right file?"
+    } else if is_name {
+        "the server's certificate is not for the host of the address: use a name that it has, have \
+         one made that names the host (subjectAltName), or write ssl-mode=VERIFY_CA, for which any \
+         name will do"
+    } else if is_too_old {
+        "have a new certificate made for the server, or check the clock of this machine"
+    } else if is_too_new {
+        "check the clock of this machine and of the one that made the certificate"
+    } else {
+        "have a certificate made for the server that an authority in ssl-ca has signed"
     }
 }
 

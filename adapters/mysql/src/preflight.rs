@@ -31,11 +31,9 @@ pub(crate) async fn check(resource: &Mysql) -> Result<Preflight, ResourceError> 
     let mut findings = facts.findings(conn.id());
     let rows = read(resource, &mut conn, settings::GLOBAL).await?;
     findings.extend(variables(&facts, &rows).of_server(sessions));
-    let Ok(server) = facts.into_server() else {
-        drop(conn);
+    let Some(mut control) = session(conn, facts) else {
         return Ok(Preflight::new(product, None, findings));
     };
-    let mut control = Session::new(conn, server);
     findings.extend(of_recovery(resource, &mut control).await?);
     make_identity(&mut control).await;
     if config.has_recovery {
@@ -51,6 +49,14 @@ pub(crate) async fn check(resource: &Mysql) -> Result<Preflight, ResourceError> 
     }
     control.close();
     Ok(Preflight::new(product, identity, once_each(findings)))
+}
+
+/// A session of a server that is known well enough to be asked for more. Behind a proxy that numbers
+/// connections itself, the wrong connection would be ended.
+fn session(conn: Conn, facts: Facts) -> Option<Session> {
+    facts.check_connection(conn.id()).ok()?;
+    let server = facts.into_server().ok()?;
+    Some(Session::new(conn, server))
 }
 
 /// Both accounts see the same server, and say the same of it.
@@ -112,11 +118,9 @@ async fn of_both_accounts(
     let mut findings = facts.findings(conn.id());
     let rows = read(resource, &mut conn, settings::SESSION).await?;
     findings.extend(variables(&facts, &rows).of_session(sessions));
-    let Ok(server) = facts.into_server() else {
-        drop(conn);
+    let Some(mut app) = session(conn, facts) else {
         return Ok(findings);
     };
-    let mut app = Session::new(conn, server);
     make_identity(&mut app).await;
     let here = learn_identity(resource, &mut app).await?;
     let there = learn_identity(resource, control).await?;

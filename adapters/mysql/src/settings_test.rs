@@ -62,160 +62,170 @@ fn safe_settings_are_not_objected_to() {
     assert_eq!(found(Flavour::MySql, &thrice).len(), 1);
 }
 
+/// A setting, the subject and severity of its finding, and a part of its mend.
+type Each = (
+    (&'static str, &'static str),
+    &'static str,
+    Severity,
+    &'static str,
+);
+
+const EACH: &[Each] = &[
+    (
+        ("innodb_flush_log_at_trx_commit", "0"),
+        "innodb_flush_log_at_trx_commit",
+        Severity::Error,
+        "SET PERSIST innodb_flush_log_at_trx_commit = 1",
+    ),
+    (
+        ("innodb_flush_log_at_trx_commit", "2"),
+        "innodb_flush_log_at_trx_commit",
+        Severity::Error,
+        "SET PERSIST innodb_flush_log_at_trx_commit = 1",
+    ),
+    (
+        ("sync_binlog", "0"),
+        "sync_binlog",
+        Severity::Error,
+        "SET PERSIST sync_binlog = 1",
+    ),
+    (
+        ("sync_binlog", "1000"),
+        "sync_binlog",
+        Severity::Error,
+        "SET PERSIST sync_binlog = 1",
+    ),
+    (
+        ("wsrep_on", "ON"),
+        "wsrep_on",
+        Severity::Error,
+        "use another server",
+    ),
+    (
+        ("wsrep_provider", "/usr/lib/galera/libgalera_smm.so"),
+        "wsrep_on",
+        Severity::Error,
+        "use another server",
+    ),
+    (
+        ("read_only", "ON"),
+        "read_only",
+        Severity::Error,
+        "SET GLOBAL read_only = 0",
+    ),
+    (
+        ("super_read_only", "ON"),
+        "read_only",
+        Severity::Error,
+        "SET GLOBAL read_only = 0",
+    ),
+    (
+        ("read_only", "NO_LOCK"),
+        "read_only",
+        Severity::Error,
+        "SET GLOBAL read_only = 0",
+    ),
+    (
+        ("innodb_read_only", "ON"),
+        "innodb_read_only",
+        Severity::Error,
+        "innodb_read_only = OFF",
+    ),
+    (
+        ("innodb_force_recovery", "1"),
+        "innodb_force_recovery",
+        Severity::Error,
+        "innodb_force_recovery = 0",
+    ),
+    (
+        ("innodb_doublewrite", "OFF"),
+        "innodb_doublewrite",
+        Severity::Warning,
+        "innodb_doublewrite = ON",
+    ),
+    (
+        ("binlog_format", "STATEMENT"),
+        "binlog_format",
+        Severity::Warning,
+        "SET PERSIST binlog_format = ROW",
+    ),
+    (
+        ("binlog_error_action", "IGNORE_ERROR"),
+        "binlog_error_action",
+        Severity::Warning,
+        "SET PERSIST binlog_error_action = DEFAULT",
+    ),
+    (
+        ("xa_detach_on_prepare", "OFF"),
+        "xa_detach_on_prepare",
+        Severity::Warning,
+        "SET PERSIST xa_detach_on_prepare = ON",
+    ),
+    (
+        ("innodb_rollback_on_timeout", "ON"),
+        "innodb_rollback_on_timeout",
+        Severity::Note,
+        "innodb_rollback_on_timeout = OFF",
+    ),
+    (
+        ("innodb_deadlock_detect", "OFF"),
+        "innodb_deadlock_detect",
+        Severity::Note,
+        "SET PERSIST innodb_deadlock_detect = ON",
+    ),
+    (
+        ("autocommit", "OFF"),
+        "autocommit",
+        Severity::Note,
+        "SET PERSIST autocommit = 1",
+    ),
+    (
+        ("wait_timeout", "59"),
+        "wait_timeout",
+        Severity::Warning,
+        "wait_timeout = 28800",
+    ),
+    (
+        ("max_connections", "19"),
+        "max_connections",
+        Severity::Warning,
+        "SET PERSIST max_connections = 40",
+    ),
+    (
+        ("transaction_read_only", "ON"),
+        "transaction_read_only",
+        Severity::Error,
+        "SET PERSIST transaction_read_only = OFF",
+    ),
+    (
+        ("tx_read_only", "ON"),
+        "transaction_read_only",
+        Severity::Error,
+        "SET PERSIST tx_read_only = OFF",
+    ),
+    (
+        ("default_storage_engine", "MyISAM"),
+        "default_storage_engine",
+        Severity::Warning,
+        "SET PERSIST default_storage_engine = InnoDB",
+    ),
+    (
+        ("max_user_connections", "19"),
+        "max_user_connections",
+        Severity::Warning,
+        "WITH MAX_USER_CONNECTIONS 20",
+    ),
+    (
+        ("max_statement_time", "2.5"),
+        "max_statement_time",
+        Severity::Note,
+        "session_setup",
+    ),
+];
+
 #[test]
 fn each_setting_is_one_finding_with_its_severity_and_its_mend() {
-    for (change, subject, severity, mend) in [
-        (
-            ("innodb_flush_log_at_trx_commit", "0"),
-            "innodb_flush_log_at_trx_commit",
-            Severity::Error,
-            "SET PERSIST innodb_flush_log_at_trx_commit = 1",
-        ),
-        (
-            ("innodb_flush_log_at_trx_commit", "2"),
-            "innodb_flush_log_at_trx_commit",
-            Severity::Error,
-            "SET PERSIST innodb_flush_log_at_trx_commit = 1",
-        ),
-        (
-            ("sync_binlog", "0"),
-            "sync_binlog",
-            Severity::Error,
-            "SET PERSIST sync_binlog = 1",
-        ),
-        (
-            ("sync_binlog", "1000"),
-            "sync_binlog",
-            Severity::Error,
-            "SET PERSIST sync_binlog = 1",
-        ),
-        (
-            ("wsrep_on", "ON"),
-            "wsrep_on",
-            Severity::Error,
-            "use another server",
-        ),
-        (
-            ("wsrep_provider", "/usr/lib/galera/libgalera_smm.so"),
-            "wsrep_on",
-            Severity::Error,
-            "use another server",
-        ),
-        (
-            ("read_only", "ON"),
-            "read_only",
-            Severity::Error,
-            "SET GLOBAL read_only = 0",
-        ),
-        (
-            ("super_read_only", "ON"),
-            "read_only",
-            Severity::Error,
-            "SET GLOBAL read_only = 0",
-        ),
-        (
-            ("read_only", "NO_LOCK"),
-            "read_only",
-            Severity::Error,
-            "SET GLOBAL read_only = 0",
-        ),
-        (
-            ("innodb_read_only", "ON"),
-            "innodb_read_only",
-            Severity::Error,
-            "innodb_read_only = OFF",
-        ),
-        (
-            ("innodb_force_recovery", "1"),
-            "innodb_force_recovery",
-            Severity::Error,
-            "innodb_force_recovery = 0",
-        ),
-        (
-            ("innodb_doublewrite", "OFF"),
-            "innodb_doublewrite",
-            Severity::Warning,
-            "innodb_doublewrite = ON",
-        ),
-        (
-            ("binlog_format", "STATEMENT"),
-            "binlog_format",
-            Severity::Warning,
-            "SET PERSIST binlog_format = ROW",
-        ),
-        (
-            ("binlog_error_action", "IGNORE_ERROR"),
-            "binlog_error_action",
-            Severity::Warning,
-            "SET PERSIST binlog_error_action = DEFAULT",
-        ),
-        (
-            ("xa_detach_on_prepare", "OFF"),
-            "xa_detach_on_prepare",
-            Severity::Warning,
-            "SET PERSIST xa_detach_on_prepare = ON",
-        ),
-        (
-            ("innodb_rollback_on_timeout", "ON"),
-            "innodb_rollback_on_timeout",
-            Severity::Note,
-            "innodb_rollback_on_timeout = OFF",
-        ),
-        (
-            ("innodb_deadlock_detect", "OFF"),
-            "innodb_deadlock_detect",
-            Severity::Note,
-            "SET PERSIST innodb_deadlock_detect = ON",
-        ),
-        (
-            ("autocommit", "OFF"),
-            "autocommit",
-            Severity::Note,
-            "SET PERSIST autocommit = 1",
-        ),
-        (
-            ("wait_timeout", "59"),
-            "wait_timeout",
-            Severity::Warning,
-            "wait_timeout = 28800",
-        ),
-        (
-            ("max_connections", "19"),
-            "max_connections",
-            Severity::Warning,
-            "SET PERSIST max_connections = 40",
-        ),
-        (
-            ("transaction_read_only", "ON"),
-            "transaction_read_only",
-            Severity::Error,
-            "SET PERSIST transaction_read_only = OFF",
-        ),
-        (
-            ("tx_read_only", "ON"),
-            "transaction_read_only",
-            Severity::Error,
-            "SET PERSIST tx_read_only = OFF",
-        ),
-        (
-            ("default_storage_engine", "MyISAM"),
-            "default_storage_engine",
-            Severity::Warning,
-            "SET PERSIST default_storage_engine = InnoDB",
-        ),
-        (
-            ("max_user_connections", "19"),
-            "max_user_connections",
-            Severity::Warning,
-            "WITH MAX_USER_CONNECTIONS 20",
-        ),
-        (
-            ("max_statement_time", "2.5"),
-            "max_statement_time",
-            Severity::Note,
-            "session_setup",
-        ),
-    ] {
+    for (change, subject, severity, mend) in EACH.iter().copied() {
         let findings = found(Flavour::MySql, &[change]);
         let [finding] = &findings[..] else {
             panic!("{change:?}: {findings:?}")

@@ -44,79 +44,107 @@ async fn a_fit_server_passes_again_and_again(db: &Db) {
     assert_eq!(again.identity, Some(identity));
 }
 
-/// Each setting that can be changed while the server runs: changed, found, mended by what was said.
+/// Settings that can be changed while a server runs: the change, the subject, the severity.
+const SETTINGS: &[(&str, &str, Severity)] = &[
+    (
+        "innodb_flush_log_at_trx_commit = 0",
+        "innodb_flush_log_at_trx_commit",
+        Severity::Error,
+    ),
+    (
+        "innodb_flush_log_at_trx_commit = 2",
+        "innodb_flush_log_at_trx_commit",
+        Severity::Error,
+    ),
+    ("sync_binlog = 0", "sync_binlog", Severity::Error),
+    (
+        "binlog_format = STATEMENT",
+        "binlog_format",
+        Severity::Warning,
+    ),
+    (
+        "default_storage_engine = MyISAM",
+        "default_storage_engine",
+        Severity::Warning,
+    ),
+    ("wait_timeout = 20", "wait_timeout", Severity::Warning),
+    ("max_connections = 15", "max_connections", Severity::Warning),
+    (
+        "innodb_deadlock_detect = OFF",
+        "innodb_deadlock_detect",
+        Severity::Note,
+    ),
+    ("autocommit = 0", "autocommit", Severity::Note),
+];
+
+const SETTINGS_OF_MYSQL: &[(&str, &str, Severity)] = &[
+    (
+        "transaction_read_only = ON",
+        "transaction_read_only",
+        Severity::Error,
+    ),
+    (
+        "binlog_error_action = IGNORE_ERROR",
+        "binlog_error_action",
+        Severity::Warning,
+    ),
+    (
+        "xa_detach_on_prepare = OFF",
+        "xa_detach_on_prepare",
+        Severity::Warning,
+    ),
+];
+
+const SETTINGS_OF_MARIADB: &[(&str, &str, Severity)] = &[
+    (
+        "tx_read_only = ON",
+        "transaction_read_only",
+        Severity::Error,
+    ),
+    (
+        "max_statement_time = 60",
+        "max_statement_time",
+        Severity::Note,
+    ),
+];
+
+/// Each is changed, found, and mended by what was said.
 async fn every_setting_that_is_wrong_is_found_and_mended_by_its_mend(kind: Kind) {
-    let server = start(
-        kind,
-        &["--log-bin=binlog", "--sync-binlog=1", "--server-id=1"],
-    );
+    let args = ["--log-bin=binlog", "--sync-binlog=1", "--server-id=1"];
+    let server = start(kind, &args);
     let db = Db::on(&server).await;
     let mut admin = db.admin().await;
-    let is_mariadb = db.is_mariadb();
-    let (read_only, error) = if is_mariadb {
-        ("tx_read_only", "sql_mode = @@sql_mode")
-    } else {
-        (
-            "transaction_read_only",
-            "binlog_error_action = IGNORE_ERROR",
-        )
+    let own = match kind {
+        Kind::Mysql => SETTINGS_OF_MYSQL,
+        _ => SETTINGS_OF_MARIADB,
     };
-    let detach = if is_mariadb {
-        "sql_mode = @@sql_mode"
-    } else {
-        "xa_detach_on_prepare = OFF"
-    };
-    let read_only = format!("{read_only} = ON");
-    for (set, subject, severity) in [
-        (
-            "innodb_flush_log_at_trx_commit = 0",
-            "innodb_flush_log_at_trx_commit",
-            Severity::Error,
-        ),
-        (
-            "innodb_flush_log_at_trx_commit = 2",
-            "innodb_flush_log_at_trx_commit",
-            Severity::Error,
-        ),
-        ("sync_binlog = 0", "sync_binlog", Severity::Error),
-        (&read_only, "transaction_read_only", Severity::Error),
-        (
-            "binlog_format = STATEMENT",
-            "binlog_format",
-            Severity::Warning,
-        ),
-        (error, "binlog_error_action", Severity::Warning),
-        (detach, "xa_detach_on_prepare", Severity::Warning),
-        (
-            "default_storage_engine = MyISAM",
-            "default_storage_engine",
-            Severity::Warning,
-        ),
-        ("wait_timeout = 20", "wait_timeout", Severity::Warning),
-        ("max_connections = 15", "max_connections", Severity::Warning),
-        (
-            "innodb_deadlock_detect = OFF",
-            "innodb_deadlock_detect",
-            Severity::Note,
-        ),
-        ("autocommit = 0", "autocommit", Severity::Note),
-    ] {
-        if set.contains("sql_mode") {
-            continue;
-        }
+    for (set, subject, severity) in SETTINGS.iter().chain(own).copied() {
         admin.query_drop(format!("SET GLOBAL {set}")).await.unwrap();
         let found = db.resource.preflight().await.unwrap();
         let finding = the(&found, subject);
         assert_eq!(finding.severity, severity, "{finding}");
         assert_eq!(found.is_fit(), severity < Severity::Error, "{found:#?}");
-        admin.query_drop(&finding.mend).await.unwrap();
+        let is_sql = finding.mend.starts_with("SET ");
+        let mend = if is_sql {
+            &finding.mend
+        } else {
+            "SET GLOBAL max_statement_time = 0"
+        };
+        admin.query_drop(mend).await.unwrap();
         let after = db.resource.preflight().await.unwrap();
         assert!(
             !subjects(&after).contains(&subject),
             "{subject}: {after:#?}"
         );
     }
+}
+
+/// An account may have a limit of its own.
+async fn an_account_with_too_few_connections_is_found(kind: Kind) {
+    let server = start(kind, &[]);
+    let db = Db::on(&server).await;
     let limit = "ALTER USER 'app'@'%' WITH MAX_USER_CONNECTIONS";
+    let mut admin = db.admin().await;
     admin.query_drop(format!("{limit} 5")).await.unwrap();
     let found = db.resource.preflight().await.unwrap();
     let finding = the(&found, "max_user_connections");
@@ -345,6 +373,7 @@ on_both!(
     a_mariadb_without_its_identity_row_says_what_to_run,
 );
 on_own!(
+    an_account_with_too_few_connections_is_found,
     every_setting_that_is_wrong_is_found_and_mended_by_its_mend,
     a_read_only_server_is_found,
     every_wrong_setting_is_told_at_once,
