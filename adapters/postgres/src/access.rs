@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -98,6 +98,22 @@ pub(crate) struct Connected {
 }
 
 impl Access {
+    /// What cannot be, and what to write instead; as far as it can be told before connecting.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        let Origin::Fixed(config) = &self.origin else {
+            return Ok(());
+        };
+        let mode = self
+            .tls
+            .as_ref()
+            .map_or_else(|| Tls::of(config).mode(), Tls::mode);
+        // Without the question before it, a server without TLS cannot say so.
+        if config.get_ssl_negotiation() == SslNegotiation::Direct && mode < TlsMode::Require {
+            return Err("sslnegotiation=direct needs sslmode=require, verify-ca or verify-full");
+        }
+        Ok(())
+    }
+
     /// Connects and logs in.
     pub(crate) async fn connect(
         &self,
@@ -129,10 +145,14 @@ impl Access {
             }
             config.ssl_mode(SslMode::Disable);
             match connect(&config, connector.clone()).await {
-                // So a `hostssl` line of pg_hba.conf answers who comes in plain text.
-                Err(failure) if failure.is_not_let_in() => {
+                // So a `hostssl` line of pg_hba.conf answers who comes in plain text, and a pooler
+                // with words of its own; libpq tries again after any answer, too.
+                Err(plain) if plain.is_of_server() => {
                     config.ssl_mode(SslMode::Require);
-                    connect(&config, connector).await
+                    match connect(&config, connector).await {
+                        Err(failure) if failure.is_for_want_of_tls() => Err(plain),
+                        other => other,
+                    }
                 }
                 other => other,
             }

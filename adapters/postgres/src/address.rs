@@ -34,12 +34,6 @@ pub(crate) fn read(text: &str) -> Result<(Config, Option<Tls>), Wrong> {
     }
     let tls = said.tls()?;
     if said.is_direct()? {
-        // Without the question before it, a server without TLS cannot say so.
-        if tls.as_ref().is_none_or(|tls| tls.mode() < TlsMode::Require) {
-            return Err(Wrong::Tls(
-                "sslnegotiation=direct needs sslmode=require, verify-ca or verify-full",
-            ));
-        }
         config.ssl_negotiation(SslNegotiation::Direct);
     }
     Ok((config, tls))
@@ -267,8 +261,6 @@ mod tests {
             ("sslmode=require&sslrootcert=system", "verify-full"),
             ("sslmode=require&sslcert=/c", "sslkey"),
             ("sslmode=require&sslkey=/c", "sslcert"),
-            ("sslnegotiation=direct", "sslmode=require"),
-            ("sslnegotiation=direct&sslmode=prefer", "sslmode=require"),
             ("sslnegotiation=never", "direct"),
         ] {
             let pairs = format!("host=db {}", parameters.replace('&', " "));

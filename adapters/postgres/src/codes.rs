@@ -218,8 +218,6 @@ const DISABLED: &str = "if prepared transactions are disabled: ALTER SYSTEM SET 
 const UNKNOWN: &str =
     "committed, rolled back, never prepared or not yet: this answer does not tell";
 const BUSY: &str = "another session is about to end it, perhaps waiting for a synchronous standby";
-/// Neither a line of `pg_hba.conf` nor a password lets the session in.
-pub(crate) const NOT_LET_IN: &str = "28000";
 const NOT_OWNER: &str = "42501";
 const OWNER: &str = "a branch is ended by the role that prepared it (SET ROLE counts) or by a \
     superuser: let the user of the address be a member of that role, or end it by hand as a \

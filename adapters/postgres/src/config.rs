@@ -354,11 +354,13 @@ impl PostgresBuilder {
         let recovery = match &self.recovery_address {
             Some(text) => {
                 let (config, own) = read(text, BuildError::RecoveryAddress)?;
-                Some(Access {
+                let access = Access {
                     origin: Origin::Fixed(Box::new(config)),
                     password: self.recovery_password.take(),
                     tls: self.tls.clone().or(own).or_else(|| said.clone()),
-                })
+                };
+                access.check().map_err(tls_error)?;
+                Some(access)
             }
             None if self.recovery_password.is_some() => {
                 let rule = "recovery_password_source needs recovery_address";
@@ -371,6 +373,7 @@ impl PostgresBuilder {
             password: self.password.take(),
             tls: self.tls.take().or(said),
         };
+        access.check().map_err(tls_error)?;
         Ok((access, recovery))
     }
 }
@@ -435,7 +438,12 @@ mod tests {
     #[test]
     fn what_cannot_be_said_of_tls_is_refused_for_both_accounts() {
         let weak = Tls::new(crate::TlsMode::Require).system_roots();
+        let direct = "sslnegotiation=direct";
+        let plain = Tls::new(crate::TlsMode::Prefer);
         for builder in [
+            Postgres::builder("orders", format!("{URL}?{direct}")),
+            Postgres::builder("orders", format!("{URL}?{direct}&sslmode=require")).tls(plain),
+            Postgres::builder_with("orders", format!("{URL}?{direct}").parse().unwrap()),
             Postgres::builder("orders", format!("{URL}?sslmode=verify-ca")),
             Postgres::builder("orders", URL).recovery_address(format!("{URL}?sslmode=on")),
             Postgres::builder("orders", URL).tls(weak),

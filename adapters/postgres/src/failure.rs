@@ -17,6 +17,9 @@ use unanimous_core::xid::ResourceName;
 use crate::codes::{self, Answer, Guard, Request};
 use crate::sql;
 
+const TURN_TLS_ON: &str =
+    "turn TLS on at the server (ssl = on), or use sslmode=prefer over a network you trust";
+
 /// Why a request got no positive answer.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -141,9 +144,14 @@ impl Failure {
         }
     }
 
-    /// The server let nobody in by this way: no line of `pg_hba.conf` fits, or no password.
-    pub(crate) fn is_not_let_in(&self) -> bool {
-        matches!(self.answer(), Answer::Ended(code) if code == codes::NOT_LET_IN)
+    /// It is an answer of the server's.
+    pub(crate) fn is_of_server(&self) -> bool {
+        matches!(self.answer(), Answer::Refused(_) | Answer::Ended(_))
+    }
+
+    /// TLS was asked for, and the server has none.
+    pub(crate) fn is_for_want_of_tls(&self) -> bool {
+        matches!(self.answer(), Answer::Unsuited(TURN_TLS_ON))
     }
 
     /// The error of a branch: what was asked, what came back, what mends it.
@@ -245,9 +253,7 @@ fn mend_of(error: &tokio_postgres::Error) -> Option<&'static str> {
     // The driver keeps the kinds of its errors to itself.
     let text = chain(error);
     if text.contains("server does not support TLS") {
-        return Some(
-            "turn TLS on at the server (ssl = on), or use sslmode=prefer over a network you trust",
-        );
+        return Some(TURN_TLS_ON);
     }
     ["invalid configuration", "authentication error"]
         .into_iter()

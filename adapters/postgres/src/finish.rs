@@ -79,8 +79,14 @@ impl Postgres {
                 session.keep();
                 Ok(())
             }
-            // Not used again, nor after a refusal: the role may still be taken.
-            Ok(As::Owner) => Ok(()),
+            Ok(As::Owner) => {
+                // An account of recovery's own comes here for every branch.
+                if session.run("RESET ROLE").await.is_ok() {
+                    session.keep();
+                }
+                Ok(())
+            }
+            // Not used again: the role may still be taken.
             Err(failure) => Err(failure.into_branch(Request::Finish, name, asked)),
         }
     }

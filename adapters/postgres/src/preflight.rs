@@ -47,20 +47,20 @@ impl Postgres {
         };
         let mut found = findings::of_server(&seen, settings);
         let mut second = self.log_in(&settings.access).await.map_err(fail)?;
+        let identity = Some(first.facts().identity.clone());
         if shares_sessions(&first, &second).await.map_err(fail)? {
+            // Nothing more is asked: the session that answers is not the one that is meant.
             found.push(findings::pooler());
-        } else {
-            second.run("ROLLBACK").await.map_err(fail)?;
-            // So that they say good-bye when they are dropped.
-            first.mark_clean();
-            second.mark_clean();
+            return Ok(Preflight::new(seen.server(), identity, found));
         }
         found.extend(self.check_setup(&second).await);
         if let Some(recovery) = &settings.recovery {
             found.extend(self.check_recovery(recovery, &first, &seen).await?);
         }
-        let identity = first.facts().identity.clone();
-        Ok(Preflight::new(seen.server(), Some(identity), found))
+        // So that they say good-bye when they are dropped.
+        first.mark_clean();
+        second.mark_clean();
+        Ok(Preflight::new(seen.server(), identity, found))
     }
 
     /// A connection of its own, so that a pool cannot hide what is looked for.
@@ -116,14 +116,22 @@ impl Postgres {
     }
 }
 
+/// Twice, because a pooler that has just opened a session of its own may lend that first.
 async fn shares_sessions(idle: &Session, busy: &Session) -> Result<bool, Failure> {
-    let own = pid(&idle.run(PID).await?)?;
-    let other = pid(&busy.run(BEGIN_PID).await?)?;
-    if own == other {
-        return Ok(true);
+    let known = idle.facts().backend.pid;
+    for _ in 0..2 {
+        let own = pid(&idle.run(PID).await?)?;
+        let other = pid(&busy.run(BEGIN_PID).await?)?;
+        // Without a further question: the pooler may have no session left to answer it.
+        if own == other || own != known {
+            return Ok(true);
+        }
+        if pid(&idle.run(PID).await?)? != own {
+            return Ok(true);
+        }
+        busy.run("ROLLBACK").await?;
     }
-    let again = pid(&idle.run(PID).await?)?;
-    Ok(again != own || own != idle.facts().backend.pid)
+    Ok(false)
 }
 
 fn pid(replies: &Replies) -> Result<i32, Failure> {

@@ -218,10 +218,17 @@ impl Tls {
 
     /// Makes what the driver connects with, from the files as they are now.
     pub(crate) async fn connector(&self) -> Result<MakeRustlsConnect, Failure> {
+        if self.roots.is_empty() && self.identity.is_none() && self.mode != TlsMode::VerifyFull {
+            // No file to wait for.
+            return self
+                .read()
+                .map(MakeRustlsConnect::new)
+                .map_err(Failure::from);
+        }
         let tls = self.clone();
         match tokio::task::spawn_blocking(move || tls.read()).await {
             Ok(Ok(config)) => Ok(MakeRustlsConnect::new(config)),
-            Ok(Err(bad)) => Err(Failure::unsuited(bad.words, bad.mend)),
+            Ok(Err(bad)) => Err(bad.into()),
             Err(_) => Err(Failure::lost("TLS could not be set up", None)),
         }
     }
@@ -311,6 +318,12 @@ struct Bad {
 impl Bad {
     fn new(words: String, mend: &'static str) -> Self {
         Self { words, mend }
+    }
+}
+
+impl From<Bad> for Failure {
+    fn from(bad: Bad) -> Self {
+        Self::unsuited(bad.words, bad.mend)
     }
 }
 

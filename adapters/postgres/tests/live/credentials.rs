@@ -10,7 +10,7 @@ use unanimous_core::ports::{
     Absence, Branch, BranchErrorKind, Problem, Resource, ResourceManager, Severity,
 };
 use unanimous_core::protocol::{Decision, Heuristic};
-use unanimous_postgres::{Postgres, PostgresBuilder, tokio_postgres};
+use unanimous_postgres::{Postgres, tokio_postgres};
 use xtask::servers::{Kind, Options, Server};
 
 use crate::support::{
@@ -70,6 +70,9 @@ async fn i6_recovery_works_by_an_account_of_its_own(db: &Db) {
         let listed = resource.recover().await.unwrap().branches;
         assert!(!listed.is_empty());
         resource.finish(&db.xid(id), decision).await.unwrap();
+        // The session that took the application's role gave it back, and is used again.
+        let mine = format!("SELECT 1 FROM pg_stat_activity WHERE usename = '{recovery_name}'");
+        assert_eq!(db.admin(&mine).await.len(), 1);
         let absence = resource.absent(&db.xid(id), &record).await.unwrap();
         let expected = match decision {
             Decision::Commit => Absence::Finished,
@@ -251,15 +254,11 @@ async fn a_configuration_is_made_for_every_connection(db: &Db) {
 
 /// Whatever the function does: no branch, an error that names it, in bounded time.
 async fn a_source_that_fails_hangs_or_panics_is_named(db: &Db) {
-    let short = |builder: PostgresBuilder| builder.connect_timeout(Duration::from_millis(200));
-    let builder = || short(Postgres::builder("orders", &db.url));
-    let configs = || {
-        short(Postgres::builder_from("orders", || async {
-            Err("the vault is shut".into())
-        }))
-    };
+    let builder = || Postgres::builder("orders", &db.url);
+    let configs = Postgres::builder_from("orders", || async { Err("the vault is shut".into()) });
     let fails = builder().password_source(|| async { Err("the vault is shut".into()) });
-    let hangs = builder().password_source(pending::<Result<String, BoxError>>);
+    let short = builder().connect_timeout(Duration::from_millis(200));
+    let hangs = short.password_source(pending::<Result<String, BoxError>>);
     let panics = builder().password_source(|| async { panic!("s3cret") });
     let panics_at_once =
         builder().password_source(|| -> std::future::Ready<_> { panic!("s3cret") });
@@ -268,7 +267,7 @@ async fn a_source_that_fails_hangs_or_panics_is_named(db: &Db) {
         (hangs, &["password_source did not answer within 200ms"]),
         (panics, &["password_source panicked"]),
         (panics_at_once, &["password_source panicked"]),
-        (configs(), &["builder_from failed", "the vault is shut"]),
+        (configs, &["builder_from failed", "the vault is shut"]),
     ] {
         let resource = builder.build().unwrap();
         let opened = resource.open(db.env(1)).await.unwrap_err();

@@ -146,6 +146,11 @@ const MODES: &[(&str, [Result<bool, &str>; 4])] = &[
 
 async fn every_mode_means_what_it_means_to_libpq(kind: Kind) {
     let secure = Secure::start(kind).await;
+    // After a refusal in plain text, a server without TLS leaves the first word standing.
+    let wrong = secure.url("sslmode=allow").replace("app-secret", "wrong");
+    let wrong = Postgres::builder("orders", wrong).build().unwrap();
+    let error = wrong.open(secure.db.env(1)).await.unwrap_err();
+    assert!(error.to_string().contains("28P01"), "{error}");
     for (column, hosts) in [None, Some(["127.0.0.1"]), Some(["db.example"]), None]
         .into_iter()
         .enumerate()
