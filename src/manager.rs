@@ -20,7 +20,7 @@ use crate::active::{ActiveSet, ActiveToken};
 use crate::bounded::bounded;
 use crate::config::Config;
 use crate::error::StartError;
-use crate::observe::{Probe, Probes};
+use crate::observe::{Point, Probe, Probes};
 use crate::outcome::{RecentEnds, TransactionOutcome};
 use crate::preflight;
 use crate::recovery::{Recovery, RecoveryReport, ResourceReport, Survey, run_passes, survey};
@@ -186,11 +186,15 @@ impl TransactionManagerBuilder {
         let until = Instant::now() + limit;
         #[cfg(feature = "operator")]
         let log_folder = self.log_folder.take();
+        let probes = self.probes.clone();
+        probes.reached(|| Point::StartBegun).await;
         let inner = self.open(Some(limit / 2)).await?;
+        probes.reached(|| Point::LogOpened).await;
         #[cfg(feature = "operator")]
         let control = log_folder.and_then(|folder| crate::operator::serve(&inner, &folder));
         let rest = until.saturating_duration_since(Instant::now());
         let start_report = recover_all(&inner, Some(rest)).await;
+        probes.reached(|| Point::FirstPassDone).await;
         for name in &start_report.unknown_resources {
             warn!(target: "unanimous", resource = %name,
                 "pending decisions name a resource that is not registered: register it under this \
@@ -207,6 +211,7 @@ impl TransactionManagerBuilder {
         });
         info!(target: "unanimous", manager = %inner.log.opening().manager,
             epoch = %inner.log.opening().epoch, "transaction manager started");
+        probes.reached(|| Point::Started).await;
         Ok(TransactionManager {
             inner,
             tasks,
@@ -222,6 +227,7 @@ impl TransactionManagerBuilder {
             Some(limit) => preflight::check_all(&resources, limit).await?,
             None => resources.keys().cloned().collect(),
         };
+        self.probes.reached(|| Point::ResourcesChecked).await;
         let log = home.open().await?;
         Ok(Arc::new(Inner {
             log,
@@ -418,6 +424,7 @@ impl TransactionManager {
     pub async fn shutdown(&self) -> Result<(), LogError> {
         let inner = &self.inner;
         inner.shutting_down.store(true, Ordering::SeqCst);
+        inner.probes.reached(|| Point::ShutdownBegun).await;
         if timeout(inner.config.drain_timeout, inner.active.drained())
             .await
             .is_err()
@@ -425,10 +432,14 @@ impl TransactionManager {
             let count = inner.active.len();
             warn!(target: "unanimous", count, "shutting down with transactions still running");
         }
+        inner.probes.reached(|| Point::Drained).await;
         self.tasks.stop();
+        inner.probes.reached(|| Point::RecoveryStopped).await;
         recover_all(inner, Some(inner.config.start_timeout)).await;
+        inner.probes.reached(|| Point::LastPassDone).await;
         inner.recovery.stop();
         let closed = bounded(inner.config.drain_timeout, inner.log.shutdown()).await;
+        inner.probes.reached(|| Point::LogClosed).await;
         closed.unwrap_or_else(|silence| {
             Err(LogError::new(format!(
                 "the decision log did not close: {silence}; nothing is lost, the next start goes on"

@@ -26,6 +26,7 @@ use crate::driver::Driver;
 use crate::enlist::EnlistSet;
 use crate::error::{CommitError, EnlistError, RollbackCause};
 use crate::manager::{AnyResource, Inner};
+use crate::observe::Point;
 use crate::outcome::Committed;
 
 /// A branch whose type is found again by the resource that opened it.
@@ -212,7 +213,10 @@ impl Transaction {
         requests: Vec<OpenRequest>,
         role: BranchRole,
     ) -> Result<Vec<usize>, EnlistError> {
+        let probes = self.parts().manager.probes.clone();
+        probes.reached(|| Point::EnlistBegun).await;
         let opened = self.open_missing(&requests, role).await;
+        probes.reached(|| Point::EnlistDone).await;
         if let Err(error) = opened {
             let cause = match &error {
                 EnlistError::Branch(error) => RollbackCause::Branch(error.clone()),
@@ -341,8 +345,11 @@ impl Parts {
         let open_timeout = config.open_timeout;
         let runtime = &self.manager.runtime;
         let task_name = name.clone();
+        let probes = self.manager.probes.clone();
         let task = runtime.spawn(async move {
+            probes.at(&task_name, Point::BeforeOpen).await;
             let opened = bounded(open_timeout, opening).await;
+            probes.at(&task_name, Point::Opened).await;
             drop(token);
             opened.unwrap_or_else(|silence| Err(not_opened(task_name, silence)))
         });

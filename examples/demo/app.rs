@@ -181,22 +181,27 @@ impl Reporter {
 #[async_trait]
 impl Probe for Reporter {
     async fn reached(&self, point: Point) {
-        match &point {
-            Point::PrepareAnswered(name) => say(&format!("{name} has answered to prepare")),
-            Point::DecisionDurable => say("the decision to commit is on disk"),
-            Point::CommitAnswered(name) => say(&format!("{name} has answered to commit")),
-            Point::RollbackAnswered(name) => say(&format!("{name} has answered to rollback")),
-            Point::BeforePrepare(_)
-            | Point::BeforeDecide
-            | Point::BeforeCommit(_)
-            | Point::BeforeOnePhase(_)
-            | Point::OnePhaseAnswered(_)
-            | Point::BeforeRollback(_) => {}
+        if let Some(said) = said_of(&point) {
+            say(&said);
         }
         if self.waits_at(&point) {
             say(&format!("{}{}", tag::WAITING, self.wait.name()));
             wait_for_a_line().await;
         }
+    }
+}
+
+/// What a person who watches wants to hear.
+fn said_of(point: &Point) -> Option<String> {
+    if let Point::PrepareAnswered(name) = point {
+        Some(format!("{name} has answered to prepare"))
+    } else if let Point::CommitAnswered(name) = point {
+        Some(format!("{name} has answered to commit"))
+    } else if let Point::RollbackAnswered(name) = point {
+        Some(format!("{name} has answered to rollback"))
+    } else {
+        let is_decided = *point == Point::DecisionDurable;
+        is_decided.then(|| "the decision to commit is on disk".to_owned())
     }
 }
 

@@ -73,10 +73,12 @@ pub(super) fn prepare(env: CallEnv, mut branch: Box<dyn AnyBranch>) -> Call {
 
 pub(super) fn end_reader(env: CallEnv, mut branch: Box<dyn AnyBranch>) -> Call {
     async move {
+        env.reached(Point::BeforeReaderEnd).await;
         let limit = env.config.prepare_timeout;
         let reply = env
             .timed("end read-only", limit, branch.end_read_only())
             .await;
+        env.reached(Point::ReaderEnded).await;
         Event::ReaderEnded(env.index, branch, reply)
     }
     .boxed()
@@ -117,6 +119,23 @@ pub(super) fn rollback(env: CallEnv, mut branch: Box<dyn AnyBranch>) -> Call {
     .boxed()
 }
 
+/// Lets go of a branch that has ended.
+pub(super) async fn release(
+    probes: &Probes,
+    limit: Duration,
+    branch: Box<dyn AnyBranch>,
+) -> Heard<()> {
+    let name = probes.0.as_ref().map(|_| branch.xid().bqual.clone());
+    if let Some(name) = &name {
+        probes.at(name, Point::BeforeRelease).await;
+    }
+    let released = bounded(limit, branch.release()).await;
+    if let Some(name) = &name {
+        probes.at(name, Point::Released).await;
+    }
+    released
+}
+
 /// A decision on its way to the log.
 pub(super) struct Deciding {
     pub(super) log: Arc<dyn DecisionLog>,
@@ -138,6 +157,7 @@ pub(super) fn decide(mut deciding: Deciding) -> Call {
             deciding.probes.reached(|| Point::BeforeDecide).await;
         } else {
             sleep(deciding.pause).await;
+            deciding.probes.reached(|| Point::BeforeDecideAgain).await;
         }
         let started = Instant::now();
         let token = &deciding.token;
@@ -162,10 +182,12 @@ pub(super) fn decide(mut deciding: Deciding) -> Call {
             }
             Err(DecideError::Refused(refusal)) => {
                 in_flight.answered();
+                deciding.probes.reached(|| Point::DecisionRefused).await;
                 Event::Decided(Err(refusal))
             }
             Err(DecideError::Uncertain(error)) => {
                 deciding.in_flight = Some(in_flight);
+                deciding.probes.reached(|| Point::DecisionUncertain).await;
                 deciding.pause = (deciding.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                 Event::DecideUncertain(deciding, error.to_string())
             }
@@ -180,7 +202,7 @@ pub(super) fn overdue(limit: Duration) -> Call {
 
 impl CallEnv {
     async fn reached(&self, point: fn(ResourceName) -> Point) {
-        self.probes.reached(|| point(self.name.clone())).await;
+        self.probes.at(&self.name, point).await;
     }
 
     async fn timed<T>(

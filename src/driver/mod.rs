@@ -23,9 +23,9 @@ use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
 use self::calls::{Call, Deciding, Event};
 use crate::active::ActiveToken;
-use crate::bounded::bounded;
 use crate::error::{CommitError, RollbackCause};
 use crate::manager::Inner;
+use crate::observe::Point;
 use crate::outcome::{Committed, TransactionOutcome};
 use crate::transaction::{AnyBranch, Parts, Slot};
 
@@ -77,6 +77,7 @@ impl Driver {
     pub(crate) async fn commit(mut self) {
         let span = self.span.clone();
         async move {
+            self.manager.probes.reached(|| Point::CommitBegun).await;
             self.close_swapped_branches();
             if self.cause.is_none() && Instant::now() >= self.deadline {
                 self.cause = Some(RollbackCause::DeadlinePassed);
@@ -95,6 +96,7 @@ impl Driver {
     pub(crate) async fn rollback(mut self) {
         let span = self.span.clone();
         async move {
+            self.manager.probes.reached(|| Point::RollbackBegun).await;
             self.close_swapped_branches();
             self.coordinator.rollback();
             self.run().await;
@@ -126,7 +128,7 @@ impl Driver {
     async fn run(mut self) {
         while !self.coordinator.is_ended() {
             while let Some(command) = self.coordinator.poll_command() {
-                self.execute(command);
+                self.execute(command).await;
             }
             if self.coordinator.is_ended() {
                 break;
@@ -138,13 +140,13 @@ impl Driver {
             }
         }
         while let Some(command) = self.coordinator.poll_command() {
-            self.execute(command);
+            self.execute(command).await;
         }
         self.conclude().await;
     }
 
     /// A total match: what each command means in calls.
-    fn execute(&mut self, command: Command) {
+    async fn execute(&mut self, command: Command) {
         match command {
             Command::Prepare(index) => self.call_branch(index, calls::prepare),
             Command::EndReader(index) => self.call_branch(index, calls::end_reader),
@@ -152,8 +154,8 @@ impl Driver {
             Command::Commit(index, _) => self.call_branch(index, calls::commit),
             Command::Rollback(index) => self.call_rollback(index),
             Command::Decide(indices) => self.call_decide(&indices),
-            Command::HandOver(index) => self.hand_over(index),
-            Command::Complete(_) => self.complete(),
+            Command::HandOver(index) => self.hand_over(index).await,
+            Command::Complete(_) => self.complete().await,
         }
     }
 
@@ -209,16 +211,20 @@ impl Driver {
     }
 
     /// A heuristic that the log did not take yet keeps its decision pending: recovery finds both.
-    fn complete(&self) {
+    async fn complete(&mut self) {
+        self.manager.probes.reached(|| Point::BeforeComplete).await;
         if !self.has_unrecorded_heuristic {
             self.manager.log.complete(self.gtrid);
         }
+        self.manager.probes.reached(|| Point::Completed).await;
     }
 
-    fn hand_over(&mut self, index: BranchIndex) {
+    async fn hand_over(&mut self, index: BranchIndex) {
         let slot = &mut self.slots[index.0];
         slot.branch = None;
         self.token.hand_over(slot.name.clone());
+        let name = &self.slots[index.0].name;
+        self.manager.probes.at(name, Point::HandedOver).await;
     }
 
     async fn handle(&mut self, event: Event) {
@@ -244,7 +250,10 @@ impl Driver {
                 self.unheard = Some(error);
                 self.calls.push(calls::decide(deciding));
             }
-            Event::DecideOverdue => self.answer_overdue(),
+            Event::DecideOverdue => {
+                self.manager.probes.reached(|| Point::DecisionOverdue).await;
+                self.answer_overdue();
+            }
         }
     }
 
@@ -277,15 +286,19 @@ impl Driver {
             self.manager.recent_ends.insert(self.gtrid, end);
         }
         self.note_committed_branches();
+        let probes = self.manager.probes.clone();
+        probes.reached(|| Point::BeforeAnswer).await;
         self.send(answer);
+        probes.reached(|| Point::Answered).await;
         let ended = std::mem::take(&mut self.ended);
         let limit = self.manager.config.finish_timeout;
         // Leaves A first: whatever a connection does from here on is no concern of the branches
         // that were handed over.
         drop(self);
+        probes.reached(|| Point::LeftActive).await;
         let releases = ended
             .into_iter()
-            .map(|branch| bounded(limit, branch.release()));
+            .map(|branch| calls::release(&probes, limit, branch));
         for released in join_all(releases).await {
             if let Err(silence) = released {
                 debug!(target: "unanimous", %silence, "a connection was closed, not released");

@@ -55,6 +55,7 @@ fn home(disk: &SimDisk) -> Home {
             lazy_pause: Duration::from_secs(3600),
             retry_pause: Duration::ZERO,
             prepare_ahead: false,
+            watch: None,
         },
     }
 }

@@ -18,6 +18,7 @@ use super::home::{Options, TornTail};
 #[cfg(feature = "operator")]
 use super::open::check_place;
 use super::open::{adopt, inspect};
+use super::probed::Watch;
 use super::record::{BRANCHES_MAX, Id, encode_decision};
 use super::request::{Reply, Request};
 use super::segment::BLOCK;
@@ -82,6 +83,12 @@ impl FileLog {
     /// [`Lookup::NoRecord`]. Each takes some 13 bytes in every segment.
     pub const fn retain_completed(mut self, count: usize) -> Self {
         self.options.retain_completed = count;
+        self
+    }
+
+    #[doc(hidden)]
+    pub fn watch(mut self, watch: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
+        self.options.watch = Some(Watch::new(watch));
         self
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use unanimous_core::ports::LogError;
 
 use super::errors;
+use super::probed::Watch;
 use super::storage::Storage;
 
 /// A batch at the end of the log that was not written to its end when its writer died. Nobody was
@@ -32,6 +33,8 @@ pub(super) struct Options {
     pub(super) retry_pause: Duration,
     /// Make the next segment on a thread, before this one is full.
     pub(super) prepare_ahead: bool,
+    /// Who is told of every step.
+    pub(super) watch: Option<Watch>,
 }
 
 pub(super) const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -47,6 +50,7 @@ impl Default for Options {
             lazy_pause: Duration::from_secs(1),
             retry_pause: Duration::from_millis(100),
             prepare_ahead: true,
+            watch: None,
         }
     }
 }

@@ -31,6 +31,7 @@ mod next_segment;
 mod open;
 #[cfg(test)]
 mod place_test;
+mod probed;
 #[cfg(test)]
 mod process_test;
 mod record;
@@ -52,3 +53,5 @@ mod writer;
 
 pub use file::{FileLog, LogContents, OpenFileLog};
 pub use home::TornTail;
+#[doc(hidden)]
+pub use probed::STEPS;

@@ -20,7 +20,7 @@ use super::recover::{Recovered, manager_of, recover, segment_numbers};
 use super::segment::{BLOCK, FORMAT};
 use super::state::State;
 
-const IDENTITY_TEMP: &str = "identity.tmp";
+pub(super) const IDENTITY_TEMP: &str = "identity.tmp";
 
 /// What may be in a folder in which a new log is made: the lock, and what crashes or file systems
 /// leave there.

@@ -45,6 +45,7 @@ pub fn open_stepped(
             lazy_pause: Duration::ZERO,
             retry_pause: Duration::ZERO,
             prepare_ahead: false,
+            watch: None,
         },
     };
     let folder = FolderId {

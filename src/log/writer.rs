@@ -16,9 +16,10 @@ use super::errors;
 use super::folder::FolderLock;
 use super::home::{Home, Options};
 use super::open::open;
+use super::probed::Probed;
 use super::request::{Request, answer};
 use super::shared::Shared;
-use super::storage::DiskFolder;
+use super::storage::{DiskFolder, Storage};
 
 /// The most requests in one batch: bounds the memory of a batch and the time that the first in it
 /// waits for the last.
@@ -45,8 +46,12 @@ fn home(
     options: Options,
 ) -> Result<Home, LogError> {
     let storage = storage.map_err(|error| errors::io(&folder, "open the folder", error))?;
+    let storage: Arc<dyn Storage> = match options.watch.clone() {
+        None => Arc::new(storage),
+        Some(watch) => Arc::new(Probed::new(storage, watch)),
+    };
     Ok(Home {
-        storage: Arc::new(storage),
+        storage,
         folder,
         options,
     })

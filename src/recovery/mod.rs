@@ -26,6 +26,7 @@ pub(crate) use self::survey::survey;
 pub use self::survey::{ForeignBranch, Planned, ResourceSurvey, Survey, SurveyedBranch};
 use crate::bounded::bounded;
 use crate::manager::{AnyResource, Inner};
+use crate::observe::Point;
 use crate::preflight;
 
 /// Wakes the recovery task of a resource.
@@ -205,7 +206,11 @@ impl Recovery {
         if !lock(&self.unchecked).contains(resource.name()) {
             return;
         }
-        match bounded(inner.config.recovery_timeout, resource.preflight()).await {
+        let name = resource.name();
+        inner.probes.at(name, Point::BeforeLateCheck).await;
+        let checked = bounded(inner.config.recovery_timeout, resource.preflight()).await;
+        inner.probes.at(name, Point::LateChecked).await;
+        match checked {
             Ok(Ok(checked)) => match preflight::objection(resource.name(), &checked) {
                 None => {
                     preflight::tell(resource.name(), &checked);

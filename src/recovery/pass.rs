@@ -23,6 +23,7 @@ use unanimous_core::xid::{Gtrid, Opening, Xid};
 use super::{Left, ResourceReport};
 use crate::bounded::bounded;
 use crate::manager::Inner;
+use crate::observe::Point;
 
 const ENDED_ELSEWHERE: &str = "another resource on the same server is ending it";
 
@@ -42,6 +43,8 @@ enum Done {
 
 pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> ResourceReport {
     let mut report = ResourceReport::new(resource.name().clone());
+    let reached = |point| inner.probes.at(resource.name(), point);
+    reached(Point::PassBegun).await;
     let p = match scan(inner, resource).await {
         Ok(scan) => ours(scan, &mut report.foreign),
         Err(error) => {
@@ -49,11 +52,13 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
             return report;
         }
     };
+    reached(Point::PreparedSeen).await;
     let a: HashSet<Gtrid> = p
         .iter()
         .map(|xid| xid.gtrid)
         .filter(|gtrid| inner.active.contains(*gtrid))
         .collect();
+    reached(Point::ActiveSeen).await;
     let t = match ask_log(inner, Recorded::read(inner)).await {
         Ok(recorded) => recorded,
         Err(error) => {
@@ -66,6 +71,7 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
             return report;
         }
     };
+    reached(Point::LogRead).await;
     let named = t.named(inner, resource);
     if p.is_empty() && named.is_empty() {
         return report;
@@ -79,6 +85,7 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
             return report;
         }
     };
+    reached(Point::PreparedSeenAgain).await;
     let concurrency = inner.config.recovery_concurrency.max(1);
     let ended = futures_util::stream::iter(p).map(|xid| {
         let (a, t, q) = (&a, &t, &q);
@@ -105,9 +112,11 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
         .collect()
         .await;
     report.count(proven);
+    reached(Point::BranchesEnded).await;
     for decision in t.pending.values() {
         inner.recovery.complete_if_resolved(inner, decision);
     }
+    reached(Point::PassEnded).await;
     report
 }
 
@@ -216,6 +225,8 @@ async fn end_present(
     t: &Recorded,
     q: &HashSet<Xid>,
 ) -> Done {
+    let reached = |point| inner.probes.at(resource.name(), point);
+    reached(Point::BeforeLookup).await;
     let view = EpochView::of(xid, t.own, |opening| t.openings.get(opening).copied());
     let (view, decided) = match look_up(inner, xid, view, t).await {
         Ok(found) => found,
@@ -236,7 +247,10 @@ async fn end_present(
         return Done::Left(Left::Retry(ENDED_ELSEWHERE.to_owned()));
     };
     let finishing = resource.finish(xid, decision);
-    let finished = match bounded(inner.config.recovery_timeout, finishing).await {
+    reached(Point::BeforeFinish).await;
+    let finished = bounded(inner.config.recovery_timeout, finishing).await;
+    reached(Point::FinishAnswered).await;
+    let finished = match finished {
         Ok(finished) => finished,
         Err(silence) => return Done::Left(Left::Retry(silence.to_string())),
     };
@@ -308,7 +322,10 @@ async fn prove_absent(
         return heuristic(inner, xid, end, "it ended against the decision".to_owned()).await;
     }
     let proving = resource.absent(xid, branch);
-    let proven = match bounded(inner.config.recovery_timeout, proving).await {
+    inner.probes.at(&xid.bqual, Point::BeforeProof).await;
+    let proven = bounded(inner.config.recovery_timeout, proving).await;
+    inner.probes.at(&xid.bqual, Point::ProofAnswered).await;
+    let proven = match proven {
         Ok(proven) => proven,
         Err(silence) => return Done::Left(Left::Retry(silence.to_string())),
     };
