@@ -239,6 +239,13 @@ fn every_server_is_started_as_its_preflight_asks_for() {
             let follows_flag = need.starts_with("--") || command[at - 1] == "-c";
             assert!(follows_flag, "{}: {need} is not a setting", service.name);
         }
+        let has_no_binary_log = command.contains(&"--skip-log-bin");
+        assert_eq!(
+            has_no_binary_log,
+            service.image == "mysql",
+            "{}",
+            service.name
+        );
         let volumes = list(get(service.node, "volumes"));
         for (script, image) in [(POSTGRES_APP, "postgres"), (MYSQL_GRANT, "mysql")] {
             let is_run = volumes.contains(&script);

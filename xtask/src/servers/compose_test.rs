@@ -183,7 +183,11 @@ fn the_guard_takes_the_servers_down_for_an_owner_that_died_while_they_came_up() 
     assert!(wait_until(Duration::from_secs(10), is_up));
     guard.lose_owner();
     let has_ended = || matches!(up.try_wait(), Ok(Some(status)) if !status.success());
-    assert!(wait_until(Duration::from_secs(10), has_ended));
+    let is_ended = wait_until(Duration::from_secs(10), has_ended);
+    if let Some(left) = ProcessId::of(up.id()) {
+        left.kill_tree();
+    }
+    assert!(is_ended, "`up` goes on without its owner");
     assert_eq!(client.compose().len(), 2, "{}", client.note("asked"));
     assert!(client.compose()[1].starts_with("down --volumes"));
 }
