@@ -134,6 +134,9 @@ fn each_server_has_its_address_and_all_go_at_the_end() {
     let containers = Containers::up(client.find().unwrap(), &kinds).unwrap();
     let wanted = kinds.map(|kind| (kind, Address::on(kind, port)));
     assert_eq!(containers.addresses(), wanted);
+    // No other run has this name.
+    let own = ProcessId::current().to_string();
+    assert!(containers.project().ends_with(&own));
     let project = format!("--project-name {}", containers.project());
     drop(containers);
     let wanted = [
