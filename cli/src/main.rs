@@ -13,7 +13,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     match run::run() {
         Ok(found) => ExitCode::from(found),
-        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report();
             ExitCode::from(2)

@@ -9,11 +9,18 @@ use crate::run::Failure;
 
 /// One JSON document.
 pub(crate) fn json(value: &serde_json::Value) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
+    print(&text)
+}
+
+/// Prints the lines. That nobody reads them any more is no failure, and changes no exit code.
+fn print(lines: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
-    writeln!(out)?;
-    out.flush()?;
-    Ok(())
+    let printed = writeln!(out, "{lines}").and_then(|()| out.flush());
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// The data as JSON. Ours always can be.
@@ -31,12 +38,11 @@ pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    let mut out = io::stdout().lock();
-    for line in table.lines() {
-        writeln!(out, "{}", line.trim_end())?;
-    }
-    out.flush()?;
-    Ok(())
+    let lines: Vec<_> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
+    print(&lines.join("\n"))
 }
 
 /// A text of others, without what could steer a terminal.

@@ -18,7 +18,7 @@ pub(crate) const WARNED: u8 = 1;
 /// Why the tool failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Nobody reads what is printed any more, or it cannot be printed.
+    /// It cannot be printed.
     Output(io::Error),
     /// One line for a person.
     Message(String),
@@ -27,10 +27,6 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    pub(crate) fn is_broken_pipe(&self) -> bool {
-        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
-    }
-
     pub(crate) fn report(&self) {
         match self {
             Self::Output(error) => talk(&format!("error: cannot print: {error}")),

@@ -15,6 +15,7 @@ use super::file::{ConfigFile, Parts};
 use super::report::{Listing, Recovered};
 use super::wire::{Body, Verb};
 use crate::StartError;
+use crate::bounded::bounded;
 use crate::manager::{Inner, recover_all, survey_all};
 
 /// A way to the log. End it by [`close`](Self::close).
@@ -58,7 +59,13 @@ impl Access {
                 folder.display()
             ))));
         }
-        file.log().clone().inspect()?;
+        let log = file.log().clone();
+        let reading = tokio::task::spawn_blocking(move || log.inspect());
+        match bounded(LOG_LIMIT, reading).await {
+            Ok(Ok(read)) => drop(read?),
+            Ok(Err(_)) => return Err(stuck(folder, "reading it panicked, which is a bug")),
+            Err(silence) => return Err(stuck(folder, &silence.to_string())),
+        }
         refuse_other_user(folder)?;
         let parts = file.parts()?;
         let mut attempt = 1;
@@ -124,9 +131,24 @@ impl Access {
     pub async fn close(self) -> Result<(), OperatorError> {
         match self.0 {
             Way::Application(_) => Ok(()),
-            Way::Alone(inner) => Ok(inner.log.shutdown().await?),
+            Way::Alone(inner) => match bounded(LOG_LIMIT, inner.log.shutdown()).await {
+                Ok(closed) => Ok(closed?),
+                Err(silence) => Err(OperatorError::Log(LogError::new(format!(
+                    "the log did not close: {silence}; nothing is lost"
+                )))),
+            },
         }
     }
+}
+
+/// How long the log may take to be read, opened or closed.
+const LOG_LIMIT: Duration = Duration::from_secs(60);
+
+fn stuck(folder: &Path, problem: &str) -> OperatorError {
+    OperatorError::Log(LogError::new(format!(
+        "log {}: {problem}; see whether its file system hangs: ls -l in it by hand",
+        folder.display()
+    )))
 }
 
 const MIXED_UP: &str = "the application answered another question, which is a bug";
@@ -153,7 +175,9 @@ fn other_user(folder: &Path, owner: u32, user: u32) -> LogError {
 
 /// Without the checks of a start: a resource that is not fit is told when it is looked at.
 async fn open_alone(parts: &Parts) -> Result<Arc<Inner>, OperatorError> {
-    match parts.builder().open(None).await {
+    let opening = bounded(LOG_LIMIT, parts.builder().open(None)).await;
+    let opened = opening.map_err(|silence| stuck(parts.log.folder(), &silence.to_string()))?;
+    match opened {
         Ok(inner) => Ok(inner),
         Err(StartError::Log(error)) if is_held(parts.log.folder()) => {
             Err(OperatorError::NoSocket(error))

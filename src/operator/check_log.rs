@@ -13,9 +13,9 @@ use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 use unanimous_core::ports::{Finding, Severity};
 
-use super::check::CheckedFinding;
 use super::client::Client;
 use super::file::ConfigFile;
+use super::finding::CheckedFinding;
 use super::volume;
 use crate::bounded::bounded;
 use crate::log::{FileLog, LogContents};

@@ -32,18 +32,29 @@
 //! [log]
 //! folder = "unanimous-log"             # relative to this file
 //!
+//! [limits]                             # those of `Config`, by its names
+//! deadline = "1m 30s"
+//!
 //! [resources.orders]
 //! url = "postgres://app@db.example:5432/shop"
 //! password_env = "ORDERS_PASSWORD"     # or password_file, or password_command
+//! recovery_url = "postgres://recovery@db.example:5432/shop"
+//! recovery_password_file = "recovery.pw"
 //!
 //! [resources.ledger]
 //! url_env = "LEDGER_URL"               # the whole address from the environment
 //! pool_size = 32
+//! connect_timeout = "5s"
 //! ```
 //!
-//! Layers, each of which knows only those before it: `error`, `secret`, `adapters` (an address
-//! becomes a resource), `file`, `report` (data), `wire` and `socket`, `server` and `client`,
-//! `check`, `access`.
+//! The tool's README lists every key. Passwords are asked for whenever a connection is made, on
+//! tokio's blocking threads, so that they may change while an application runs. No error and no
+//! `Debug` text holds a value of the file or a password (I8).
+//!
+//! Layers, each of which knows only those before it: `error`, `text` (keys, types and ranges),
+//! `secret`, `limits`, `adapters` and `entry` (an address becomes a resource), `file`, `report`
+//! (data), `wire` and `socket`, `server` and `client`, `finding`, `volume`, `check_log` and `check`,
+//! `access`.
 
 mod access;
 mod adapters;
@@ -59,6 +70,7 @@ mod error;
 mod file;
 #[cfg(test)]
 mod file_test;
+mod finding;
 mod limits;
 mod report;
 #[cfg_attr(
@@ -75,10 +87,11 @@ mod volume;
 mod wire;
 
 pub use access::Access;
-pub use check::{Checked, CheckedFinding, CheckedResource};
+pub use check::{Checked, CheckedResource};
 pub use check_log::CheckedLog;
 pub use error::{ConfigFileError, OperatorError};
 pub use file::{ConfigFile, Parts};
+pub use finding::CheckedFinding;
 pub use report::{
     LeftBranch, ListedBranch, ListedResource, Listing, Recovered, RecoveredResource, State,
 };

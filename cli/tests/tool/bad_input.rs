@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::process::{Command, Stdio};
 
-use unanimous::log::FileLog;
+use mysql_async::prelude::Queryable;
 
 use crate::application::Plan;
 use crate::support::{Ran, Service};
@@ -154,26 +154,35 @@ fn no_argument_takes_a_password_and_an_unknown_one_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_stops_reading_is_no_failure() {
+async fn a_reader_that_stops_reading_is_no_failure_and_hides_no_doubt() {
     let service = Service::new("pipe");
-    drop(FileLog::at(service.log()).open().await.unwrap());
-    let mut child = service
-        .tool(&["list"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // Gone long before the databases have answered.
-    drop(child.stdout.take());
-    let mut said = String::new();
-    child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut said)
-        .unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
-    assert!(!said.contains("error"), "{said}");
+    service.create_tables().await;
+    for (format, code) in [("table", 0), ("json", 0), ("table", 1), ("json", 1)] {
+        match code {
+            0 => service.start(Plan::Idle).kill(),
+            _ => service.start(Plan::DecisionDurable).kill(),
+        };
+        let mut tool = service.tool(&["list", "--format", format]);
+        let tool = tool.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = tool.spawn().unwrap();
+        // Gone long before the databases have answered.
+        drop(child.stdout.take());
+        let mut said = String::new();
+        let mut stderr = child.stderr.take().unwrap();
+        stderr.read_to_string(&mut said).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{said}");
+        assert!(!said.contains("error"), "{said}");
+        service.run(&["recover", "--yes"]).exits(0);
+        service
+            .orders(&format!("DELETE FROM {}", service.table))
+            .await;
+        let mut ledger = service.ledger().await;
+        ledger
+            .query_drop(format!("DELETE FROM {}", service.table))
+            .await
+            .unwrap();
+    }
+    service.drop_tables().await;
 }
 
 #[test]
