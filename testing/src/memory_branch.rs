@@ -224,8 +224,11 @@ impl Branch for MemoryBranch {
 
     async fn release(mut self: Box<Self>) {
         let mut state = self.server.lock();
-        let is_alive = !self.is_broken && state.sessions.contains_key(&self.session);
-        if is_alive && state.release(self.session) {
+        if !self.is_broken && !state.sessions.contains_key(&self.session) {
+            // The server has closed it since: nothing is left to use again.
+            return;
+        }
+        if !self.is_broken && state.release(self.session) {
             state.journal.push(Event::Released(self.xid.clone()));
             drop(state);
             self.is_released = true;

@@ -23,14 +23,19 @@ pub enum Flavour {
     Postgres,
     /// An absent branch proves nothing; anybody can finish a branch.
     Mysql,
-    /// An absent branch proves nothing, and a branch is unknown to all other connections as long
-    /// as the one that prepared it is open (seen on MariaDB 10.11 and 11.8).
+    /// An absent branch proves nothing, a branch is unknown to all other connections as long as the
+    /// one that prepared it is open, and a rollback that was answered can be lost with a crash
+    /// (each seen on MariaDB 10.11 and 11.8).
     Mariadb,
 }
 
 impl Flavour {
     pub(crate) const fn proves_absence(self) -> bool {
         matches!(self, Self::Postgres)
+    }
+
+    pub(crate) const fn flushes_rollbacks(self) -> bool {
+        !matches!(self, Self::Mariadb)
     }
 
     pub(crate) const fn holder_blocks_finish(self) -> bool {
@@ -174,6 +179,13 @@ impl MemoryServer {
     /// under way are gone; what is prepared or committed stays.
     pub fn crash(&self) {
         self.lock().crash();
+        self.0.crashes.send_modify(|count| *count += 1);
+    }
+
+    /// As [`crash`](Self::crash); a server that does not flush rollbacks has lost those since the
+    /// last prepare or commit, and lists their branches as prepared again.
+    pub fn crash_losing_rollbacks(&self) {
+        self.lock().crash_losing_rollbacks();
         self.0.crashes.send_modify(|count| *count += 1);
     }
 

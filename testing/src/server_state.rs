@@ -65,6 +65,8 @@ pub(crate) struct ServerState {
     pub(crate) misuses: Vec<String>,
     prepared: BTreeMap<Xid, PreparedBranch>,
     ended: BTreeMap<Xid, Decision>,
+    /// Rollbacks of prepared branches that nothing has flushed since.
+    unflushed_rollbacks: BTreeMap<Xid, Writes>,
     next_session: u64,
     pub(crate) journal: Journal,
 }
@@ -84,6 +86,7 @@ impl ServerState {
             misuses: Vec::new(),
             prepared: BTreeMap::new(),
             ended: BTreeMap::new(),
+            unflushed_rollbacks: BTreeMap::new(),
             next_session: 0,
             journal,
         }
@@ -105,6 +108,7 @@ impl ServerState {
     fn end(&mut self, xid: Xid, decision: Decision, writes: Writes) {
         if decision == Decision::Commit {
             self.apply(writes);
+            self.unflushed_rollbacks.clear();
         }
         self.journal.push(Event::Ended(xid.clone(), decision));
         self.ended.insert(xid, decision);
@@ -236,6 +240,7 @@ impl ServerState {
     /// The server stops and starts: sessions end, prepared branches stay.
     pub(crate) fn crash(&mut self) {
         self.journal.push(Event::Crashed);
+        self.unflushed_rollbacks.clear();
         self.idle.clear();
         let sessions = std::mem::take(&mut self.sessions);
         for work in sessions.into_values().filter_map(|session| session.work) {
@@ -243,6 +248,17 @@ impl ServerState {
         }
         for branch in self.prepared.values_mut() {
             branch.holder = None;
+        }
+    }
+
+    /// Stops and starts, and has lost the rollbacks that were answered but not flushed: those
+    /// branches are prepared again.
+    pub(crate) fn crash_losing_rollbacks(&mut self) {
+        let lost = std::mem::take(&mut self.unflushed_rollbacks);
+        self.crash();
+        for (xid, writes) in lost {
+            self.ended.remove(&xid);
+            self.insert_prepared(xid, writes, None);
         }
     }
 
@@ -283,6 +299,7 @@ impl ServerState {
 
     pub(crate) fn insert_prepared(&mut self, xid: Xid, writes: Writes, holder: Option<SessionId>) {
         self.journal.push(Event::Prepared(xid.clone()));
+        self.unflushed_rollbacks.clear();
         let branch = PreparedBranch {
             writes,
             holder,
@@ -360,6 +377,10 @@ impl ServerState {
     pub(crate) fn finish_prepared(&mut self, xid: &Xid, decision: Decision) -> Result<(), Refused> {
         let unknown = (BranchErrorKind::UnknownXid, "the XID is not known here");
         let branch = self.prepared.remove(xid).ok_or(unknown)?;
+        if decision == Decision::Rollback && !self.flavour.flushes_rollbacks() {
+            let writes = branch.writes.clone();
+            self.unflushed_rollbacks.insert(xid.clone(), writes);
+        }
         self.end(xid.clone(), decision, branch.writes);
         Ok(())
     }

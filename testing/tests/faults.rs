@@ -243,6 +243,28 @@ async fn in_one_flavour_an_open_connection_hides_its_branch() {
 }
 
 #[tokio::test]
+async fn a_crash_loses_a_rollback_that_nothing_has_flushed_in_one_flavour() {
+    for (flavour, is_flushed_by_another, comes_back) in [
+        (Flavour::Mariadb, false, true),
+        (Flavour::Mariadb, true, false),
+        (Flavour::Mysql, false, false),
+        (Flavour::Postgres, false, false),
+    ] {
+        let resource = resource(flavour);
+        let (branch, _) = prepared(&resource, 1).await;
+        drop(branch);
+        let rolled_back = resource.finish(&xid(1), Decision::Rollback).await;
+        rolled_back.unwrap();
+        if is_flushed_by_another {
+            prepared(&resource, 2).await.0.commit().await.unwrap();
+        }
+        resource.server().crash_losing_rollbacks();
+        let expected: Vec<Xid> = comes_back.then(|| xid(1)).into_iter().collect();
+        assert_eq!(resource.server().prepared(), expected, "{flavour:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_failed_statement_leaves_nothing_but_a_rollback() {
     let resource = resource(Flavour::Postgres);
     let mut branch = open(&resource, 1).await;

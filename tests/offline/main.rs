@@ -12,4 +12,5 @@ mod guarantees;
 mod model;
 mod names;
 mod runtime;
+mod simulation;
 mod tidy;

@@ -1,0 +1,234 @@
+//! A world: servers, processes, the ways between them, and an account of what was answered.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use unanimous::TransactionManager;
+use unanimous::ports::DecisionLog;
+use unanimous_core::xid::{Epoch, ManagerId, Opening, Xid};
+use unanimous_testing::{Flavour, Journal as ServerJournal, MemoryResource, MemoryServer};
+
+use super::account::Account;
+use super::disk::Disk;
+use super::journal::{Journal, lock};
+use super::life::{Death, Life};
+use super::luck::Luck;
+use super::network::{Link, Way};
+use super::signal::Signal;
+
+/// How a transaction works: several accounts at each server, so that locks meet now and then.
+pub(super) const ACCOUNTS: u64 = 12;
+
+pub(super) struct Server {
+    pub(super) memory: MemoryServer,
+    pub(super) resource: MemoryResource,
+    pub(super) flavour: Flavour,
+    /// What others have prepared here, in their own form.
+    pub(super) foreign_texts: Vec<String>,
+}
+
+impl Server {
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.memory.row(key).is_some()
+    }
+
+    pub(super) fn balance(&self) -> i64 {
+        let rows = (0..ACCOUNTS).filter_map(|n| self.memory.row(&account(n)));
+        rows.filter_map(|row| row.parse::<i64>().ok()).sum()
+    }
+}
+
+pub(super) fn account(number: u64) -> String {
+    format!("account{number}")
+}
+
+/// A process, over all its lives.
+pub(super) struct Member {
+    pub(super) links: Vec<Arc<Link>>,
+    pub(super) now: Mutex<Now>,
+    disk_millis: AtomicU64,
+    /// Somebody waits for the completion of a commit. One at a time: the runtime wakes them by
+    /// tokio's `watch`, in an order that no seed decides.
+    pub(super) is_waited_for: AtomicBool,
+    /// What happens at a point of a commit to come.
+    pub(super) trap: Mutex<Option<Trap>>,
+}
+
+/// Its present life.
+#[derive(Clone)]
+pub(super) struct Now {
+    pub(super) life: Arc<Life>,
+    pub(super) disk: Disk,
+    pub(super) manager: Option<TransactionManager>,
+    pub(super) log: Option<Arc<dyn DecisionLog>>,
+}
+
+/// After so many points of any kind.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Trap {
+    pub(super) points_left: u64,
+    pub(super) strike: Strike,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Strike {
+    Die(Death),
+    Cut(usize, Way),
+    CrashServer(usize),
+}
+
+impl Member {
+    pub(super) fn now(&self) -> Now {
+        lock(&self.now).clone()
+    }
+
+    /// The longest time that a batch takes.
+    pub(super) fn disk_millis(&self) -> u64 {
+        self.disk_millis.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_disk_millis(&self, millis: u64) {
+        self.disk_millis.store(millis, Ordering::Relaxed);
+    }
+}
+
+/// What time it is in a world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Season {
+    /// Applications work and everything fails.
+    Storm,
+    /// Nothing fails any more but what is left failing; no new work is begun.
+    Calm,
+    /// Processes do not start again.
+    Over,
+}
+
+pub(super) struct World {
+    pub(super) luck: Luck,
+    pub(super) journal: Arc<Journal>,
+    pub(super) servers: Vec<Server>,
+    pub(super) members: Vec<Member>,
+    pub(super) account: Account,
+    pub(super) season: Signal<Season>,
+    /// How many transactions each worker begins per life.
+    pub(super) workers: u64,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Arc<Self> {
+        let luck = Luck::new(seed);
+        let journal = Arc::new(Journal::begin());
+        let count = 2 + luck.below(3) as usize;
+        let servers: Vec<Server> = (0..count).map(|at| server(at, &luck)).collect();
+        let lose = *luck.pick(&[0, 0, 5, 30]);
+        let members = 1 + usize::from(luck.chance(300));
+        let members = (0..members).map(|member| {
+            let links = (0..count).map(|at| {
+                let name = format!("p{member}-s{at}");
+                Link::new(lose, luck.fork(), Arc::clone(&journal), name)
+            });
+            let life = Life::begin(0, member, Arc::clone(&journal));
+            Member {
+                links: links.collect(),
+                now: Mutex::new(Now {
+                    disk: Disk::new(luck.fork(), Arc::clone(&life)),
+                    life,
+                    manager: None,
+                    log: None,
+                }),
+                disk_millis: AtomicU64::new(2),
+                is_waited_for: AtomicBool::new(false),
+                trap: Mutex::default(),
+            }
+        });
+        let world = Arc::new(Self {
+            members: members.collect(),
+            servers,
+            account: Account::default(),
+            season: Signal::new(Season::Storm),
+            workers: 1 + luck.below(3),
+            journal,
+            luck,
+        });
+        world.plant_others();
+        world
+    }
+
+    /// Prepared transactions of other managers, and texts that only look like ours.
+    fn plant_others(&self) {
+        for at in 0..self.servers.len() {
+            let opening = Opening {
+                manager: ManagerId::from_bytes([at as u8; 10]),
+                epoch: Epoch(1),
+                nonce: self.luck.next(),
+            };
+            self.plant(at, opening);
+        }
+    }
+
+    /// A branch of this opening that no process of this world may touch.
+    pub(super) fn plant(&self, at: usize, opening: Opening) {
+        let server = &self.servers[at];
+        let xid = Xid {
+            gtrid: opening.gtrid(1_000_000 + self.luck.below(1000)),
+            bqual: format!("s{at}").parse().unwrap(),
+        };
+        let row = format!("foreign{}", self.luck.below(1000));
+        server.memory.plant(&xid, &[(&row, "1")]);
+        self.account.plant_foreign(at, xid);
+    }
+
+    pub(super) fn season(&self) -> Season {
+        self.season.get()
+    }
+
+    pub(super) async fn season_is(&self, wanted: Season) {
+        self.season.wait_for(|season| season >= wanted).await;
+    }
+
+    /// Everything works again, but for the server that is left out.
+    pub(super) fn heal(&self, but: Option<usize>) {
+        for member in &self.members {
+            for (at, link) in member.links.iter().enumerate() {
+                let way = if Some(at) == but { Way::Cut } else { Way::Open };
+                link.set_way(way);
+                link.set_slow(0);
+            }
+            let disk = member.now().disk;
+            disk.set_plan(super::disk::Plan::default());
+            disk.set_room(None);
+            member.set_disk_millis(2);
+            *lock(&member.trap) = None;
+        }
+        for server in &self.servers {
+            server.memory.set_reachable(true);
+            server.memory.set_writable(true);
+        }
+    }
+
+    /// Money is moved, never made.
+    pub(super) fn balances(&self) -> BTreeMap<usize, i64> {
+        let servers = self.servers.iter().enumerate();
+        servers.map(|(at, server)| (at, server.balance())).collect()
+    }
+}
+
+fn server(at: usize, luck: &Luck) -> Server {
+    let flavour = *luck.pick(&[Flavour::Postgres, Flavour::Mysql, Flavour::Mariadb]);
+    let memory = MemoryServer::with(&format!("server{at}"), flavour, ServerJournal::new());
+    let foreign_texts = vec![
+        "una".to_owned(),
+        format!("pg_gid_{at}_7"),
+        "una1.not.quite.ours'; --".to_owned(),
+    ];
+    for text in &foreign_texts {
+        memory.plant_foreign(text);
+    }
+    Server {
+        resource: memory.resource(&format!("s{at}")),
+        memory,
+        flavour,
+        foreign_texts,
+    }
+}
