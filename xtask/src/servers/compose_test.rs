@@ -118,9 +118,13 @@ fn an_engine_without_compose_is_none() {
 
 #[test]
 fn a_client_that_hangs_is_ended_with_its_children() {
-    let client = Client::new("hangs", "echo $$ > $folder/pid; sleep 600");
+    let client = Client::new(
+        "hangs",
+        "echo $$ > $folder/pid; sleep 30; echo yes > $folder/slept",
+    );
     let refusal = client.refusal();
     assert!(refusal.contains("no answer within 2 s"), "{refusal}");
+    assert_eq!(client.note("slept"), "", "it was waited for");
     let pid = client.note("pid");
     assert!(!Path::new("/proc").join(pid.trim()).exists(), "{pid}");
 }
