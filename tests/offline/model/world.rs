@@ -1,60 +1,131 @@
 //! The world around the core: what servers, the log, the network and crashes may do to it.
+//!
+//! One transaction, begun by member 0 (the *owner*) under the first epoch, with a connection to
+//! each of its branches. There are two kinds of decision log:
+//! * [`Home::File`]: one member, alone on its disk. Opening the log closes all earlier epochs. What
+//!   is written and not synced outlives the process, and a power failure only by luck.
+//! * [`Home::Table`]: two members. A decision travels to the log and may arrive when nobody waits
+//!   for it any more, its writer dead or suspected. Any member may close the epoch of another at
+//!   any time, rightly or wrongly. Nobody waits for the log to sync but who asked for the decision.
+//!
+//! What bounds a world is in [`World`]; what can happen in it is in [`Action`].
 
+mod action;
+mod last_resource;
 mod log;
+mod one_phase;
+mod paths;
 mod possible;
 mod recovery;
+mod servers;
+mod settle;
 mod wires;
 
-use unanimous_core::protocol::{BranchRole, Coordinator, Decision, LogSeq, Phase, Vote};
+use unanimous_core::protocol::{BranchRole, Coordinator, Decision, EpochView, LogSeq, Vote};
+
+pub(super) use super::bug::Bug;
+pub(super) use action::Action;
+pub(super) use settle::Settled;
 
 const AT: LogSeq = LogSeq(1);
-const BOTH: [usize; 2] = [0, 1];
+const OWNER: usize = 0;
 
-/// A driver or recoverer that is wrong in one way.
+/// How a server treats its branches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bug {
-    None,
-    /// Answers "committed" when it begins to decide.
-    AnswersTooEarly,
-    /// Does not let a transaction leave A when it has ended with a branch handed over.
-    StaysInA,
-    /// Takes the first vote to commit for everybody's.
-    DecidesBeforeAllVotes,
-    /// Reads the record (T) before it asks what is running (A).
-    LooksAtTBeforeA,
-    /// Ends what was prepared once (P) without looking again (Q).
-    LeavesOutQ,
-    /// Never asks what is running.
-    LeavesOutA,
-    /// Takes an uncertain write of the decision for a refusal.
-    RollsBackUncertain,
-    /// Takes "no record" after an uncertain write for a refusal.
-    BelievesLookup,
-    /// Acts on a record that the dead process wrote, without making it durable.
-    ActsOnUnsynced,
-    /// Completes a decision when one of its two resources does not list it any more.
-    CompletesTooEarly,
+pub(super) enum Kind {
+    /// As PostgreSQL and MySQL: prepared branches belong to nobody, an end that was acknowledged is
+    /// durable, and (as PostgreSQL) a transaction's number tells how it ended.
+    Plain,
+    /// As MariaDB: a prepared branch is hidden from everybody else while its connection lives, and
+    /// an acknowledged rollback may be undone by a crash of the server.
+    Holding,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BranchSpec {
+    pub(super) role: BranchRole,
+    pub(super) kind: Kind,
+}
+
+/// Where the decision log lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Home {
+    File,
+    Table,
+}
+
+/// What is wrong, and the bounds of what can happen.
 pub(super) struct World {
     pub(super) bug: Bug,
+    pub(super) branches: &'static [BranchSpec],
+    pub(super) home: Home,
+    /// What a branch may answer to prepare.
+    pub(super) votes: &'static [Vote],
+    /// How often members may crash.
     pub(super) crashes: u8,
+    /// How often servers of branches may crash.
+    pub(super) server_crashes: u8,
+    /// How often the home of the log may crash on its own.
+    pub(super) log_crashes: u8,
+    /// Whether members live that never crash (but for the owner), to keep a world small.
+    pub(super) only_owner_crashes: bool,
+    /// How many recovery passes may be under way at a time.
+    pub(super) passes: usize,
+    /// Whether a scan may be answered by a standby, which lists nothing.
+    pub(super) standbys: bool,
+    /// Whether a last resource commits together with the record.
+    pub(super) has_last_resource: bool,
+    /// States that are known to resolve.
+    pub(super) settled: Settled,
+}
+
+impl World {
+    pub(super) fn members(&self) -> usize {
+        match self.home {
+            Home::File => 1,
+            Home::Table => 2,
+        }
+    }
 }
 
 /// A branch as its server has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum ServerBranch {
     Active,
-    Prepared,
+    Prepared(Prepared),
     Committed,
     RolledBack,
-    /// Ended by a read-only vote: neither committed nor rolled back anything.
+    /// Rolled back, acknowledged, and not durable yet.
+    RolledBackLazily,
+    /// Ended by a read-only vote, or a reader that was ended: neither committed nor rolled back.
     ReadOnly,
+}
+
+impl ServerBranch {
+    pub(super) const fn is_prepared(self) -> bool {
+        matches!(self, Self::Prepared(_))
+    }
+
+    pub(super) const fn is_rolled_back(self) -> bool {
+        matches!(self, Self::RolledBack | Self::RolledBackLazily)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Prepared {
+    /// Whoever knows its XID can end it.
+    Free,
+    /// Only the connection that prepared it can end it.
+    Held,
+    /// It was rolled back before the server crashed.
+    Again,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Ask {
     Prepare,
+    EndReader,
+    OnePhase,
     Commit,
     Rollback,
 }
@@ -62,39 +133,30 @@ enum Ask {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Reply {
     Vote(Vote),
+    ReaderEnded,
+    OnePhase {
+        committed: bool,
+    },
     Done,
     /// The server does not know the XID: proves nothing.
     Unknown,
 }
 
-/// The connection of one branch. What is under way may arrive even if nobody waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Link {
+    Up,
+    /// The server's end is gone, and the member has not noticed.
+    Cut,
+    /// The member has let go of it. What it sent may still arrive.
+    Down,
+}
+
+/// The owner's connection to one branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Wire {
-    is_connected: bool,
+    link: Link,
     ask: Option<Ask>,
     reply: Option<Reply>,
-}
-
-/// The record of the decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Record {
-    Absent,
-    /// Written but not synced: readable, and gone after a power failure.
-    Written,
-    Durable,
-    /// Completed, lazily: not pending any more, and pending again after some crashes.
-    Completed,
-}
-
-/// Where the one running `decide` is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Deciding {
-    No,
-    Asked,
-    /// It answered "uncertain". The write may still be under way.
-    Uncertain,
-    /// A wrong driver does not repeat it. The write may still be under way.
-    Abandoned,
 }
 
 /// Requests of recovery that are under way for one branch; a dead recoverer's stay so.
@@ -118,259 +180,189 @@ impl Finishes {
     }
 }
 
-/// A recovery pass over one resource that has found its branch prepared (P).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// A member's recovery pass over one resource that has found its branch prepared (P).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 struct Pass {
     is_active: Option<bool>,
-    is_decided: Option<bool>,
+    /// The epoch, and whether the transaction is decided (T).
+    recorded: Option<(EpochView, bool)>,
+}
+
+/// Whether the owner asks how its commit in one phase ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+struct Inquiry {
+    is_wanted: bool,
+    /// The server is not the one that gave the transaction its number.
+    has_restarted: bool,
+    /// The number is another transaction's, which has committed.
+    is_given_away: bool,
+}
+
+/// All that belongs to one branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Branch {
+    server: ServerBranch,
+    wire: Wire,
+    finishes: Finishes,
+    /// By member.
+    passes: [Option<Pass>; 2],
+    inquiry: Inquiry,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Member {
+    is_up: bool,
+    /// It has not opened the log again since the beginning.
+    has_first_opening: bool,
+}
+
+/// The record of the decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Record {
+    Absent,
+    /// Written but not synced: readable, and gone after a power failure.
+    Written,
+    Durable,
+    /// Completed, lazily: not pending any more, and pending again after some crashes. A reader
+    /// finds nothing; only the owner, asking again in a closed epoch, is told that it was decided.
+    Completed,
+    /// A standing refusal under the same key, so that no commit can come later.
+    Refused,
+}
+
+/// Where the owner's `decide` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Deciding {
+    No,
+    Asked,
+    /// "Recorded" is on its way to the owner.
+    Answered,
+    /// It will not be answered, and has to be repeated.
+    Uncertain,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Log {
+    /// Of the transaction's epoch.
+    is_open: bool,
+    record: Record,
+    deciding: Deciding,
+    /// A request to record the decision is on its way to the log.
+    is_under_way: bool,
+    /// An earlier request of this `decide` has not been answered.
+    was_uncertain: bool,
+    was_durable: bool,
+    /// A wrong log has found the epoch open for the request that is under way.
+    has_passed: bool,
+}
+
+/// A member that looks, resource by resource, whether the decision can be completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Looker {
+    member: usize,
+    gone: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Told {
     Committed,
     RolledBack,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
-    AskCommit,
-    AskRollback,
-    /// The request arrives; a prepare is answered by this vote.
-    Arrive(usize, Vote),
-    Hear(usize),
-    /// The request never arrives, and the connection breaks.
-    LoseRequest(usize),
-    LoseReply(usize),
-    /// The driver's patience ends; the request stays under way.
-    GiveUp(usize),
-    Write,
-    Sync,
-    /// The log refuses before it has written anything.
-    Refuse,
-    /// The write or the sync fails, as far as can be told.
-    Fail,
-    /// The uncertain write takes effect after all.
-    Land,
-    Repeat,
-    /// The log reopens itself under a new epoch; an unsynced record survives if lucky.
-    ReopenLog {
-        lucky: bool,
-    },
-    /// What is unsynced survives a power failure, and what is lazy any crash, only if lucky.
-    Crash {
-        power: bool,
-        lucky: bool,
-    },
-    Restart,
-    /// Looks which branches are prepared (P), at one resource.
-    LookP(usize),
-    LookA(usize),
-    LookT(usize),
-    /// Looks again (Q), and does what the plan says.
-    LookQ(usize),
-    FinishArrives(usize, Decision),
-    FinishIsLost(usize, Decision),
-    /// Begins to look whether a decision can be completed.
-    LookForCompletion,
-    /// Sees that the next resource does not list the branch.
-    SeeGone,
+    Undetermined,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct WorldState {
-    crashes: u8,
-    is_up: bool,
+    branches: Vec<Branch>,
+    /// The branch in the log's own database, which is not prepared: the core does not know it.
+    last: Option<ServerBranch>,
+    members: [Member; 2],
     /// The transaction, from its begin until it leaves A.
     running: Option<Coordinator>,
-    wires: [Wire; 2],
-    pub(super) servers: [ServerBranch; 2],
-    record: Record,
-    deciding: Deciding,
-    /// The epoch that is open; the transaction is of epoch 0.
-    epoch: u32,
-    passes: [Option<Pass>; 2],
-    /// What recovery has sent, and is still under way, for either decision.
-    finishes: [Finishes; 2],
-    /// How many resources were seen not to list the branch, by a recoverer about to complete.
-    gone_count: Option<usize>,
-    pub(super) told: Option<Told>,
+    log: Log,
+    looker: Option<Looker>,
+    told: Option<Told>,
+    crashes: u8,
+    server_crashes: u8,
+    log_crashes: u8,
+    owner_has_crashed: bool,
     /// A wrong driver still lists the ended transaction in A.
     is_stuck_in_a: bool,
-    was_durable: bool,
-    pub(super) contradicted_record: bool,
-    pub(super) ended_running: bool,
-    /// Which branches ended by recovery's hand.
-    recovered: [bool; 2],
+    contradicted_record: bool,
+    ended_running: bool,
 }
 
-/// What can be seen of it.
 impl WorldState {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(world: &World) -> Self {
         let mut running = Coordinator::new();
-        for _ in BOTH {
-            running.enlist(BranchRole::Writer);
+        for spec in world.branches {
+            running.enlist(spec.role);
         }
-        let wire = Wire {
-            is_connected: true,
-            ask: None,
-            reply: None,
+        let branch = Branch {
+            server: ServerBranch::Active,
+            wire: Wire {
+                link: Link::Up,
+                ask: None,
+                reply: None,
+            },
+            finishes: Finishes::default(),
+            passes: [None; 2],
+            inquiry: Inquiry::default(),
+        };
+        let member = |m| Member {
+            is_up: m < world.members(),
+            has_first_opening: true,
         };
         Self {
-            crashes: 0,
-            is_up: true,
+            branches: vec![branch; world.branches.len()],
+            last: world.has_last_resource.then_some(ServerBranch::Active),
+            members: [member(0), member(1)],
             running: Some(running),
-            wires: [wire; 2],
-            servers: [ServerBranch::Active; 2],
-            record: Record::Absent,
-            deciding: Deciding::No,
-            epoch: 0,
-            passes: [None; 2],
-            finishes: [Finishes::default(); 2],
-            gone_count: None,
+            log: Log {
+                is_open: true,
+                record: Record::Absent,
+                deciding: Deciding::No,
+                is_under_way: false,
+                was_uncertain: false,
+                was_durable: false,
+                has_passed: false,
+            },
+            looker: None,
             told: None,
+            crashes: 0,
+            server_crashes: 0,
+            log_crashes: 0,
+            owner_has_crashed: false,
             is_stuck_in_a: false,
-            was_durable: false,
             contradicted_record: false,
             ended_running: false,
-            recovered: [false; 2],
         }
-    }
-
-    pub(super) fn is_recovered_to(&self, end: ServerBranch) -> bool {
-        BOTH.iter()
-            .any(|i| self.recovered[*i] && self.servers[*i] == end)
-    }
-
-    /// Nothing is left to be done by anybody.
-    pub(super) fn is_resolved(&self) -> bool {
-        let is_open =
-            |end: &ServerBranch| matches!(end, ServerBranch::Active | ServerBranch::Prepared);
-        !self.servers.iter().any(is_open)
-            && self.running.is_none()
-            && matches!(self.record, Record::Absent | Record::Completed)
-            && self.wires.iter().all(|wire| wire.ask.is_none())
-            && self.finishes == [Finishes::default(); 2]
-    }
-
-    /// Where it comes to when nothing more goes wrong and recovery has its turn.
-    pub(super) fn settled(&self, world: &World) -> Self {
-        let mut state = self.clone();
-        for _ in 0..4 {
-            while let Some(action) = state.undisturbed() {
-                state.take(world, action);
-            }
-            for action in [
-                Action::LookP(0),
-                Action::LookP(1),
-                Action::LookForCompletion,
-            ] {
-                let mut possible = Vec::new();
-                state.recovery_actions(world, &mut possible);
-                if possible.contains(&action) {
-                    state.take(world, action);
-                }
-                while let Some(action) = state.undisturbed() {
-                    state.take(world, action);
-                }
-            }
-        }
-        state
-    }
-
-    /// The next thing that happens of itself.
-    fn undisturbed(&self) -> Option<Action> {
-        if !self.is_up {
-            return Some(Action::Restart);
-        }
-        for i in BOTH {
-            if self.wires[i].ask.is_some() {
-                return Some(Action::Arrive(i, Vote::Commit));
-            }
-            if self.wires[i].reply.is_some() {
-                return Some(Action::Hear(i));
-            }
-            if let Some(decision) = self.finishes[i].decisions().next() {
-                return Some(Action::FinishArrives(i, decision));
-            }
-        }
-        match (self.deciding, self.record) {
-            (Deciding::Asked, Record::Absent) => return Some(Action::Write),
-            (Deciding::Asked, _) => return Some(Action::Sync),
-            (Deciding::Uncertain, _) => return Some(Action::Repeat),
-            (Deciding::No | Deciding::Abandoned, _) => {}
-        }
-        if self.running.as_ref().map(Coordinator::phase) == Some(Phase::Active) {
-            return Some(Action::AskRollback);
-        }
-        for i in BOTH {
-            match self.passes[i] {
-                Some(Pass {
-                    is_active: None, ..
-                }) => return Some(Action::LookA(i)),
-                Some(Pass {
-                    is_decided: None, ..
-                }) => return Some(Action::LookT(i)),
-                Some(_) => return Some(Action::LookQ(i)),
-                None => {}
-            }
-        }
-        self.gone_count.map(|_| Action::SeeGone)
     }
 }
 
-/// What happens.
+/// What the properties ask.
 impl WorldState {
-    pub(super) fn take(&mut self, world: &World, action: Action) {
-        let was_running = self.running.is_some();
-        self.take_rightly(world, action);
-        if world.bug == Bug::AnswersTooEarly && self.deciding == Deciding::Asked {
-            self.told = Some(Told::Committed);
-        }
-        if world.bug == Bug::StaysInA && self.is_up && was_running && self.running.is_none() {
-            self.is_stuck_in_a = true;
-        }
+    pub(super) const fn told(&self) -> Option<Told> {
+        self.told
     }
 
-    fn take_rightly(&mut self, world: &World, action: Action) {
-        match action {
-            Action::AskCommit => self.drive(Coordinator::commit),
-            Action::AskRollback => self.drive(Coordinator::rollback),
-            Action::Arrive(i, vote) => self.arrive(i, vote),
-            Action::Hear(i) => self.hear(world, i),
-            Action::LoseRequest(i) => {
-                self.wires[i].ask = None;
-                self.miss(i);
-            }
-            Action::LoseReply(i) => {
-                self.wires[i].reply = None;
-                self.miss(i);
-            }
-            Action::GiveUp(i) => self.miss(i),
-            Action::Write => self.record = Record::Written,
-            Action::Sync | Action::Repeat => self.decided(),
-            Action::Refuse => self.refused(),
-            Action::Fail => self.fail(world),
-            Action::Land => self.make_durable(),
-            Action::ReopenLog { lucky } => self.reopen_log(lucky),
-            Action::Crash { power, lucky } => self.crash(power, lucky),
-            Action::Restart => self.restart(world),
-            Action::LookP(i) => {
-                self.passes[i] = Some(Pass {
-                    is_active: None,
-                    is_decided: None,
-                });
-            }
-            Action::LookA(i) => self.look_a(world, i),
-            Action::LookT(i) => {
-                let is_decided = self.is_pending(world);
-                let pass = self.passes[i].as_mut().expect("a pass looks");
-                pass.is_decided = Some(is_decided);
-            }
-            Action::LookQ(i) => self.look_q(world, i),
-            Action::FinishArrives(i, decision) => self.finish_arrives(i, decision),
-            Action::FinishIsLost(i, decision) => *self.finishes[i].of(decision) = false,
-            Action::LookForCompletion => self.gone_count = Some(0),
-            Action::SeeGone => self.see_gone(world),
-        }
+    pub(super) const fn contradicted_record(&self) -> bool {
+        self.contradicted_record
+    }
+
+    pub(super) const fn ended_running(&self) -> bool {
+        self.ended_running
+    }
+
+    pub(super) fn any(&self, is: impl Fn(ServerBranch) -> bool) -> bool {
+        self.ends().any(is)
+    }
+
+    pub(super) fn all(&self, is: impl Fn(ServerBranch) -> bool) -> bool {
+        self.ends().all(is)
+    }
+
+    fn ends(&self) -> impl Iterator<Item = ServerBranch> {
+        let branches = self.branches.iter().map(|branch| branch.server);
+        branches.chain(self.last)
     }
 }

@@ -1,84 +1,177 @@
-//! What happens to the record of the decision, and in crashes.
+//! What happens to the record of the decision, to its epoch, and in crashes of members and log.
 
-use unanimous_core::protocol::Coordinator;
+use unanimous_core::protocol::{Coordinator, Vote};
 
-use super::{AT, BOTH, Bug, Deciding, Record, World, WorldState};
+use super::{AT, Ask, Bug, Deciding, Home, OWNER, Record, World, WorldState};
 
 impl WorldState {
+    /// Durable from now on. Nobody may have rolled back before: nothing would mend that.
     pub(super) fn make_durable(&mut self) {
-        self.record = Record::Durable;
-        self.was_durable = true;
+        self.log.record = Record::Durable;
+        self.log.was_durable = true;
+        let is_rolled_back = self.branches.iter().any(|branch| {
+            branch.server.is_rolled_back()
+                || branch.finishes.rollback
+                || branch.wire.ask == Some(Ask::Rollback)
+        });
+        self.contradicted_record |= is_rolled_back;
     }
 
-    pub(super) fn decided(&mut self) {
-        self.make_durable();
-        self.deciding = Deciding::No;
-        self.drive(|running| running.handle_decision_durable(AT));
+    /// The epoch is checked and the record written in one step.
+    pub(super) fn write(&mut self, world: &World) {
+        let is_asked = self.log.deciding == Deciding::Asked;
+        let is_open = self.log.is_open
+            || self.log.has_passed
+            || is_asked && world.bug == Bug::DecidesUnderNewEpoch;
+        self.log.is_under_way = false;
+        self.log.has_passed = false;
+        let is_kept = world.bug != Bug::ForgetsTooEarly;
+        match self.log.record {
+            Record::Absent | Record::Completed if is_open => self.record(),
+            Record::Refused if is_open && world.bug == Bug::UpsertsLastResource => self.record(),
+            Record::Refused => self.refuse_last(world, is_asked),
+            Record::Completed if is_asked && is_kept => self.log.deciding = Deciding::Answered,
+            Record::Absent | Record::Completed => self.refuse_last(world, is_asked),
+            Record::Durable if is_asked => self.log.deciding = Deciding::Answered,
+            // It is being synced already, or nobody waits for an answer.
+            Record::Written | Record::Durable => {}
+        }
     }
 
-    pub(super) fn refused(&mut self) {
-        self.deciding = Deciding::No;
-        self.drive(Coordinator::handle_decision_refused);
+    pub(super) fn sync(&mut self) {
+        if self.log.record == Record::Written {
+            self.make_durable();
+        }
+        if self.log.deciding == Deciding::Asked && !self.log.is_under_way {
+            self.log.deciding = Deciding::Answered;
+        }
+    }
+
+    pub(super) fn decided(&mut self, world: &World) {
+        self.log.deciding = Deciding::No;
+        self.log.was_uncertain = false;
+        self.drive(world, |running| running.handle_decision_durable(AT));
+    }
+
+    /// Refused by the log. If the epoch was closed, new transactions begin under another opening.
+    pub(super) fn refused(&mut self, world: &World) {
+        self.log.deciding = Deciding::No;
+        self.log.was_uncertain = false;
+        self.members[OWNER].has_first_opening &= self.log.is_open;
+        if world.bug == Bug::IgnoresRefusal {
+            self.drive(world, |running| running.handle_decision_durable(AT));
+        } else {
+            self.drive(world, Coordinator::handle_decision_refused);
+        }
+    }
+
+    /// Nothing was sent. An earlier request may still be under way.
+    pub(super) fn refuse(&mut self, world: &World) {
+        self.log.is_under_way = self.log.was_uncertain;
+        self.refused(world);
     }
 
     pub(super) fn fail(&mut self, world: &World) {
-        self.deciding = Deciding::Uncertain;
-        let finds_nothing = self.record == Record::Absent;
+        self.log.deciding = Deciding::Uncertain;
+        self.log.was_uncertain = true;
+        let finds_nothing = self.log.record == Record::Absent;
         let gives_in = world.bug == Bug::RollsBackUncertain
             || world.bug == Bug::BelievesLookup && finds_nothing;
         if gives_in {
-            self.deciding = Deciding::Abandoned;
-            self.drive(Coordinator::handle_decision_refused);
+            self.refused(world);
         }
     }
 
-    /// The epoch of the transaction is closed thereby, so that repeating the decision is answered
-    /// for good.
+    pub(super) fn repeat(&mut self) {
+        self.log.deciding = Deciding::Asked;
+        self.log.is_under_way = true;
+    }
+
+    /// A file log after a failed write: it reads itself from the disk, and the epoch is closed.
     pub(super) fn reopen_log(&mut self, lucky: bool) {
-        self.epoch += 1;
-        match self.record {
+        self.log.is_open = false;
+        self.log.is_under_way = false;
+        self.members[OWNER].has_first_opening = false;
+        self.lose_unsynced(lucky);
+    }
+
+    fn lose_unsynced(&mut self, lucky: bool) {
+        match self.log.record {
             Record::Written if lucky => self.make_durable(),
-            Record::Written => self.record = Record::Absent,
-            Record::Absent | Record::Durable | Record::Completed => {}
+            Record::Written => {
+                self.log.record = Record::Absent;
+                self.lose_last();
+            }
+            Record::Absent | Record::Durable | Record::Completed | Record::Refused => {}
         }
-        if self.record == Record::Durable {
-            self.decided();
-        } else {
-            self.refused();
+    }
+
+    fn lose_lazy(&mut self, lucky: bool) {
+        if self.log.record == Record::Completed && !lucky {
+            self.log.record = Record::Durable;
         }
+    }
+
+    pub(super) fn log_crash(&mut self, world: &World, lucky: bool) {
+        self.log_crashes += 1;
+        self.cut_last();
+        self.log.is_open |= world.bug == Bug::ClosesLazily && !lucky;
+        self.lose_unsynced(lucky);
+        self.lose_lazy(lucky);
     }
 
     pub(super) fn complete(&mut self) {
-        if self.record == Record::Durable {
-            self.record = Record::Completed;
+        if self.log.record == Record::Durable {
+            self.log.record = Record::Completed;
         }
     }
 
-    pub(super) fn crash(&mut self, power: bool, lucky: bool) {
+    pub(super) fn crash(&mut self, world: &World, member: usize, power: bool, lucky: bool) {
         self.crashes += 1;
-        self.is_up = false;
+        self.members[member].is_up = false;
+        for branch in &mut self.branches {
+            branch.passes[member] = None;
+        }
+        if self.looker.is_some_and(|looker| looker.member == member) {
+            self.looker = None;
+        }
+        if world.home == Home::File {
+            self.log.is_under_way = false;
+            self.lose_lazy(lucky);
+            if power {
+                self.lose_unsynced(lucky);
+            }
+        }
+        if member != OWNER {
+            return;
+        }
+        self.owner_has_crashed = true;
         self.running = None;
         self.is_stuck_in_a = false;
-        self.deciding = Deciding::No;
-        self.passes = [None; 2];
-        self.gone_count = None;
-        match (self.record, power, lucky) {
-            (Record::Written, true, false) => self.record = Record::Absent,
-            (Record::Written, true, true) => self.make_durable(),
-            (Record::Completed, _, false) => self.record = Record::Durable,
-            (Record::Absent | Record::Written | Record::Durable | Record::Completed, _, _) => {}
-        }
-        for i in BOTH {
-            self.disconnect(i);
-        }
+        self.log.deciding = Deciding::No;
+        self.log.was_uncertain = false;
+        self.hang_up();
     }
 
-    /// Opening the log closes all earlier epochs and makes durable what it reads.
-    pub(super) fn restart(&mut self, world: &World) {
-        self.is_up = true;
-        self.epoch += 1;
-        if self.record == Record::Written && world.bug != Bug::ActsOnUnsynced {
-            self.make_durable();
+    /// A file's opening closes all earlier epochs, and makes durable what it reads.
+    pub(super) fn restart(&mut self, world: &World, member: usize) {
+        self.members[member].is_up = true;
+        if member != OWNER {
+            return;
+        }
+        self.members[OWNER].has_first_opening = false;
+        if world.home == Home::File {
+            self.log.is_open = false;
+            if self.log.record == Record::Written && world.bug != Bug::ActsOnUnsynced {
+                self.make_durable();
+            }
+        }
+        if world.bug == Bug::ReusesEpoch {
+            self.members[OWNER].has_first_opening = true;
+            self.log.is_open = true;
         }
     }
 }
+
+/// What a commit in one phase may be answered: it is committed, or refused.
+pub(super) const ONE_PHASE_VOTES: &[Vote] = &[Vote::Commit, Vote::Rollback];

@@ -1,135 +1,163 @@
-//! What happens between the core and its branches: requests, replies, and their loss.
+//! What happens between the core and its branches: commands become requests, replies and their
+//! loss become events.
 
 use unanimous_core::protocol::{
-    BranchIndex, BranchState, Command, Coordinator, Finish, Outcome, Vote,
+    BranchIndex, BranchRole, BranchState, Command, Coordinator, Finish, Outcome, Phase, Vote,
 };
 
-use super::{AT, Ask, Bug, Deciding, Reply, ServerBranch, Told, World, WorldState};
+use super::{AT, Ask, Bug, Deciding, Inquiry, Link, Reply, Told, World, WorldState};
 
 impl WorldState {
     /// Tells the core something, and sends what it commands. Ended, it leaves A.
-    pub(super) fn drive(&mut self, tell: impl FnOnce(&mut Coordinator)) {
+    pub(super) fn drive(&mut self, world: &World, tell: impl FnOnce(&mut Coordinator)) {
         let Some(mut running) = self.running.take() else {
             return;
         };
         tell(&mut running);
         while let Some(command) = running.poll_command() {
             match command {
+                Command::Prepare(i) if world.has_one_phase_bug(i) => self.ask(i, Ask::OnePhase),
                 Command::Prepare(i) => self.ask(i, Ask::Prepare),
+                Command::EndReader(i) => self.ask(i, Ask::EndReader),
+                Command::CommitOnePhase(i) => self.ask(i, Ask::OnePhase),
                 Command::Commit(i, at) => {
                     assert_eq!(at, AT, "a commit rests on the record");
                     self.ask(i, Ask::Commit);
                 }
                 Command::Rollback(i) => self.ask(i, Ask::Rollback),
                 Command::HandOver(i) => self.disconnect(i.0),
-                Command::Decide(_) => self.deciding = Deciding::Asked,
-                Command::Complete(_) => self.complete(),
-                Command::EndReader(_) | Command::CommitOnePhase(_) => {
-                    panic!("two writers need two phases")
+                Command::Decide(_) if world.bug == Bug::OnePhaseAfterPrepare => {
+                    running.handle_decision_durable(AT);
                 }
+                Command::Decide(_) => {
+                    self.log.deciding = Deciding::Asked;
+                    self.log.is_under_way = true;
+                }
+                Command::Complete(_) => self.complete(),
             }
         }
         match running.outcome() {
             None => self.running = Some(running),
-            Some(Outcome::Committed { .. }) => self.told = Some(Told::Committed),
-            Some(Outcome::RolledBack { .. }) => self.told = Some(Told::RolledBack),
-            Some(other) => panic!("nobody interferes here: {other:?}"),
+            Some(outcome) => self.leave_a(&outcome),
         }
     }
 
-    pub(super) fn ask(&mut self, index: BranchIndex, ask: Ask) {
-        let wire = &mut self.wires[index.0];
-        wire.ask = Some(ask);
-        wire.reply = None;
+    fn leave_a(&mut self, outcome: &Outcome) {
+        self.told = Some(match outcome {
+            Outcome::Committed { .. } => Told::Committed,
+            Outcome::RolledBack { .. } => Told::RolledBack,
+            Outcome::Undetermined => Told::Undetermined,
+            Outcome::Heuristic(_) => panic!("nobody interferes here: {outcome:?}"),
+        });
+        self.log.was_uncertain = false;
+        self.hang_up();
     }
 
-    pub(super) fn disconnect(&mut self, i: usize) {
-        let wire = &mut self.wires[i];
-        wire.is_connected = false;
-        wire.reply = None;
-        if wire.ask.is_none() && self.servers[i] == ServerBranch::Active {
-            self.servers[i] = ServerBranch::RolledBack;
-        }
-    }
-
-    pub(super) fn arrive(&mut self, i: usize, vote: Vote) {
-        let ask = self.wires[i].ask.take().expect("a request arrives");
-        let (end, reply) = match (ask, self.servers[i]) {
-            (Ask::Prepare, ServerBranch::Active) => {
-                let end = match vote {
-                    Vote::Commit => ServerBranch::Prepared,
-                    Vote::ReadOnly => ServerBranch::ReadOnly,
-                    Vote::Rollback | Vote::Unheard => ServerBranch::RolledBack,
-                };
-                (end, Reply::Vote(vote))
-            }
-            (Ask::Commit, ServerBranch::Prepared) => (ServerBranch::Committed, Reply::Done),
-            (Ask::Rollback, ServerBranch::Active | ServerBranch::Prepared) => {
-                (ServerBranch::RolledBack, Reply::Done)
-            }
-            (_, end) => (end, Reply::Unknown),
-        };
-        self.servers[i] = end;
-        if self.wires[i].is_connected {
-            self.wires[i].reply = Some(reply);
-        } else {
+    /// Nobody listens any more on any connection of the transaction.
+    pub(super) fn hang_up(&mut self) {
+        for i in 0..self.branches.len() {
             self.disconnect(i);
+            self.branches[i].inquiry = Inquiry::default();
         }
+        self.disconnect_last();
+    }
+
+    /// On a connection whose other end is gone, the request is lost.
+    fn ask(&mut self, index: BranchIndex, ask: Ask) {
+        let wire = &mut self.branches[index.0].wire;
+        wire.ask = (wire.link == Link::Up).then_some(ask);
+        wire.reply = None;
+    }
+
+    pub(super) fn branch_state(&self, i: usize) -> Option<BranchState> {
+        let running = self.running.as_ref();
+        running.map(|running| running.branch_state(BranchIndex(i)))
     }
 
     pub(super) fn hear(&mut self, world: &World, i: usize) {
-        let reply = self.wires[i].reply.take().expect("a reply is heard");
+        let reply = self.branches[i]
+            .wire
+            .reply
+            .take()
+            .expect("a reply is heard");
         match reply {
             Reply::Vote(vote) => {
-                self.drive(|running| running.handle_vote(BranchIndex(i), vote));
+                self.drive(world, |running| running.handle_vote(BranchIndex(i), vote));
                 if world.bug == Bug::DecidesBeforeAllVotes && vote == Vote::Commit {
-                    self.take_vote_for_granted(1 - i);
+                    self.take_votes_for_granted(world);
                 }
             }
-            Reply::Done => self.finished(i, Finish::Done),
-            Reply::Unknown => self.finished(i, Finish::Unconfirmed),
+            Reply::ReaderEnded => self.reader_ended(world, i, true),
+            Reply::OnePhase { .. } if world.bug == Bug::OnePhaseAfterPrepare => {
+                let vote = Vote::Commit;
+                self.drive(world, |running| running.handle_vote(BranchIndex(i), vote));
+            }
+            Reply::OnePhase { committed } => self.answer_inquiry(world, i, Some(committed)),
+            Reply::Done => self.finished(world, i, Finish::Done),
+            Reply::Unknown => self.finished(world, i, Finish::Unconfirmed),
         }
     }
 
-    pub(super) fn take_vote_for_granted(&mut self, i: usize) {
-        let state = self
-            .running
-            .as_ref()
-            .map(|r| r.branch_state(BranchIndex(i)));
-        if state == Some(BranchState::Preparing) {
-            self.wires[i].ask = None;
-            self.wires[i].reply = None;
-            self.drive(|running| running.handle_vote(BranchIndex(i), Vote::Commit));
+    fn reader_ended(&mut self, world: &World, i: usize, ended: bool) {
+        self.drive(world, |running| {
+            running.handle_reader_ended(BranchIndex(i), ended);
+        });
+    }
+
+    fn take_votes_for_granted(&mut self, world: &World) {
+        for i in 0..self.branches.len() {
+            if self.branch_state(i) == Some(BranchState::Preparing) {
+                self.branches[i].wire.ask = None;
+                self.branches[i].wire.reply = None;
+                let vote = Vote::Commit;
+                self.drive(world, |running| running.handle_vote(BranchIndex(i), vote));
+            }
         }
     }
 
     /// No answer will be heard any more.
-    pub(super) fn miss(&mut self, i: usize) {
-        let state = self
-            .running
-            .as_ref()
-            .map(|r| r.branch_state(BranchIndex(i)));
-        if self.wires[i].is_connected && state == Some(BranchState::Preparing) {
-            self.drive(|running| running.handle_vote(BranchIndex(i), Vote::Unheard));
-        } else if self.wires[i].is_connected {
-            self.finished(i, Finish::Unconfirmed);
+    pub(super) fn miss(&mut self, world: &World, i: usize) {
+        let phase = self.running.as_ref().map(Coordinator::phase);
+        let is_reader = world.branches[i].role == BranchRole::Reader;
+        match self.branch_state(i) {
+            Some(BranchState::Preparing) if is_reader => {
+                self.reader_ended(world, i, world.bug == Bug::ForgivesReader);
+            }
+            Some(BranchState::Preparing) => {
+                let vote = if world.bug == Bug::TakesSilenceForConsent {
+                    Vote::Commit
+                } else {
+                    Vote::Unheard
+                };
+                self.drive(world, |running| running.handle_vote(BranchIndex(i), vote));
+            }
+            Some(BranchState::Committing) if phase == Some(Phase::OnePhase) => {
+                self.miss_one_phase(world, i);
+            }
+            Some(BranchState::Committing) if world.bug == Bug::TakesSilenceForDone => {
+                self.finished(world, i, Finish::Done);
+            }
+            _ => self.finished(world, i, Finish::Unconfirmed),
         }
         self.disconnect(i);
     }
 
-    pub(super) fn finished(&mut self, i: usize, finish: Finish) {
-        let state = self
-            .running
-            .as_ref()
-            .map(|r| r.branch_state(BranchIndex(i)));
-        match state {
+    fn finished(&mut self, world: &World, i: usize, finish: Finish) {
+        let index = BranchIndex(i);
+        match self.branch_state(i) {
             Some(BranchState::Committing) => {
-                self.drive(|running| running.handle_committed(BranchIndex(i), finish));
+                self.drive(world, |running| running.handle_committed(index, finish));
             }
             Some(BranchState::RollingBack) => {
-                self.drive(|running| running.handle_rolled_back(BranchIndex(i), finish));
+                self.drive(world, |running| running.handle_rolled_back(index, finish));
             }
             other => panic!("an answer to nothing: {other:?}"),
         }
+    }
+}
+
+impl World {
+    fn has_one_phase_bug(&self, i: BranchIndex) -> bool {
+        self.bug == Bug::OnePhaseAfterPrepare && i.0 + 1 == self.branches.len()
     }
 }
