@@ -82,9 +82,9 @@ fn sum_up(checked: &Checked) {
     let resources = checked.resources.iter().flat_map(|at| &at.findings);
     let findings: Vec<_> = checked.log.findings.iter().chain(resources).collect();
     let count = |severity| findings.iter().filter(|f| f.severity == severity).count();
-    let verdict = if checked.fit { "fit" } else { "not fit" };
+    let fitness = if checked.fit { "fit" } else { "not fit" };
     talk(&format!(
-        "{verdict}: {} errors, {} warnings, {} notes",
+        "{fitness}: {} errors, {} warnings, {} notes",
         count(Severity::Error),
         count(Severity::Warning),
         count(Severity::Note)

@@ -35,6 +35,7 @@ enum Address {
 }
 
 /// What a resource's builder takes beside addresses and passwords; `None` is the adapter's default.
+#[allow(dead_code, reason = "without any database built in, nobody takes it")]
 #[derive(Clone)]
 pub(super) struct Tuning {
     pub(super) pool_size: Option<usize>,
@@ -48,6 +49,7 @@ pub(super) struct Tuning {
 }
 
 /// An address, and where its password comes from if not from the address.
+#[allow(dead_code, reason = "without any database built in, nobody takes it")]
 pub(super) struct Credentials {
     pub(super) url: String,
     pub(super) password: Option<Source>,

@@ -53,7 +53,7 @@
 //!
 //! Layers, each of which knows only those before it: `error`, `text` (keys, types and ranges),
 //! `secret`, `limits`, `adapters` and `entry` (an address becomes a resource), `file`, `report`
-//! (data), `wire` and `socket`, `server` and `client`, `finding`, `volume`, `check_log` and `check`,
+//! (data), `wire` and `socket`, `server` and `client`, `finding`, `volume`, `check_log`, `check`,
 //! `access`.
 
 mod access;
@@ -61,10 +61,6 @@ mod adapters;
 mod check;
 mod check_log;
 mod client;
-#[cfg_attr(
-    not(any(feature = "postgres", feature = "mysql")),
-    allow(dead_code, reason = "without a database there is nobody to hand it to")
-)]
 mod entry;
 mod error;
 mod file;
@@ -73,10 +69,6 @@ mod file_test;
 mod finding;
 mod limits;
 mod report;
-#[cfg_attr(
-    not(any(feature = "postgres", feature = "mysql")),
-    allow(dead_code, reason = "without a database there is nobody to hand it to")
-)]
 mod secret;
 mod server;
 mod socket;

@@ -44,6 +44,7 @@ impl fmt::Debug for Source {
 
 impl Source {
     /// Asks anew each time that it is called, on a thread that may block.
+    #[allow(dead_code, reason = "without any database built in, nobody takes it")]
     pub(super) fn into_asker(self) -> impl Fn() -> Asking + Send + Sync + 'static {
         move || {
             let source = self.clone();
