@@ -320,9 +320,11 @@ fn the_dockerfile_builds_the_tool_from_what_is_there_and_runs_it_as_nobody() {
     for line in ["name = \"unanimous-cli\"", "[[bin]]\nname = \"unanimous\""] {
         assert!(tool.contains(line), "the tool is not called so: {line}");
     }
-    let runs = |instruction: &Instruction<'_>| match instruction {
-        Instruction::Run(run) => format!("{:?}", run.arguments),
-        _ => String::new(),
+    let runs = |instruction: &Instruction<'_>| {
+        let Instruction::Run(run) = instruction else {
+            return String::new();
+        };
+        format!("{:?}", run.arguments)
     };
     let cargo = "cargo build --locked --release --package unanimous-cli";
     assert!(
@@ -346,19 +348,18 @@ fn the_dockerfile_builds_the_tool_from_what_is_there_and_runs_it_as_nobody() {
     );
     assert_eq!(to, ["/usr/local/bin/unanimous"]);
 
-    let mut ends = last
-        .instructions
-        .iter()
-        .filter_map(|instruction| match instruction {
-            Instruction::User(user) => Some(format!("USER {}", user.arguments.value)),
-            Instruction::Entrypoint(start) => {
-                let Command::Exec(words) = &start.arguments else {
-                    panic!("a shell would stand between the tool and its signals");
-                };
-                Some(format!("ENTRYPOINT {}", words.value[0].value))
-            }
-            _ => None,
-        });
+    let mut ends = last.instructions.iter().filter_map(|instruction| {
+        if let Instruction::User(user) = instruction {
+            return Some(format!("USER {}", user.arguments.value));
+        }
+        let Instruction::Entrypoint(start) = instruction else {
+            return None;
+        };
+        let Command::Exec(words) = &start.arguments else {
+            panic!("a shell would stand between the tool and its signals");
+        };
+        Some(format!("ENTRYPOINT {}", words.value[0].value))
+    });
     assert_eq!(ends.next().as_deref(), Some("USER 65534:65534"));
     assert_eq!(ends.next().as_deref(), Some("ENTRYPOINT unanimous"));
     assert_eq!(ends.next(), None);
