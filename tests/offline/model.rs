@@ -116,57 +116,62 @@ fn is_committed(branch: ServerBranch) -> bool {
 }
 
 #[test]
-fn two_writers() {
+fn i1_i2_i3_i5_i6_hold_for_two_writers() {
     assert_holds(worlds::two_writers(), 20_584, 27_338);
 }
 
 #[test]
-fn two_writers_one_on_a_holding_server() {
+fn i1_i2_i3_i5_i6_hold_for_two_writers_one_on_a_holding_server() {
     assert_holds(worlds::holding_server(), 26_607, 59_426);
 }
 
 #[test]
-fn two_writers_and_a_reader() {
+fn i1_i2_i3_i5_i6_hold_for_two_writers_and_a_reader() {
     assert_holds(worlds::two_writers_and_a_reader(), 20_231, 91_967);
 }
 
 #[test]
-fn three_writers() {
+fn i1_i2_i3_i5_i6_hold_for_three_writers() {
     assert_holds(worlds::three_writers(), 59_588, 89_090);
 }
 
 #[test]
-fn one_writer_in_one_phase() {
+fn i1_i2_i3_i5_i6_hold_for_one_writer_in_one_phase() {
     assert_holds(worlds::one_writer(), 117, 315);
 }
 
 #[test]
-fn one_writer_in_one_phase_after_a_reader() {
+fn i1_i2_i3_i5_i6_hold_for_one_writer_in_one_phase_on_a_holding_server() {
+    assert_holds(worlds::one_writer_on_a_holding_server(), 108, 300);
+}
+
+#[test]
+fn i1_i2_i3_i5_i6_hold_for_one_writer_in_one_phase_after_a_reader() {
     assert_holds(worlds::one_writer_and_a_reader(), 471, 1_345);
 }
 
 #[test]
-fn two_members_and_a_log_that_crashes() {
+fn i1_i2_i3_i5_i6_hold_for_two_members_and_a_log_that_crashes() {
     assert_holds(worlds::two_members(), 48_165, 790_688);
 }
 
 #[test]
-fn two_members_that_crash() {
+fn i1_i2_i3_i5_i6_hold_for_two_members_that_crash() {
     assert_holds(worlds::two_members_that_crash(), 138_818, 243_048);
 }
 
 #[test]
-fn two_members_and_a_holding_server() {
+fn i1_i2_i3_i5_i6_hold_for_two_members_and_a_holding_server() {
     assert_holds(worlds::two_members_and_a_holding_server(), 52_814, 894_130);
 }
 
 #[test]
-fn two_members_and_three_writers() {
+fn i1_i2_i3_i5_i6_hold_for_two_members_and_three_writers() {
     assert_holds(worlds::two_members_and_three_writers(), 331_064, 1_110_364);
 }
 
 #[test]
-fn two_members_and_a_last_resource() {
+fn i1_i2_i3_i5_i6_hold_for_two_members_and_a_last_resource() {
     assert_holds(worlds::last_resource(), 83_850, 1_335_545);
 }
 

@@ -72,6 +72,8 @@ pub(super) enum Bug {
     ChecksEpochFirst,
     /// Closes an epoch without making that durable.
     ClosesLazily,
+    /// Does not list a closed opening any more once it has no decision pending.
+    ForgetsOpening,
     /// Forgets a completed decision of a closed epoch while its owner may still ask for it.
     ForgetsTooEarly,
 }

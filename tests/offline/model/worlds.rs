@@ -86,6 +86,14 @@ pub(super) fn one_writer() -> World {
     }
 }
 
+/// Its server cannot tell how a transaction ended.
+pub(super) fn one_writer_on_a_holding_server() -> World {
+    World {
+        server_crashes: 2,
+        ..world(Home::File, &[HOLDING])
+    }
+}
+
 pub(super) fn one_writer_and_a_reader() -> World {
     World {
         server_crashes: 2,

@@ -175,6 +175,18 @@ fn closing_an_epoch_lazily_is_caught() {
     assert_caught(Bug::ClosesLazily, worlds::two_members, I1);
 }
 
+/// A prepare that arrives later, or a rollback that a crash has undone, could not be told from
+/// another log's.
+#[test]
+fn forgetting_an_opening_whose_branches_may_still_appear_is_caught() {
+    assert_caught(Bug::ForgetsOpening, worlds::two_writers, I6);
+    assert_caught(
+        Bug::ForgetsOpening,
+        worlds::two_members_and_a_holding_server,
+        I6,
+    );
+}
+
 /// The members that closed the epoch commit, complete and forget; then its owner, which lives and
 /// has not heard the answer, asks again, is refused, and tells its application "rolled back".
 #[test]
@@ -183,7 +195,7 @@ fn forgetting_a_decision_that_its_owner_may_ask_for_again_is_caught() {
     assert_caught(Bug::ForgetsTooEarly, worlds::last_resource, I3_TOLD);
 }
 
-/// Explores a wrong variant until this property fails, and prints a way there.
+/// Explores a wrong variant until this property fails, and prints the way there.
 fn assert_caught(bug: Bug, world: fn() -> World, property: &'static str) {
     let checker = World { bug, ..world() }
         .checker()
@@ -192,5 +204,12 @@ fn assert_caught(bug: Bug, world: fn() -> World, property: &'static str) {
         .join();
     let path = checker.discovery(property);
     let path = path.unwrap_or_else(|| panic!("{bug:?} went unnoticed by {property:?}"));
-    println!("{bug:?}: {:?}", path.into_actions());
+    let world = checker.model();
+    let is_kept = world.property(property).condition;
+    let states = path.into_vec().into_iter();
+    let way = states.take_while(|(state, _)| is_kept(world, state));
+    println!("{bug:?}:");
+    for action in way.filter_map(|(_, action)| action) {
+        println!("  {action:?}");
+    }
 }

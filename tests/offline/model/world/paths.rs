@@ -32,6 +32,10 @@ impl World {
         specs.any(|spec| spec.role == role && spec.kind == kind)
     }
 
+    fn can_inquire(&self) -> bool {
+        self.commits_in_one_phase() && self.has(BranchRole::Writer, Kind::Plain)
+    }
+
     fn has_table(&self) -> bool {
         self.home == Home::Table
     }
@@ -129,7 +133,7 @@ const TWO_PHASES: &[Path] = &[
     },
     Path {
         name: "recovery meets a branch that its connection still holds",
-        is_there: |world| world.has(BranchRole::Writer, Kind::Holding),
+        is_there: |world| world.has_two_phases() && world.has(BranchRole::Writer, Kind::Holding),
         is_taken: |_, state| {
             state.branches.iter().any(|branch| {
                 let is_held = branch.server == ServerBranch::Prepared(Prepared::Held);
@@ -139,7 +143,10 @@ const TWO_PHASES: &[Path] = &[
     },
     Path {
         name: "a branch is prepared again after its rollback was acknowledged",
-        is_there: |world| world.has(BranchRole::Writer, Kind::Holding) && world.server_crashes > 0,
+        is_there: |world| {
+            let can_come_back = world.has(BranchRole::Writer, Kind::Holding);
+            world.has_two_phases() && can_come_back && world.server_crashes > 0
+        },
         is_taken: |_, state| {
             let again = ServerBranch::Prepared(Prepared::Again);
             state.is_told(Told::RolledBack) && state.any(|end| end == again)
@@ -234,12 +241,12 @@ const MEMBERS: &[Path] = &[
 const ONE_PHASE: &[Path] = &[
     Path {
         name: "the end of a commit in one phase is asked for after its reply was lost",
-        is_there: World::commits_in_one_phase,
+        is_there: World::can_inquire,
         is_taken: |_, state| state.branches.iter().any(|branch| branch.inquiry.is_wanted),
     },
     Path {
         name: "the number of a commit in one phase is another transaction's",
-        is_there: World::commits_in_one_phase,
+        is_there: World::can_inquire,
         is_taken: |_, state| {
             state
                 .branches

@@ -29,8 +29,10 @@ impl WorldState {
             bqual: "orders".parse().expect("a resource name"),
         };
         let listed = [FIRST, opening(1), own];
+        let is_forgotten =
+            world.bug == Bug::ForgetsOpening && !self.log.is_open && !self.is_pending();
         let view = EpochView::of(&xid, own, |candidate| {
-            let is_listed = listed.contains(candidate);
+            let is_listed = listed.contains(candidate) && !(is_forgotten && *candidate == FIRST);
             is_listed.then(|| *candidate == FIRST && !self.log.is_open)
         });
         match (view, world.bug) {

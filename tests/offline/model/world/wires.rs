@@ -44,7 +44,14 @@ impl WorldState {
 
     fn leave_a(&mut self, outcome: &Outcome) {
         self.told = Some(match outcome {
-            Outcome::Committed { .. } => Told::Committed,
+            Outcome::Committed { unfinished } => {
+                let is_left = unfinished.is_empty() && self.is_pending();
+                assert!(
+                    !is_left,
+                    "a decision with every branch confirmed is completed at once"
+                );
+                Told::Committed
+            }
             Outcome::RolledBack { .. } => Told::RolledBack,
             Outcome::Undetermined => Told::Undetermined,
             Outcome::Heuristic(_) => panic!("nobody interferes here: {outcome:?}"),
