@@ -90,27 +90,19 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
     let ended = futures_util::stream::iter(p).map(|xid| {
         let (a, t, q) = (&a, &t, &q);
         async move {
-            (
-                xid.clone(),
-                end_present(inner, resource, &xid, a, t, q).await,
-            )
+            let done = end_present(inner, resource, &xid, a, t, q).await;
+            (xid, done)
         }
     });
     let ended: Vec<_> = ended.buffer_unordered(concurrency).collect().await;
     report.count(ended);
-    let mut proofs = Vec::new();
-    for (xid, branch) in named {
-        if !q.contains(&xid) {
-            proofs.push(async move {
-                let done = prove_absent(inner, resource, &xid, &branch).await;
-                (xid, done)
-            });
-        }
-    }
-    let proven: Vec<_> = futures_util::stream::iter(proofs)
-        .buffer_unordered(concurrency)
-        .collect()
-        .await;
+    let absent = named.into_iter().filter(|(xid, _)| !q.contains(xid));
+    let proofs = absent.map(|(xid, branch)| async move {
+        let done = prove_absent(inner, resource, &xid, &branch).await;
+        (xid, done)
+    });
+    let proofs = futures_util::stream::iter(proofs.collect::<Vec<_>>());
+    let proven: Vec<_> = proofs.buffer_unordered(concurrency).collect().await;
     report.count(proven);
     reached(Point::BranchesEnded).await;
     for decision in t.pending.values() {

@@ -8,6 +8,7 @@ mod bad_statements;
 mod commit;
 mod crash;
 mod many;
+mod matrix;
 mod observability;
 mod retry;
 mod servers_fail;

@@ -43,7 +43,7 @@ impl Db {
             .expect("a name printed by Debug")
     }
 
-    fn is_postgres(self) -> bool {
+    pub(crate) const fn is_postgres(self) -> bool {
         matches!(self, Self::Postgres15 | Self::PostgresNewest)
     }
 }

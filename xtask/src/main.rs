@@ -1,5 +1,6 @@
-//! The project's own commands: `cargo xtask demo | servers | test`.
+//! The project's own commands: `cargo xtask crash | demo | servers | test`.
 
+mod crash;
 mod demo;
 mod servers_command;
 mod steps;
@@ -14,6 +15,8 @@ The project's own commands.
   cargo xtask demo --mariadb       the same with MariaDB
   cargo xtask servers              start the shared servers; stop them at Ctrl-C or end of input
   cargo xtask servers -- COMMAND…  run a command with the servers, and stop them after it
+  cargo xtask crash [--full]       a sample of the crash matrix, or all of it; also
+                                   --cell NAME --shard I/N --resume FILE --json FILE
   cargo xtask test [STEP…]         run every check, or only these steps
   cargo xtask test --list          say which steps there are
 
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         None => ("help", [].as_slice()),
     };
     match command {
+        "crash" => crash::run(rest),
         "demo" => demo::run(rest),
         "servers" => servers_command::run(rest),
         "test" => test_command::run(rest),

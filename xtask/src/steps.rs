@@ -60,6 +60,22 @@ pub(crate) const STEPS: &[Step] = &[
         env: &[],
     },
     Step {
+        name: "crash",
+        checks: "a sample of the crash matrix: points × faults, on real servers",
+        needs_servers: true,
+        cargo: &[
+            "test",
+            "--workspace",
+            "--test",
+            "live",
+            "--",
+            "matrix::run::matrix",
+            "--exact",
+            "--nocapture",
+        ],
+        env: &[("UNANIMOUS_CRASH", "sample")],
+    },
+    Step {
         name: "examples",
         checks: "every example builds",
         needs_servers: false,

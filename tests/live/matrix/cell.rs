@@ -1,0 +1,291 @@
+//! What a cell of the matrix is, which cells there are, and which can mean nothing.
+
+use unanimous::Point;
+
+use crate::support::Db;
+
+/// What strikes at the point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fault {
+    /// SIGKILL of the application.
+    KillCoordinator,
+    /// SIGKILL of the branch's server, which then comes back.
+    KillServer,
+    /// The branch's next request is lost with its connection.
+    CutRequest,
+    /// The branch's next reply is lost with its connection.
+    CutReply,
+    /// The branch's replies, or a step of the log, come after every limit has passed.
+    Delay,
+    /// The future that the application waits for is dropped.
+    DropFuture,
+}
+
+/// The databases of a transaction, in the order in which they are enlisted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Mix {
+    PgMy,
+    MariaPg,
+    MyMaria,
+    PgPg,
+    Three,
+    WriterReader,
+    TwoWritersReader,
+}
+
+/// What the application does around the point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Story {
+    Commit,
+    Rollback,
+    /// The log's epoch is closed after all have prepared.
+    Refused,
+    /// The log records the decision and says that it does not know.
+    Uncertain,
+    /// The log takes longer than `commit` waits.
+    Overdue,
+    /// The branch's connection is cut when it is to commit.
+    CutCommit,
+    /// An earlier life ended after the decision, before any commit.
+    RecoverCommit,
+    /// An earlier life ended after all had prepared.
+    RecoverRollback,
+    /// An earlier life ended after this branch had committed, before the others.
+    RecoverProof,
+    /// The branch's server cannot be reached while the manager starts.
+    DownAtStart,
+}
+
+pub(super) const FAULTS: [(Fault, &str); 6] = [
+    (Fault::KillCoordinator, "kill_coordinator"),
+    (Fault::KillServer, "kill_server"),
+    (Fault::CutRequest, "cut_request"),
+    (Fault::CutReply, "cut_reply"),
+    (Fault::Delay, "delay"),
+    (Fault::DropFuture, "drop_future"),
+];
+
+const MIXES: [(Mix, &str); 7] = [
+    (Mix::PgMy, "pg+my"),
+    (Mix::MariaPg, "maria+pg"),
+    (Mix::MyMaria, "my+maria"),
+    (Mix::PgPg, "pg+pg"),
+    (Mix::Three, "three"),
+    (Mix::WriterReader, "writer+reader"),
+    (Mix::TwoWritersReader, "two+reader"),
+];
+
+const STORIES: [(Story, &str); 10] = [
+    (Story::Commit, "commit"),
+    (Story::Rollback, "rollback"),
+    (Story::Refused, "refused"),
+    (Story::Uncertain, "uncertain"),
+    (Story::Overdue, "overdue"),
+    (Story::CutCommit, "cut_commit"),
+    (Story::RecoverCommit, "recover_commit"),
+    (Story::RecoverRollback, "recover_rollback"),
+    (Story::RecoverProof, "recover_proof"),
+    (Story::DownAtStart, "down_at_start"),
+];
+
+impl Mix {
+    /// The databases, and whether the last one only reads.
+    pub(super) const fn branches(self) -> (&'static [Db], bool) {
+        match self {
+            Self::PgMy => (&[Db::Postgres15, Db::Mysql], false),
+            Self::MariaPg => (&[Db::Mariadb, Db::PostgresNewest], false),
+            Self::MyMaria => (&[Db::Mysql, Db::Mariadb], false),
+            Self::PgPg => (&[Db::Postgres15, Db::PostgresNewest], false),
+            Self::Three => (&[Db::PostgresNewest, Db::Mysql, Db::Mariadb], false),
+            Self::WriterReader => (&[Db::Mysql, Db::Postgres15], true),
+            Self::TwoWritersReader => (&[Db::Mariadb, Db::Postgres15, Db::Mysql], true),
+        }
+    }
+
+    pub(super) const fn writers(self) -> usize {
+        let (branches, has_reader) = self.branches();
+        branches.len() - has_reader as usize
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Cell {
+    pub(super) story: Story,
+    pub(super) point: &'static str,
+    /// Which branch: that of the point, or the one whose wire or server fails.
+    pub(super) target: usize,
+    pub(super) fault: Fault,
+    pub(super) mix: Mix,
+    /// The fault strikes when the point is reached for the nth time.
+    pub(super) nth: u32,
+}
+
+/// Every point's name.
+pub(super) fn catalogue() -> Vec<&'static str> {
+    [
+        Point::OF_A_RESOURCE,
+        Point::OF_THE_WHOLE,
+        unanimous::log::STEPS,
+    ]
+    .concat()
+}
+
+/// What an application has to do for a point to be reached.
+fn stories(point: &str) -> &'static [Story] {
+    match point {
+        "rollback.before" | "rollback.answered" => &[Story::Rollback, Story::Refused],
+        "rollback.begun" => &[Story::Rollback],
+        "driver.handed_over" => &[Story::CutCommit],
+        "decide.refused" => &[Story::Refused],
+        "decide.uncertain" | "decide.before_again" => &[Story::Uncertain],
+        "decide.overdue" => &[Story::Overdue],
+        "recovery.before_late_check" | "recovery.late_checked" => &[Story::DownAtStart],
+        "recovery.before_lookup" => &[Story::RecoverRollback],
+        "recovery.before_finish" | "recovery.finish_answered" => {
+            &[Story::RecoverCommit, Story::RecoverRollback]
+        }
+        "recovery.before_proof" | "recovery.proof_answered" => &[Story::RecoverProof],
+        _ if point.starts_with("recovery.") => &[Story::RecoverCommit],
+        _ => &[Story::Commit],
+    }
+}
+
+impl Cell {
+    /// All cells, and those that can mean nothing, with the rule that dropped them.
+    pub(super) fn all() -> (Vec<Self>, Vec<(Self, &'static str)>) {
+        let (mut cells, mut dropped) = (Vec::new(), Vec::new());
+        for point in catalogue() {
+            for &story in stories(point) {
+                for (mix, _) in MIXES {
+                    for (fault, _) in FAULTS {
+                        for nth in [1, 2] {
+                            let cell = |target| Self {
+                                story,
+                                point,
+                                target,
+                                fault,
+                                mix,
+                                nth,
+                            };
+                            let of_a_resource = Point::OF_A_RESOURCE.contains(&point);
+                            let last = if of_a_resource {
+                                mix.branches().0.len() - 1
+                            } else {
+                                0
+                            };
+                            for cell in (0..=last).map(cell) {
+                                match cell.means_nothing() {
+                                    Some(why) => dropped.push((cell, why)),
+                                    None => cells.push(cell),
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        (cells, dropped)
+    }
+
+    /// The rule by which this cell can mean nothing.
+    fn means_nothing(&self) -> Option<&'static str> {
+        let (point, writers) = (self.point, self.mix.writers());
+        let is_reader = self.target >= writers;
+        let is_log = point.starts_with("log.");
+        let is_recovery = point.starts_with("recovery.");
+        let two_phases = ["prepare.", "commit.answered", "commit.before", "complete."];
+        let is_two_phase = two_phases.iter().any(|start| point.starts_with(start))
+            || point.starts_with("decide.")
+            || is_recovery && self.story != Story::DownAtStart
+            || matches!(self.story, Story::Refused | Story::CutCommit);
+        if point.starts_with("reader.") && !is_reader {
+            return Some("a writer is not ended as a reader");
+        }
+        if is_two_phase && writers < 2 {
+            return Some("a single writer commits in one phase");
+        }
+        if point.starts_with("one_phase.") && (writers > 1 || is_reader) {
+            return Some("only a single writer commits in one phase");
+        }
+        let has_passes_of_its_own = is_reader && Point::OF_A_RESOURCE.contains(&point);
+        let ends_as_reader = ["prepare.", "commit.", "driver."]
+            .iter()
+            .any(|start| point.starts_with(start))
+            || point.starts_with("rollback.") && self.story == Story::Refused
+            || is_recovery && self.story != Story::DownAtStart;
+        if has_passes_of_its_own && ends_as_reader {
+            return Some("a reader is not prepared, and leaves nothing to recover");
+        }
+        self.fault_means_nothing(is_log)
+    }
+
+    fn fault_means_nothing(&self, is_log: bool) -> Option<&'static str> {
+        let point = self.point;
+        let on_the_wire = matches!(
+            self.fault,
+            Fault::KillServer | Fault::CutRequest | Fault::CutReply
+        );
+        if on_the_wire && is_log {
+            return Some("no server takes part in a step of the log");
+        }
+        let is_last = ["shutdown.last_pass_done", "shutdown.log_closed"].contains(&point);
+        if (on_the_wire || self.fault == Fault::Delay) && is_last {
+            return Some("nothing is sent to a server after it");
+        }
+        let is_answered = [
+            "end.answered",
+            "end.left_active",
+            "release.before",
+            "release.answered",
+        ];
+        if self.fault == Fault::DropFuture && is_answered.contains(&point) {
+            return Some("the future has been answered");
+        }
+        if self.fault == Fault::DropFuture && self.story == Story::DownAtStart {
+            return Some("no future waits for a pass in the background");
+        }
+        None
+    }
+
+    pub(super) fn name(&self) -> String {
+        let (fault, mix) = (text_of(&FAULTS, self.fault), text_of(&MIXES, self.mix));
+        let story = text_of(&STORIES, self.story);
+        let Self {
+            point, target, nth, ..
+        } = self;
+        format!("{story}/{point}@{target}/{fault}/{mix}/{nth}")
+    }
+
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        let [story, at, fault, mix, nth] = name.split('/').collect::<Vec<_>>().try_into().ok()?;
+        let (point, target) = at.split_once('@')?;
+        Some(Self {
+            story: of_text(&STORIES, story)?,
+            point: catalogue().into_iter().find(|known| *known == point)?,
+            target: target.parse().ok()?,
+            fault: of_text(&FAULTS, fault)?,
+            mix: of_text(&MIXES, mix)?,
+            nth: nth.parse().ok()?,
+        })
+    }
+
+    /// The name of the target's resource.
+    pub(super) fn target_name(&self) -> String {
+        format!("b{}", self.target)
+    }
+
+    /// The server that is killed.
+    pub(super) fn target_db(&self) -> Db {
+        self.mix.branches().0[self.target]
+    }
+}
+
+pub(super) fn text_of<T: PartialEq + Copy>(table: &[(T, &'static str)], value: T) -> &'static str {
+    let found = table.iter().find(|(candidate, _)| *candidate == value);
+    found.expect("the table is complete").1
+}
+
+fn of_text<T: Copy>(table: &[(T, &'static str)], text: &str) -> Option<T> {
+    let found = table.iter().find(|(_, candidate)| *candidate == text);
+    found.map(|(value, _)| *value)
+}

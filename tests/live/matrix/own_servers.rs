@@ -1,0 +1,31 @@
+//! Servers that cells may kill: one of each kind, used by one cell after the other.
+
+use std::sync::{Arc, Mutex};
+
+use xtask::servers::{Kind, Options, Server};
+
+use crate::support::Db;
+
+/// A server that belongs to this run.
+#[derive(Clone)]
+pub(super) struct Own {
+    pub(super) db: Db,
+    pub(super) url: String,
+    pub(super) server: Arc<Mutex<Server>>,
+}
+
+impl Own {
+    /// Starts one.
+    pub(super) fn start(db: Db) -> Self {
+        let kind = match db {
+            Db::Postgres15 => Kind::Postgres15,
+            Db::PostgresNewest => Kind::PostgresNewest,
+            Db::Mysql => Kind::Mysql,
+            Db::Mariadb => Kind::Mariadb,
+        };
+        let server = Server::start(kind, &Options::new()).unwrap();
+        let url = server.url();
+        let server = Arc::new(Mutex::new(server));
+        Self { db, url, server }
+    }
+}

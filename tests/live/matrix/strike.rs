@@ -1,0 +1,198 @@
+//! The probe that counts how often the cell's point is reached, and lets the fault strike.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use unanimous::{Point, Probe};
+use unanimous_testing::{Wire, WireFault};
+use xtask::servers::Server;
+
+use super::cell::{Cell, Fault};
+
+/// Longer than every limit of a story with a delay.
+pub(super) const DELAY: Duration = Duration::from_millis(700);
+
+/// Where a line of what was promised goes: kept, or printed by a victim.
+pub(super) type Notes = Arc<dyn Fn(String) + Send + Sync>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dropping {
+    No,
+    Wanted,
+    Done,
+}
+
+/// See the module.
+pub(super) struct Striker {
+    cell: Cell,
+    reached: AtomicU32,
+    has_struck: AtomicBool,
+    dropping: watch::Sender<Dropping>,
+    wires: Vec<Wire>,
+    server: Option<Arc<Mutex<Server>>>,
+    restart: Mutex<Option<std::thread::JoinHandle<()>>>,
+    notes: Notes,
+    /// The transaction that runs.
+    pub(super) number: AtomicU32,
+}
+
+impl Striker {
+    pub(super) fn new(
+        cell: Cell,
+        wires: Vec<Wire>,
+        server: Option<Arc<Mutex<Server>>>,
+        notes: Notes,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            cell,
+            reached: AtomicU32::new(0),
+            has_struck: AtomicBool::new(false),
+            dropping: watch::Sender::new(Dropping::No),
+            wires,
+            server,
+            restart: Mutex::default(),
+            notes,
+            number: AtomicU32::new(0),
+        })
+    }
+
+    pub(super) fn has_struck(&self) -> bool {
+        self.has_struck.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn note(&self, line: String) {
+        (self.notes)(line);
+    }
+
+    pub(super) fn wires(&self) -> &[Wire] {
+        &self.wires
+    }
+
+    pub(super) fn target_wire(&self) -> &Wire {
+        &self.wires[self.cell.target]
+    }
+
+    /// Awaits a call of the application; `None` if its future was dropped.
+    pub(super) async fn call<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+        let mut dropping = self.dropping.subscribe();
+        let done = tokio::select! {
+            biased;
+            done = call => Some(done),
+            _ = dropping.wait_for(|state| *state == Dropping::Wanted) => None,
+        };
+        // By now the future is gone.
+        if done.is_none() {
+            self.dropping.send_replace(Dropping::Done);
+        }
+        done
+    }
+
+    /// The application is over: whoever waits for a future to be dropped goes on.
+    pub(super) fn give_up(&self) {
+        self.dropping.send_replace(Dropping::Done);
+    }
+
+    /// A killed server is back.
+    pub(super) fn repair(&self) {
+        let restart = self.restart.lock().unwrap().take();
+        if let Some(restart) = restart {
+            restart.join().unwrap();
+        }
+    }
+
+    /// Whether it is the nth time.
+    fn strikes(&self, name: &str, resource: Option<&str>) -> bool {
+        let is_it = name == self.cell.point
+            && resource.is_none_or(|resource| resource == self.cell.target_name());
+        let strikes = is_it && self.reached.fetch_add(1, Ordering::SeqCst) + 1 == self.cell.nth;
+        if strikes {
+            self.has_struck.store(true, Ordering::SeqCst);
+        }
+        strikes
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.has_struck() && self.cell.fault == Fault::KillCoordinator
+    }
+
+    /// What strikes at once; the rest depends on whether the point may wait.
+    fn strike(&self) {
+        match self.cell.fault {
+            Fault::KillCoordinator => self.note("struck".to_owned()),
+            Fault::KillServer => self.kill_server(),
+            Fault::CutRequest => self.target_wire().set(WireFault::CutRequest),
+            Fault::CutReply => self.target_wire().set(WireFault::CutReply),
+            Fault::Delay => self.target_wire().set(WireFault::HoldReplies),
+            Fault::DropFuture => {
+                self.dropping.send_replace(Dropping::Wanted);
+            }
+        }
+    }
+
+    fn kill_server(&self) {
+        let server = self.server.clone().expect("a cell that kills has its own");
+        server.lock().unwrap().kill();
+        let restarted = std::thread::spawn(move || server.lock().unwrap().restart().unwrap());
+        *self.restart.lock().unwrap() = Some(restarted);
+    }
+
+    /// A step of the log, whose thread is blocked by this.
+    pub(super) fn step(&self, name: &'static str) {
+        if self.is_frozen() {
+            park_for_ever();
+        }
+        if !self.strikes(name, None) {
+            return;
+        }
+        if self.cell.fault == Fault::Delay {
+            std::thread::sleep(DELAY);
+            return;
+        }
+        self.strike();
+        match self.cell.fault {
+            Fault::KillCoordinator => park_for_ever(),
+            Fault::DropFuture => {
+                while *self.dropping.borrow() != Dropping::Done {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            Fault::KillServer | Fault::CutRequest | Fault::CutReply | Fault::Delay => {}
+        }
+    }
+}
+
+fn park_for_ever() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+#[async_trait]
+impl Probe for Striker {
+    async fn reached(&self, point: Point) {
+        if self.is_frozen() {
+            std::future::pending::<()>().await;
+        }
+        if point == Point::DecisionDurable {
+            let number = self.number.load(Ordering::SeqCst);
+            self.note(format!("decided {number}"));
+        }
+        let resource = point.resource().map(|name| name.as_str());
+        if !self.strikes(point.name(), resource) {
+            return;
+        }
+        self.strike();
+        match self.cell.fault {
+            Fault::KillCoordinator => std::future::pending().await,
+            Fault::DropFuture => {
+                let mut dropping = self.dropping.subscribe();
+                // Fails only when the sender is gone, and `self` holds it.
+                let _ = dropping.wait_for(|state| *state == Dropping::Done).await;
+            }
+            Fault::KillServer | Fault::CutRequest | Fault::CutReply | Fault::Delay => {}
+        }
+    }
+}

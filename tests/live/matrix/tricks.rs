@@ -1,0 +1,100 @@
+//! A file log that refuses, does not know, or takes its time; what it records is real.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use unanimous::log::FileLog;
+use unanimous::ports::{
+    DecideError, DecisionLog, DecisionRecord, LogError, LogHome, Lookup, OpeningState,
+};
+use unanimous::{Gtrid, Heuristic, Opening, ResourceName};
+use unanimous_core::protocol::LogSeq;
+use unanimous_core::xid::Epoch;
+
+use super::cell::Story;
+use super::strike::DELAY;
+
+/// The log of a story.
+pub(super) struct Tricky {
+    pub(super) story: Story,
+    pub(super) home: FileLog,
+}
+
+struct Open {
+    story: Story,
+    log: Arc<dyn DecisionLog>,
+    is_played: AtomicBool,
+}
+
+#[async_trait]
+impl LogHome for Tricky {
+    async fn open(self: Box<Self>) -> Result<Arc<dyn DecisionLog>, LogError> {
+        let (story, log) = (self.story, self.home.open().await?);
+        let is_played = AtomicBool::new(false);
+        Ok(Arc::new(Open {
+            story,
+            log,
+            is_played,
+        }))
+    }
+}
+
+#[async_trait]
+impl DecisionLog for Open {
+    fn opening(&self) -> Opening {
+        self.log.opening()
+    }
+
+    async fn decide(&self, decision: &DecisionRecord) -> Result<LogSeq, DecideError> {
+        if self.is_played.swap(true, Ordering::SeqCst) {
+            return self.log.decide(decision).await;
+        }
+        if self.story == Story::Refused {
+            // Whether or not it could be closed, what `decide` answers is true.
+            let _ = self.log.close(self.opening().epoch).await;
+        }
+        if self.story == Story::Overdue {
+            tokio::time::sleep(DELAY).await;
+        }
+        let decided = self.log.decide(decision).await;
+        if self.story == Story::Uncertain {
+            let lost = LogError::new("the answer is lost, in a test");
+            return Err(DecideError::Uncertain(lost));
+        }
+        decided
+    }
+
+    fn complete(&self, gtrid: Gtrid) {
+        self.log.complete(gtrid);
+    }
+
+    async fn record_heuristic(
+        &self,
+        gtrid: Gtrid,
+        resource: &ResourceName,
+        heuristic: Heuristic,
+    ) -> Result<(), LogError> {
+        self.log.record_heuristic(gtrid, resource, heuristic).await
+    }
+
+    async fn close(&self, epoch: Epoch) -> Result<(), LogError> {
+        self.log.close(epoch).await
+    }
+
+    async fn lookup(&self, gtrid: Gtrid) -> Result<Lookup, LogError> {
+        self.log.lookup(gtrid).await
+    }
+
+    async fn pending(&self) -> Result<Vec<DecisionRecord>, LogError> {
+        self.log.pending().await
+    }
+
+    async fn openings(&self) -> Result<Vec<OpeningState>, LogError> {
+        self.log.openings().await
+    }
+
+    async fn shutdown(&self) -> Result<(), LogError> {
+        self.log.shutdown().await
+    }
+}
