@@ -48,7 +48,8 @@
 //!   branch was prepared, and answered so, is what makes its absence proof.
 //! * Time: nothing here waits for any, so no timeout can be too short.
 //! * The second look at the log that the runtime takes after Q: it can only find more decided.
-//! * Damaged logs: a file is read as it was synced.
+//! * Damaged logs, and a log's database that fails over: what was synced is read again.
+//! * A member that is silent for ever and not dead: to others it is suspected, but I6 counts on it.
 //!
 //! # Bounds
 //!

@@ -67,7 +67,7 @@ pub(super) struct World {
     pub(super) server_crashes: u8,
     /// How often the home of the log may crash on its own.
     pub(super) log_crashes: u8,
-    /// Whether members live that never crash (but for the owner), to keep a world small.
+    /// Whether those crashes are the owner's alone, which keeps a world small.
     pub(super) only_owner_crashes: bool,
     /// How many recovery passes may be under way at a time.
     pub(super) passes: usize,

@@ -8,7 +8,7 @@ use super::{Bug, Deciding, Looker, OWNER, Pass, Record, Told, World, WorldState}
 pub(in super::super) enum Action {
     AskCommit,
     AskRollback,
-    /// The request arrives; a prepare is answered by this vote.
+    /// The request arrives; a prepare, and a commit in one phase, are answered by this vote.
     Arrive(usize, Vote),
     Hear(usize),
     /// The owner's patience ends or the connection breaks; a request stays under way.

@@ -1,6 +1,6 @@
 //! What happens to the record of the decision, to its epoch, and in crashes of members and log.
 
-use unanimous_core::protocol::{Coordinator, Vote};
+use unanimous_core::protocol::Coordinator;
 
 use super::{AT, Ask, Bug, Deciding, Home, OWNER, Record, World, WorldState};
 
@@ -172,6 +172,3 @@ impl WorldState {
         }
     }
 }
-
-/// What a commit in one phase may be answered: it is committed, or refused.
-pub(super) const ONE_PHASE_VOTES: &[Vote] = &[Vote::Commit, Vote::Rollback];

@@ -2,12 +2,12 @@
 
 use unanimous_core::protocol::{BranchIndex, BranchRole, OnePhaseEnd};
 
-use super::{Bug, Inquiry, Kind, ServerBranch, World, WorldState};
+use super::{BranchSpec, Bug, Inquiry, Kind, ServerBranch, World, WorldState};
 
 impl World {
     /// Exactly one branch may write.
     pub(super) fn commits_in_one_phase(&self) -> bool {
-        let is_writer = |spec: &&super::BranchSpec| spec.role == BranchRole::Writer;
+        let is_writer = |spec: &&BranchSpec| spec.role == BranchRole::Writer;
         self.branches.iter().filter(is_writer).count() == 1
     }
 }

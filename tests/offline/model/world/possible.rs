@@ -1,8 +1,7 @@
 //! What can happen next.
 
-use unanimous_core::protocol::{Coordinator, Phase};
+use unanimous_core::protocol::{Coordinator, Phase, Vote};
 
-use super::log::ONE_PHASE_VOTES;
 use super::{
     Action, Ask, Bug, Deciding, Home, Link, OWNER, Pass, Prepared, Record, ServerBranch, Told,
     World, WorldState,
@@ -31,12 +30,10 @@ impl WorldState {
     fn wire_actions(&self, world: &World, i: usize, actions: &mut Vec<Action>) {
         let branch = &self.branches[i];
         let wire = branch.wire;
-        let votes = match wire.ask {
+        let votes: &[Vote] = match wire.ask {
             Some(Ask::Prepare) => world.votes,
-            Some(Ask::OnePhase) if world.commits_in_one_phase() => ONE_PHASE_VOTES,
-            Some(Ask::OnePhase | Ask::EndReader | Ask::Commit | Ask::Rollback) => {
-                &ONE_PHASE_VOTES[..1]
-            }
+            Some(Ask::OnePhase) if world.commits_in_one_phase() => &[Vote::Commit, Vote::Rollback],
+            Some(Ask::OnePhase | Ask::EndReader | Ask::Commit | Ask::Rollback) => &[Vote::Commit],
             None => &[],
         };
         actions.extend(votes.iter().map(|vote| Action::Arrive(i, *vote)));
