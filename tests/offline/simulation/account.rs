@@ -26,6 +26,8 @@ pub(super) struct Tx {
     pub(super) life: u32,
     /// The servers at which its work was done; its mark is written at each, or at none.
     pub(super) at: BTreeSet<usize>,
+    /// How many branches may write.
+    pub(super) writers: usize,
     pub(super) answer: Option<Answer>,
     /// It can only be rolled back: the application said so, dropped it, or let a statement fail.
     pub(super) doomed: Option<&'static str>,
@@ -43,7 +45,7 @@ impl Tx {
 
     /// With one branch that may write there is no decision in the log.
     pub(super) fn is_one_phase(&self) -> bool {
-        self.at.len() == 1
+        self.writers == 1
     }
 }
 
@@ -72,6 +74,7 @@ impl Account {
             member,
             life,
             at: BTreeSet::new(),
+            writers: 0,
             answer: None,
             doomed: None,
             is_active: true,

@@ -4,7 +4,7 @@ use unanimous::TransactionOutcome;
 
 use super::account::Answer;
 use super::journal::Invariant;
-use super::world::World;
+use super::world::{RETAINED_ALL, World};
 
 pub(super) fn judge(world: &World) {
     for tx in world.account.all().values() {
@@ -19,7 +19,8 @@ pub(super) fn judge(world: &World) {
         }
         // The last word on it was asked for a moment ago.
         let is_known = tx.outcomes.last() == Some(&TransactionOutcome::Committed);
-        if tx.answer == Some(Answer::Committed) && !tx.is_one_phase() && !is_known {
+        let is_kept = world.retained == RETAINED_ALL && !tx.is_one_phase();
+        if tx.answer == Some(Answer::Committed) && is_kept && !is_known {
             let text = format!(
                 "{} was answered, and is {:?}",
                 tx.mark(),

@@ -8,58 +8,44 @@ use super::journal::Invariant;
 use super::run::{eventually, in_doubt};
 use super::world::World;
 
-/// Waits until nothing is in doubt, but at the server that is away.
-pub(super) async fn settle(world: &Arc<World>, away: Option<usize>, patience: Duration) {
-    let here: Vec<usize> = (0..world.servers.len())
-        .filter(|at| Some(*at) != away)
-        .collect();
-    let is_started = async || {
-        let mut members = world.members.iter();
-        members.all(|member| member.now().manager.is_some())
-    };
+/// Waits until nothing is in doubt, but at the server that is away. `false` if that never comes.
+pub(super) async fn settle(world: &Arc<World>, away: Option<usize>, patience: Duration) -> bool {
+    let all = 0..world.servers.len();
+    let here: Vec<usize> = all.filter(|at| Some(*at) != away).collect();
+    let members = || world.members.iter();
+    let is_started = async || members().all(|member| member.now().manager.is_some());
     if !eventually(patience, is_started).await {
-        violated(world, "a process does not start".to_owned());
+        return never(world, "a process does not start".to_owned());
     }
-    let is_idle = async || {
-        let all = world.account.all();
-        !all.values().any(|tx| tx.is_active)
-    };
+    let is_idle = async || !world.account.all().values().any(|tx| tx.is_active);
     if !eventually(patience, is_idle).await {
-        violated(world, "an application waits for ever".to_owned());
+        let mut waiting = world.account.all();
+        waiting.retain(|_, tx| tx.is_active);
+        return never(world, format!("applications wait for ever: {waiting:?}"));
     }
     let is_resolved = async || here.iter().all(|at| in_doubt(world, *at).is_empty());
     if !eventually(patience, is_resolved).await {
-        for at in &here {
-            let left = in_doubt(world, *at);
-            violated(
-                world,
-                format!("left in doubt at {at} (away: {away:?}): {left:?}"),
-            );
-        }
+        let left: Vec<_> = here.iter().map(|at| in_doubt(world, *at)).collect();
+        return never(world, format!("in doubt (away: {away:?}): {left:?}"));
     }
     if away.is_some() {
-        return;
+        return true;
     }
-    let is_free = async || {
-        let mut servers = world.servers.iter();
-        servers.all(|server| server.memory.open_sessions() == 0)
-    };
-    if !eventually(patience, is_free).await {
-        let open = world
+    let sessions = || {
+        world
             .servers
             .iter()
-            .map(|server| server.memory.open_sessions());
-        violated(
-            world,
-            format!("sessions stay open: {:?}", open.collect::<Vec<_>>()),
-        );
+            .map(|server| server.memory.open_sessions())
+    };
+    if !eventually(patience, async || sessions().all(|open| open == 0)).await {
+        let open: Vec<usize> = sessions().collect();
+        return never(world, format!("sessions stay open: {open:?}"));
     }
     if !eventually(patience, async || pending(world).await.is_empty()).await {
-        violated(
-            world,
-            format!("decisions stay pending: {:?}", pending(world).await),
-        );
+        let pending = pending(world).await;
+        return never(world, format!("decisions stay pending: {pending:?}"));
     }
+    true
 }
 
 async fn pending(world: &World) -> Vec<String> {
@@ -76,8 +62,9 @@ async fn pending(world: &World) -> Vec<String> {
     all
 }
 
-fn violated(world: &World, text: String) {
+fn never(world: &World, text: String) -> bool {
     world.journal.violated(Invariant::I6Liveness, text);
+    false
 }
 
 #[test]

@@ -22,9 +22,6 @@ use super::world::World;
 
 /// Header, state and six batches: segments change often.
 const SEGMENT_BYTES: u64 = 8 * 4096;
-/// More than a world has transactions, so that none is forgotten.
-const RETAINED: usize = 10_000;
-
 pub(super) struct SimHome {
     pub(super) world: Arc<World>,
     pub(super) member: usize,
@@ -43,7 +40,7 @@ impl LogHome for SimHome {
         } = *self;
         sleep(world.luck.millis(0, 20)).await;
         life.lives().await;
-        let opened = open_stepped(Arc::new(disk), SEGMENT_BYTES, RETAINED);
+        let opened = open_stepped(Arc::new(disk), SEGMENT_BYTES, world.retained);
         life.lives().await;
         let (inner, writer) = opened?;
         world

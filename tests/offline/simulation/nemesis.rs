@@ -29,10 +29,15 @@ enum Kind {
     DiskFull,
     SlowDisk,
     EverythingDies,
+    /// No failure: somebody asks for a recovery pass in the middle of everything.
+    Recover,
 }
 
-const KINDS: [Kind; 13] = [
+/// Some are more telling than others.
+const KINDS: [Kind; 16] = [
     Kind::Kill,
+    Kind::AtPoint,
+    Kind::AtPoint,
     Kind::AtPoint,
     Kind::KillInDisk,
     Kind::ServerCrash,
@@ -45,6 +50,7 @@ const KINDS: [Kind; 13] = [
     Kind::DiskFull,
     Kind::SlowDisk,
     Kind::EverythingDies,
+    Kind::Recover,
 ];
 
 pub(super) async fn rage(world: Arc<World>) {
@@ -81,7 +87,7 @@ fn strike(world: &Arc<World>, luck: &Luck, kind: Kind) {
                 _ => Strike::CrashServer(at),
             };
             *lock(&member.trap) = Some(Trap {
-                points_left: luck.below(12),
+                points_left: luck.below(60),
                 strike,
             });
         }
@@ -116,6 +122,11 @@ fn strike(world: &Arc<World>, luck: &Luck, kind: Kind) {
         // The others are left some time in between.
         Kind::EverythingDies if luck.chance(300) => everything_dies(world, "at once"),
         Kind::EverythingDies => {}
+        Kind::Recover => {
+            if let Some(manager) = member.now().manager {
+                tokio::spawn(async move { manager.recover().await });
+            }
+        }
     }
 }
 

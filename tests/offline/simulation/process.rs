@@ -19,7 +19,7 @@ use super::{nemesis, worker};
 const START_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Limits in the proportions of the defaults, in a world where a second is long.
-fn limits(config: &mut Config) {
+fn limits(config: &mut Config, (interval, interval_max): (u64, u64)) {
     config.deadline = Duration::from_secs(5);
     config.open_timeout = Duration::from_secs(1);
     config.prepare_timeout = Duration::from_secs(1);
@@ -28,8 +28,8 @@ fn limits(config: &mut Config) {
     config.start_timeout = START_TIMEOUT;
     config.drain_timeout = Duration::from_secs(3);
     config.recovery_timeout = Duration::from_secs(1);
-    config.recovery_interval = Duration::from_millis(500);
-    config.recovery_interval_max = Duration::from_secs(4);
+    config.recovery_interval = Duration::from_millis(interval);
+    config.recovery_interval_max = Duration::from_millis(interval_max);
 }
 
 /// All its lives.
@@ -125,7 +125,8 @@ async fn work(world: &Arc<World>, member: usize, life: &Arc<Life>, workers: &mut
         .journal
         .note(format_args!("p{member}.{} shuts down", life.number));
     lock(&world.members[member].now).manager = None;
-    let is_well = world.season() != Season::Storm;
+    // A log that has failed says so for a while after its disk is well again.
+    let is_well = world.season() == Season::Over;
     if let Err(error) = manager.shutdown().await
         && is_well
     {
@@ -155,7 +156,7 @@ async fn start(world: &Arc<World>, member: usize, life: &Arc<Life>) -> Option<Tr
                 life: Arc::clone(life),
                 disk: world.members[member].now().disk,
             })
-            .config(limits)
+            .config(|config| limits(config, world.recovery_millis))
             .probe(Arc::new(Watch {
                 world: Arc::clone(world),
                 member,

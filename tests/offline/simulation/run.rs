@@ -82,18 +82,23 @@ async fn live_in(world: Arc<World>) {
     world.heal(away);
     drop(nemesis.await);
     if away.is_some() {
-        i6_liveness::settle(&world, away, PATIENCE).await;
+        if !i6_liveness::settle(&world, away, PATIENCE).await {
+            return;
+        }
         world.heal(None);
     }
-    i6_liveness::settle(&world, None, PATIENCE).await;
-    ask_for_all_outcomes(&world).await;
-    judge(&world);
-
-    nemesis::everything_dies(&world, "after all");
-    sleep(Duration::from_millis(100)).await;
-    i6_liveness::settle(&world, None, PATIENCE).await;
-    ask_for_all_outcomes(&world).await;
-    judge(&world);
+    for ends in [false, true] {
+        if ends {
+            nemesis::everything_dies(&world, "after all");
+            sleep(Duration::from_millis(100)).await;
+        }
+        // Without an end nothing more is to be learned.
+        if !i6_liveness::settle(&world, None, PATIENCE).await {
+            return;
+        }
+        ask_for_all_outcomes(&world).await;
+        judge(&world);
+    }
 
     world.season.change(|season| *season = Season::Over);
     for member in members {
@@ -117,7 +122,10 @@ fn judge(world: &World) {
 
 async fn ask_for_all_outcomes(world: &Arc<World>) {
     for (gtrid, tx) in world.account.all() {
-        let Some(manager) = world.members[tx.member].now().manager else {
+        let member = &world.members[tx.member];
+        // It may be about to restart.
+        eventually(PATIENCE, async || member.now().manager.is_some()).await;
+        let Some(manager) = member.now().manager else {
             continue;
         };
         // Whoever has just ended it may still be about to let go of it.

@@ -75,15 +75,19 @@ impl Worker {
         }
         let count = *self.luck.pick(&[1, 2, 2, 2, 3, 4]);
         let at = self.luck.some_of(self.remotes.len(), count);
+        self.world.account.note(gtrid, |tx| tx.writers = at.len());
         let is_enlisted = self.enlist(&mut tx, gtrid, &at).await;
         if !is_enlisted {
             // As applications do that wait for a database.
             sleep(self.luck.millis(0, 500)).await;
         }
-        let worked = match is_enlisted {
+        let mut worked = match is_enlisted {
             true => self.work(&mut tx, gtrid, &at, &mark).await,
             false => Err("a branch was not enlisted"),
         };
+        if worked.is_ok() && self.luck.chance(150) {
+            worked = self.look(&mut tx, &at).await;
+        }
         self.life.lives().await;
         if let Err(why) = worked {
             self.doom(gtrid, why);
@@ -134,12 +138,34 @@ impl Worker {
             .enlist(&remotes[..])
             .await
             .map_err(|_| "enlisted once more")?;
-        let others = at.len() as i64 - 1;
-        for (n, branch) in branches.into_iter().enumerate() {
+        // The last one of many may have nothing to do.
+        let idle = usize::from(at.len() > 2 && self.luck.chance(200));
+        let others = (at.len() - idle) as i64 - 1;
+        for (n, branch) in branches.into_iter().take(at.len() - idle).enumerate() {
             let amount = if n == 0 { -others } else { 1 };
             self.statements(branch, gtrid, amount, mark).await?;
         }
         Ok(())
+    }
+
+    /// Reads at a server where nothing is written.
+    async fn look(&self, tx: &mut Transaction, at: &[usize]) -> Result<(), &'static str> {
+        let others: Vec<&Remote> = self
+            .remotes
+            .iter()
+            .filter(|r| !at.contains(&r.at()))
+            .collect();
+        let Some(remote) = others.first() else {
+            return Ok(());
+        };
+        let Ok(reader) = tx.enlist_read_only(*remote).await else {
+            return Err("a reader was not enlisted");
+        };
+        let number = account(self.luck.below(ACCOUNTS));
+        match timeout(STATEMENT_TIMEOUT, reader.read(number)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err("a read failed"),
+        }
     }
 
     async fn statements(
@@ -170,7 +196,7 @@ impl Worker {
             self.world
                 .journal
                 .fault("statement dropped", format_args!("{mark} {polls}"));
-            drop(drop_after(polls, booking).await);
+            drop(timeout(STATEMENT_TIMEOUT, drop_after(polls, booking)).await);
             // Even if it was never polled, its work is missing.
             return Err("a statement was dropped");
         }

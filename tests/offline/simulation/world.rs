@@ -17,7 +17,7 @@ use super::luck::Luck;
 use super::network::{Link, Way};
 use super::signal::Signal;
 
-/// How a transaction works: several accounts at each server, so that locks meet now and then.
+/// Several accounts at each server, so that locks meet now and then.
 pub(super) const ACCOUNTS: u64 = 12;
 
 pub(super) struct Server {
@@ -38,6 +38,9 @@ impl Server {
         rows.filter_map(|row| row.parse::<i64>().ok()).sum()
     }
 }
+
+/// More than a world has transactions: none is forgotten.
+pub(super) const RETAINED_ALL: usize = 10_000;
 
 pub(super) fn account(number: u64) -> String {
     format!("account{number}")
@@ -111,8 +114,11 @@ pub(super) struct World {
     pub(super) members: Vec<Member>,
     pub(super) account: Account,
     pub(super) season: Signal<Season>,
-    /// How many transactions each worker begins per life.
     pub(super) workers: u64,
+    /// How many completed decisions a log keeps.
+    pub(super) retained: usize,
+    /// How long between two recovery passes, at least and at most.
+    pub(super) recovery_millis: (u64, u64),
 }
 
 impl World {
@@ -148,6 +154,8 @@ impl World {
             account: Account::default(),
             season: Signal::new(Season::Storm),
             workers: 1 + luck.below(3),
+            retained: *luck.pick(&[0, 2, RETAINED_ALL, RETAINED_ALL]),
+            recovery_millis: *luck.pick(&[(30, 100), (50, 300), (500, 4000)]),
             journal,
             luck,
         });
@@ -216,12 +224,15 @@ impl World {
 
 fn server(at: usize, luck: &Luck) -> Server {
     let flavour = *luck.pick(&[Flavour::Postgres, Flavour::Mysql, Flavour::Mariadb]);
-    let memory = MemoryServer::with(&format!("server{at}"), flavour, ServerJournal::new());
+    // Long, so that a batch is longer than a sector and can be torn.
+    let identity = format!("server {at} {}", "of a long name ".repeat(7));
+    let memory = MemoryServer::with(&identity, flavour, ServerJournal::new());
     let foreign_texts = vec![
         "una".to_owned(),
         format!("pg_gid_{at}_7"),
         "una1.not.quite.ours'; --".to_owned(),
     ];
+    memory.set_detects_read_only(luck.chance(500));
     for text in &foreign_texts {
         memory.plant_foreign(text);
     }
