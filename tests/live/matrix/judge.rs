@@ -11,7 +11,7 @@ use super::databases::{Judges, Place};
 use super::story::App;
 
 /// How long recovery has, on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What became of a cell.
 #[derive(Debug, Default)]
@@ -59,6 +59,9 @@ impl Case {
             let [word, number, rest @ ..] = &words[..] else {
                 continue;
             };
+            if *word == "stuck" {
+                continue;
+            }
             let promise = promises.entry(number.parse().unwrap()).or_default();
             match *word {
                 "begun" => promise.gtrid = rest.first().map(|text| text.parse().unwrap()),
@@ -73,6 +76,11 @@ impl Case {
     pub(super) async fn judge(&self, judges: &mut Judges) -> Findings {
         let mut findings = Findings::default();
         let promises = self.promises();
+        let stuck = self.notes.iter().filter(|note| note.starts_with("stuck"));
+        for note in stuck {
+            let text = format!("I6: only a restart resolves it: {note}");
+            findings.violations.push(text);
+        }
         let tm = self.last_life().await;
         let Some(tm) = tm else {
             let text = "the manager does not start any more".to_owned();
@@ -109,7 +117,14 @@ impl Case {
 
     fn app(&self) -> App {
         let (log, table) = (self.log.clone(), self.table.clone());
-        App::new(self.cell, log, table, self.first, &self.places)
+        App::new(
+            self.cell,
+            log,
+            table,
+            self.first,
+            &self.places,
+            &self.places,
+        )
     }
 
     async fn last_life(&self) -> Option<TransactionManager> {
@@ -174,8 +189,8 @@ impl Case {
                 None => None,
             };
             findings.acknowledged += u64::from(promise.claim == "committed");
-            let is_two_phase = self.cell.mix.writers() > 1;
-            if let Some(wrong) = wrong_of(promise, &found, outcome.as_ref(), is_two_phase) {
+            let is_recorded = self.cell.mix.writers() > 1 && self.cell.nth == 1;
+            if let Some(wrong) = wrong_of(promise, &found, outcome.as_ref(), is_recorded) {
                 let text = format!("transaction {number}: {wrong}: {promise:?} {found:?}");
                 findings.violations.push(text);
             }
@@ -188,7 +203,7 @@ fn wrong_of(
     promise: &Promise,
     found: &[u32],
     outcome: Option<&TransactionOutcome>,
-    is_two_phase: bool,
+    is_recorded: bool,
 ) -> Option<&'static str> {
     let (all, none) = (found.iter().all(|n| *n == 1), found.iter().all(|n| *n == 0));
     let is_promised = promise.claim == "committed" || promise.is_decided;
@@ -203,7 +218,7 @@ fn wrong_of(
         || matches!(outcome, Some(TransactionOutcome::Heuristic(_)))
     {
         Some("I1: heuristic, and nobody has touched it")
-    } else if says_committed && !all || is_two_phase && all && !says_committed {
+    } else if says_committed && !all || is_recorded && all && !says_committed {
         Some("I3: the outcome is not true")
     } else if outcome == Some(&TransactionOutcome::InDoubt) || outcome.is_none() {
         Some("I6: the outcome is not known")

@@ -219,7 +219,7 @@ async fn strike_and_judge(mut case: Case, own: Option<&Own>, judges: &mut Judges
     let keep = Arc::new(move |line| kept.lock().unwrap().push(line));
     let striker = Striker::new(case.cell, wires, server, keep);
     let (log, table): (PathBuf, _) = (case.log.clone(), case.table.clone());
-    let app = App::new(case.cell, log, table, case.first, &behind);
+    let app = App::new(case.cell, log, table, case.first, &behind, &case.places);
     live(&app, &striker).await;
     drop(app);
     let repairing = Arc::clone(&striker);

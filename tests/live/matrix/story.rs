@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -17,7 +17,8 @@ use unanimous::{
 use unanimous_testing::WireFault;
 
 use super::cell::{Cell, Fault, Story};
-use super::databases::Place;
+use super::databases::{Judges, Place};
+use super::judge::PATIENCE;
 use super::strike::{DELAY, Striker};
 use super::tricks::Tricky;
 use crate::support::Bank;
@@ -41,6 +42,8 @@ pub(super) struct App {
     /// The row of the first transaction.
     pub(super) first: i64,
     pub(super) banks: Vec<AnyBank>,
+    /// Where an independent client finds the databases.
+    pub(super) places: Vec<Place>,
 }
 
 impl App {
@@ -49,6 +52,7 @@ impl App {
         log: PathBuf,
         table: String,
         first: i64,
+        behind: &[Place],
         places: &[Place],
     ) -> Self {
         let bank = |(index, place): (usize, &Place)| {
@@ -59,19 +63,30 @@ impl App {
                 AnyBank::Mysql(<Mysql as Bank>::connect(&name, url))
             }
         };
-        let banks = places.iter().enumerate().map(bank).collect();
+        let banks = behind.iter().enumerate().map(bank).collect();
         Self {
             cell,
             log,
             table,
             first,
             banks,
+            places: places.to_vec(),
+        }
+    }
+
+    /// The log. On the second pass it forgets what is completed, so that nothing may rest on it.
+    fn home(&self) -> FileLog {
+        let home = FileLog::at(&self.log);
+        if self.cell.nth == 2 {
+            home.retain_completed(0)
+        } else {
+            home
         }
     }
 
     /// A manager without tricks, and what all others begin with.
     pub(super) fn builder(&self) -> TransactionManagerBuilder {
-        let mut builder = TransactionManager::builder().log(FileLog::at(&self.log));
+        let mut builder = TransactionManager::builder().log(self.home());
         for bank in &self.banks {
             builder = match bank {
                 AnyBank::Postgres(bank) => builder.resource(bank),
@@ -218,9 +233,35 @@ async fn one_life(app: &App, striker: &Arc<Striker>) {
             transact(app, striker, &tm).await;
         }
     }
+    if striker.has_struck() && app.cell.fault != Fault::KillCoordinator {
+        resolve_while_running(app, striker).await;
+    }
     if striker.call(tm.shutdown()).await.is_none() {
         // Once more, because the first was dropped; what it answers is the judge's to see.
         let _ = tm.shutdown().await;
+    }
+}
+
+/// I6: nothing needs a restart to be resolved.
+async fn resolve_while_running(app: &App, striker: &Arc<Striker>) {
+    let Some(manager) = striker.manager() else {
+        return;
+    };
+    let repairing = Arc::clone(striker);
+    let repaired = tokio::task::spawn_blocking(move || repairing.repair());
+    repaired.await.unwrap();
+    let mut judges = Judges::default();
+    let begin = Instant::now();
+    let mut left = 1;
+    while left > 0 && begin.elapsed() < PATIENCE {
+        left = 0;
+        for place in &app.places {
+            left += judges.prepared(place, &manager).await;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    if left > 0 {
+        striker.note(format!("stuck {left}"));
     }
 }
 
@@ -228,7 +269,7 @@ async fn one_life(app: &App, striker: &Arc<Striker>) {
 async fn start(app: &App, striker: &Arc<Striker>) -> TransactionManager {
     loop {
         let watcher = Arc::clone(striker);
-        let home = FileLog::at(&app.log).watch(move |step| watcher.step(step));
+        let home = app.home().watch(move |step| watcher.step(step));
         let tricky = Tricky {
             story: app.cell.story,
             home,
@@ -295,6 +336,7 @@ async fn transact(app: &App, striker: &Striker, tm: &TransactionManager) {
 
 fn begun(striker: &Striker, tx: &Transaction) -> u32 {
     let number = striker.number.fetch_add(1, Ordering::SeqCst) + 1;
+    striker.know(tx.gtrid().opening.manager.to_string());
     striker.note(format!("begun {number} {}", tx.gtrid()));
     number
 }

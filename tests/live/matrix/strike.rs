@@ -35,6 +35,7 @@ pub(super) struct Striker {
     server: Option<Arc<Mutex<Server>>>,
     restart: Mutex<Option<std::thread::JoinHandle<()>>>,
     notes: Notes,
+    manager: Mutex<Option<String>>,
     /// The transaction that runs.
     pub(super) number: AtomicU32,
 }
@@ -55,6 +56,7 @@ impl Striker {
             server,
             restart: Mutex::default(),
             notes,
+            manager: Mutex::default(),
             number: AtomicU32::new(0),
         })
     }
@@ -65,6 +67,15 @@ impl Striker {
 
     pub(super) fn note(&self, line: String) {
         (self.notes)(line);
+    }
+
+    /// Whose branches they are.
+    pub(super) fn know(&self, manager: String) {
+        *self.manager.lock().unwrap() = Some(manager);
+    }
+
+    pub(super) fn manager(&self) -> Option<String> {
+        self.manager.lock().unwrap().clone()
     }
 
     pub(super) fn wires(&self) -> &[Wire] {

@@ -24,11 +24,12 @@ async fn victim() {
     };
     let [cell, log, table, first] = plan.split('|').collect::<Vec<_>>().try_into().unwrap();
     let cell = Cell::parse(cell).unwrap();
-    let (wires, places) = wires_to(&Place::of(cell.mix, None)).await;
+    let places = Place::of(cell.mix, None);
+    let (wires, behind) = wires_to(&places).await;
     let notes = Arc::new(|line: String| println!("{NOTE}{line}"));
     let striker = Striker::new(cell, wires, None, notes);
     let first = first.parse().unwrap();
-    let app = App::new(cell, log.into(), table.to_owned(), first, &places);
+    let app = App::new(cell, log.into(), table.to_owned(), first, &behind, &places);
     live(&app, &striker).await;
 }
 
