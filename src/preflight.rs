@@ -31,13 +31,11 @@ pub(crate) async fn check_all(
     let mut unfit = Vec::new();
     while let Some(checked) = checks.join_next().await {
         match checked {
-            Ok((resource, Ok(Ok(preflight)))) => {
-                tell(&resource, &preflight);
-                unfit.extend(objection(&resource, &preflight));
-                unchecked.remove(&resource);
-            }
-            Ok((_, Ok(Err(error)))) if error.problem() == Problem::Unfit => unfit.push(error),
-            Ok((_, Ok(Err(error)))) => warn!(target: "unanimous", %error, "not checked at start"),
+            Ok((resource, Ok(checked))) => match judge(&resource, checked) {
+                Ok(()) => drop(unchecked.remove(&resource)),
+                Err(error) if error.problem() == Problem::Unfit => unfit.push(error),
+                Err(error) => warn!(target: "unanimous", %error, "not checked at start"),
+            },
             Ok((resource, Err(_))) => {
                 warn!(target: "unanimous", %resource, "not checked at start: no answer");
             }
@@ -52,19 +50,34 @@ pub(crate) async fn check_all(
     }
 }
 
-/// All that keeps the server from being used, as one error.
-pub(crate) fn objection(resource: &ResourceName, preflight: &Preflight) -> Option<ResourceError> {
+/// Fit, which includes what is told in tracing; or all that keeps the server from being used.
+///
+/// A server that has nothing against it but that it takes no writes is as one that is away: a
+/// fail-over must not keep an application from starting (I6).
+pub(crate) fn judge(
+    resource: &ResourceName,
+    checked: Result<Preflight, ResourceError>,
+) -> Result<(), ResourceError> {
+    let preflight = checked?;
     let errors: Vec<String> = preflight.errors().map(ToString::to_string).collect();
-    (!errors.is_empty())
-        .then(|| ResourceError::new(Problem::Unfit, resource.clone(), errors.join(". ")))
+    if errors.is_empty() {
+        tell(resource, &preflight);
+        return Ok(());
+    }
+    let problem = if preflight.is_read_only && errors.len() == 1 {
+        Problem::Unavailable
+    } else {
+        Problem::Unfit
+    };
+    let text = errors.join(". ");
+    Err(ResourceError::new(problem, resource.clone(), text))
 }
 
 /// Says what does not keep the server from being used.
-pub(crate) fn tell(resource: &ResourceName, preflight: &Preflight) {
+fn tell(resource: &ResourceName, preflight: &Preflight) {
     for finding in &preflight.findings {
         let (subject, evidence, mend) = (&finding.subject, &finding.evidence, &finding.mend);
         match finding.severity {
-            // An error is told by whoever refuses to go on.
             Severity::Error => {}
             Severity::Warning => {
                 warn!(target: "unanimous", %resource, %subject, %mend, "{evidence}");

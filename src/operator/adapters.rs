@@ -79,7 +79,7 @@ fn postgres(
     login!(builder, login, recovery);
     set!(builder:
         pool_size(tuning.pool_size),
-        acquire_timeout(tuning.pool_timeout),
+        pool_timeout(tuning.pool_timeout),
         connect_timeout(tuning.connect_timeout),
         isolation(isolation),
         session_setup(tuning.session_setup),
@@ -104,7 +104,6 @@ fn mysql(
     use crate::mysql::mysql_async::IsolationLevel;
 
     for (key, is_given) in [
-        ("recovery_sessions", tuning.recovery_sessions.is_some()),
         ("vanished_after", tuning.vanished_after.is_some()),
         ("application_name", tuning.application_name.is_some()),
     ] {
@@ -127,6 +126,7 @@ fn mysql(
         connect_timeout(tuning.connect_timeout),
         isolation(isolation),
         session_setup(tuning.session_setup),
+        recovery_sessions(tuning.recovery_sessions),
     );
     match builder.build() {
         Ok(resource) => Ok(Arc::new(resource)),

@@ -229,8 +229,9 @@ fn every_key_of_a_resource_reaches_its_builder() {
     let common = "pool_size = 3\npool_timeout = \"1s\"\nconnect_timeout = \"2s\"\n\
                   isolation = \"serializable\"\nsession_setup = \"SET a = 1\"\n\
                   recovery_url = \"SCHEME://rec@h/d\"\nrecovery_password_env = \"X\"\n\
-                  password_command = [\"false\"]\nurl = \"SCHEME://app@h/d\"\n";
-    let postgres = "recovery_sessions = 2\nvanished_after = \"1m\"\napplication_name = \"shop\"";
+                  password_command = [\"false\"]\nrecovery_sessions = 2\n\
+                  url = \"SCHEME://app@h/d\"\n";
+    let postgres = "vanished_after = \"1m\"\napplication_name = \"shop\"";
     let of = |scheme: &str, more: &str| orders(&(common.replace("SCHEME", scheme) + more));
     if cfg!(feature = "postgres") {
         read(&of("postgres", postgres)).unwrap().parts().unwrap();

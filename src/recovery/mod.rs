@@ -196,10 +196,6 @@ impl Recovery {
         }
     }
 
-    fn warn_unfit(&self, error: &ResourceError) {
-        self.warn_once(format!("unfit for two-phase commit: {error}"));
-    }
-
     /// Checks a resource that did not answer at the start, until it does once. Its transactions go
     /// on meanwhile; what is unfit about it is said, with the mend, and found out by them.
     async fn check_late(&self, inner: &Inner, resource: &dyn ResourceManager) {
@@ -210,15 +206,11 @@ impl Recovery {
         inner.probes.at(name, Point::BeforeLateCheck).await;
         let checked = bounded(inner.config.recovery_timeout, resource.preflight()).await;
         inner.probes.at(name, Point::LateChecked).await;
-        match checked {
-            Ok(Ok(checked)) => match preflight::objection(resource.name(), &checked) {
-                None => {
-                    preflight::tell(resource.name(), &checked);
-                    lock(&self.unchecked).remove(resource.name());
-                }
-                Some(error) => self.warn_unfit(&error),
-            },
-            Ok(Err(error)) if error.problem() == Problem::Unfit => self.warn_unfit(&error),
+        match checked.map(|checked| preflight::judge(name, checked)) {
+            Ok(Ok(())) => drop(lock(&self.unchecked).remove(name)),
+            Ok(Err(error)) if error.problem() == Problem::Unfit => {
+                self.warn_once(format!("unfit for two-phase commit: {error}"));
+            }
             // That it cannot be reached is the pass's to say.
             Ok(Err(_)) | Err(_) => {}
         }

@@ -41,51 +41,23 @@ enum Done {
     Left(Left),
 }
 
+/// What was seen, in the order of the fields.
+struct Observed {
+    p: Vec<Xid>,
+    a: HashSet<Gtrid>,
+    t: Recorded,
+    /// What pending decisions name here.
+    named: Vec<(Xid, BranchRecord)>,
+    q: HashSet<Xid>,
+}
+
 pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> ResourceReport {
     let mut report = ResourceReport::new(resource.name().clone());
     let reached = |point| inner.probes.at(resource.name(), point);
     reached(Point::PassBegun).await;
-    let p = match scan(inner, resource).await {
-        Ok(scan) => ours(scan, &mut report.foreign),
-        Err(error) => {
-            report.error = Some(error);
-            return report;
-        }
-    };
-    reached(Point::PreparedSeen).await;
-    let a: HashSet<Gtrid> = p
-        .iter()
-        .map(|xid| xid.gtrid)
-        .filter(|gtrid| inner.active.contains(*gtrid))
-        .collect();
-    reached(Point::ActiveSeen).await;
-    let t = match ask_log(inner, Recorded::read(inner)).await {
-        Ok(recorded) => recorded,
-        Err(error) => {
-            let why = format!("the log cannot be read: {error}");
-            report.left = p
-                .into_iter()
-                .map(|xid| (xid, Left::Retry(why.clone())))
-                .collect();
-            report.log_error = Some(error);
-            return report;
-        }
-    };
-    reached(Point::LogRead).await;
-    let named = t.named(inner, resource);
-    if p.is_empty() && named.is_empty() {
+    let Some(Observed { p, a, t, named, q }) = observe(inner, resource, &mut report).await else {
         return report;
-    }
-    let q = match scan(inner, resource).await {
-        Ok(scan) => ours(scan, &mut Vec::new())
-            .into_iter()
-            .collect::<HashSet<_>>(),
-        Err(error) => {
-            report.error = Some(error);
-            return report;
-        }
     };
-    reached(Point::PreparedSeenAgain).await;
     let concurrency = inner.config.recovery_concurrency.max(1);
     let ended = futures_util::stream::iter(p).map(|xid| {
         let (a, t, q) = (&a, &t, &q);
@@ -110,6 +82,53 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
     }
     reached(Point::PassEnded).await;
     report
+}
+
+/// Steps 1 to 4. `None` if there is nothing to be ended, or something could not be seen, which the
+/// report says then.
+async fn observe(
+    inner: &Inner,
+    resource: &dyn ResourceManager,
+    report: &mut ResourceReport,
+) -> Option<Observed> {
+    let reached = |point| inner.probes.at(resource.name(), point);
+    let p = match scan(inner, resource).await {
+        Ok(scan) => ours(scan, &mut report.foreign),
+        Err(error) => {
+            report.error = Some(error);
+            return None;
+        }
+    };
+    reached(Point::PreparedSeen).await;
+    let gtrids = p.iter().map(|xid| xid.gtrid);
+    let a = gtrids
+        .filter(|gtrid| inner.active.contains(*gtrid))
+        .collect();
+    reached(Point::ActiveSeen).await;
+    let t = match ask_log(inner, Recorded::read(inner)).await {
+        Ok(recorded) => recorded,
+        Err(error) => {
+            let why = format!("the log cannot be read: {error}");
+            let left = p.into_iter().map(|xid| (xid, Left::Retry(why.clone())));
+            report.left = left.collect();
+            report.log_error = Some(error);
+            return None;
+        }
+    };
+    reached(Point::LogRead).await;
+    let named = t.named(inner, resource);
+    if p.is_empty() && named.is_empty() {
+        return None;
+    }
+    let q = match scan(inner, resource).await {
+        Ok(scan) => ours(scan, &mut Vec::new()).into_iter().collect(),
+        Err(error) => {
+            report.error = Some(error);
+            return None;
+        }
+    };
+    reached(Point::PreparedSeenAgain).await;
+    Some(Observed { p, a, t, named, q })
 }
 
 impl ResourceReport {

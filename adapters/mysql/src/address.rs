@@ -135,7 +135,7 @@ impl Said {
             }
             return mode
                 .parse()
-                .map_err(|error: crate::ConfigError| error.to_string());
+                .map_err(|error: crate::BuildError| error.to_string());
         }
         match required {
             Some(false) => Ok(TlsMode::Disabled),

@@ -17,16 +17,13 @@ use crate::address::{self, Address};
 use crate::route::{AnyError, Ask, Description, Route, Source};
 use crate::tls::{Security, Tls, TlsMode};
 
-/// Sessions for recovery: never the application's, so that a full pool cannot keep it waiting.
-pub(crate) const CONTROL_SESSIONS_MAX: usize = 4;
-
 /// The description of a resource that is wrong in itself. Says what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
+pub struct BuildError {
     message: String,
 }
 
-impl ConfigError {
+impl BuildError {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
@@ -34,19 +31,19 @@ impl ConfigError {
     }
 }
 
-impl fmt::Display for ConfigError {
+impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for ConfigError {}
+impl std::error::Error for BuildError {}
 
 /// Describes a MySQL or MariaDB resource; [`build`](Self::build) makes it.
 ///
 /// Made by [`Mysql::builder`].
 #[must_use]
-pub struct Builder {
+pub struct MysqlBuilder {
     name: String,
     source: Given,
     tls: Option<Tls>,
@@ -54,6 +51,7 @@ pub struct Builder {
     recovery_url: Option<String>,
     recovery_password: Option<Ask<String>>,
     pool_size: usize,
+    recovery_sessions: usize,
     pool_timeout: Duration,
     connect_timeout: Duration,
     isolation: Option<IsolationLevel>,
@@ -66,7 +64,7 @@ enum Given {
     Asked(Ask<Opts>),
 }
 
-impl Builder {
+impl MysqlBuilder {
     pub(crate) fn from_url(name: String, url: String) -> Self {
         Self::new(name, Given::Url(url))
     }
@@ -92,6 +90,7 @@ impl Builder {
             recovery_url: None,
             recovery_password: None,
             pool_size: 16,
+            recovery_sessions: 4,
             pool_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             isolation: None,
@@ -148,10 +147,17 @@ impl Builder {
         self
     }
 
-    /// The most branches that can be open at a time; default 16. Recovery has up to four sessions
-    /// of its own beside them.
-    pub fn pool_size(mut self, branches: usize) -> Self {
-        self.pool_size = branches;
+    /// How many branches may be open at the same time, and how many connections are kept. A branch
+    /// holds its connection until its end is known. Default: 16.
+    pub fn pool_size(mut self, connections: usize) -> Self {
+        self.pool_size = connections;
+        self
+    }
+
+    /// How many connections recovery may use beside those of the branches: branches that wait
+    /// can never keep it from working. Opened when needed. Default: 4.
+    pub fn recovery_sessions(mut self, connections: usize) -> Self {
+        self.recovery_sessions = connections;
         self
     }
 
@@ -186,20 +192,22 @@ impl Builder {
     /// # Errors
     /// The name, the address, a file or a combination cannot be used; the message says why and
     /// holds no password.
-    pub fn build(self) -> Result<Mysql, ConfigError> {
+    pub fn build(self) -> Result<Mysql, BuildError> {
         let name: ResourceName = self
             .name
             .parse()
-            .map_err(|error| ConfigError::new(format!("{error}")))?;
-        let prefixed = |message: String| ConfigError::new(format!("resource {name}: {message}"));
+            .map_err(|error| BuildError::new(format!("{error}")))?;
+        let prefixed = |message: String| BuildError::new(format!("resource {name}: {message}"));
         if self.pool_size == 0 {
             return Err(prefixed(
                 "a pool of size 0 can open no branch: give 1 or more".to_owned(),
             ));
         }
+        if self.recovery_sessions == 0 {
+            return Err(prefixed("recovery_sessions is at least 1".to_owned()));
+        }
         let config = self.into_config(name.clone()).map_err(prefixed)?;
-        Mysql::new(config)
-            .map_err(|error| ConfigError::new(format!("no pool can be made: {error}")))
+        Mysql::new(config).map_err(|error| BuildError::new(format!("no pool can be made: {error}")))
     }
 
     fn into_config(self, name: ResourceName) -> Result<Config, String> {
@@ -252,7 +260,7 @@ impl Builder {
             has_recovery,
             name: name.clone(),
             pool_size: self.pool_size,
-            control_size: CONTROL_SESSIONS_MAX,
+            control_size: self.recovery_sessions,
             pool_timeout: self.pool_timeout,
             connect_timeout: self.connect_timeout,
             isolation: self.isolation,
@@ -260,9 +268,9 @@ impl Builder {
     }
 }
 
-impl fmt::Debug for Builder {
+impl fmt::Debug for MysqlBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
+        f.debug_struct("MysqlBuilder")
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
@@ -414,7 +422,7 @@ mod tests {
         assert!(empty.to_string().contains("size 0"), "{empty}");
     }
 
-    fn refused(builder: Builder) -> String {
+    fn refused(builder: MysqlBuilder) -> String {
         let text = builder.build().unwrap_err().to_string();
         assert!(!text.contains("s3cr3t"), "{text}");
         text

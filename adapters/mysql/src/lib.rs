@@ -11,7 +11,7 @@
 //!     .isolation(IsolationLevel::ReadCommitted)
 //!     .session_setup("SET SESSION sql_mode = 'STRICT_ALL_TABLES'")
 //!     .build()?;
-//! # Ok::<(), unanimous_mysql::ConfigError>(())
+//! # Ok::<(), unanimous_mysql::BuildError>(())
 //! ```
 //!
 //! Hand the resource to the transaction manager and enlist it; inside the transaction it is a
@@ -59,7 +59,7 @@
 //!
 //! # Encryption
 //! TLS 1.2 and 1.3 by rustls. By the address, with the names of MySQL's own URIs, or by
-//! [`Builder::tls`]:
+//! [`MysqlBuilder::tls`]:
 //!
 //! | parameter | |
 //! |---|---|
@@ -72,7 +72,7 @@
 //! "Command Options for Connecting to the Server"; test
 //! `each_mode_means_what_it_means_to_mysqls_own_clients`). Values are percent-decoded. The driver's
 //! own `require_ssl`, `verify_ca` and `verify_identity` mean what they always did. Whatever
-//! contradicts itself is refused by [`Builder::build`], which reads the files, too.
+//! contradicts itself is refused by [`MysqlBuilder::build`], which reads the files, too.
 //!
 //! * `PREFERRED` is never more than what the server offers: whoever can change what passes can take
 //!   the encryption away. A login is never repeated without encryption; that a server has none is
@@ -93,7 +93,7 @@
 //!   that the server sends, which keeps out listeners, but not who can change what passes.
 //!
 //! # Accounts
-//! By default one account does everything. With [`Builder::recovery_address`] there are two; the
+//! By default one account does everything. With [`MysqlBuilder::recovery_address`] there are two; the
 //! preflight ends a connection of its own to see whether recovery may. The grants, no more (test
 //! `recovery_works_with_the_least_privileges`):
 //!
@@ -114,7 +114,7 @@
 //! GRANT PROCESS, CONNECTION ADMIN ON *.* TO 'recovery'@'%';
 //! ```
 //!
-//! Passwords that change: [`Builder::password_source`], [`Builder::recovery_password_source`], or
+//! Passwords that change: [`MysqlBuilder::password_source`], [`MysqlBuilder::recovery_password_source`], or
 //! [`Mysql::builder_from`] for everything else. They are asked before each new connection; those
 //! that are logged in go on (test `a_password_that_changes_is_asked_for`).
 //!
@@ -130,7 +130,7 @@
 //!         Ok(std::fs::read_to_string("/run/secrets/recovery")?.trim().to_owned())
 //!     })
 //!     .build()?;
-//! # Ok::<(), unanimous_mysql::ConfigError>(())
+//! # Ok::<(), unanimous_mysql::BuildError>(())
 //! ```
 //!
 //! # What to know
@@ -172,7 +172,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use deadpool::managed::BuildError;
+use deadpool::managed;
 use mysql_async::Opts;
 use unanimous_core::ports::{
     Absence, BranchEnv, BranchError, BranchRecord, Cause, Preflight, Problem, RecoveryScan,
@@ -182,7 +182,7 @@ use unanimous_core::protocol::Decision;
 use unanimous_core::xid::{ResourceName, Xid};
 
 pub use branch::MysqlBranch;
-pub use config::{Builder, ConfigError};
+pub use config::{BuildError, MysqlBuilder};
 pub use latch::RollbackOnly;
 /// The driver, in the version in which branches speak it.
 pub use mysql_async;
@@ -222,21 +222,21 @@ impl Mysql {
     /// `name` is 1 to 64 of `A-Z a-z 0-9 _ -`, beginning with a letter, and stays the same as long
     /// as transactions may be pending. `url` is `mysql://user:password@host:port/database`, for
     /// MariaDB, too, with parameters as the crate's page lists them.
-    pub fn builder(name: impl Into<String>, url: impl Into<String>) -> Builder {
-        Builder::from_url(name.into(), url.into())
+    pub fn builder(name: impl Into<String>, url: impl Into<String>) -> MysqlBuilder {
+        MysqlBuilder::from_url(name.into(), url.into())
     }
 
     /// The same with options of the driver in the place of an address. `prefer_socket` is off
     /// whatever they say, and the driver's pool is not used.
-    pub fn builder_with_opts(name: impl Into<String>, opts: impl Into<Opts>) -> Builder {
-        Builder::from_opts(name.into(), opts.into())
+    pub fn builder_with_opts(name: impl Into<String>, opts: impl Into<Opts>) -> MysqlBuilder {
+        MysqlBuilder::from_opts(name.into(), opts.into())
     }
 
     /// The same with a function that is asked for the driver's options before each new connection:
     /// for addresses, accounts and passwords that change while the application runs.
     ///
     /// All options have to lead to the same server and database. The function runs inside
-    /// [`connect_timeout`](Builder::connect_timeout); if it fails, hangs or panics, there is no
+    /// [`connect_timeout`](MysqlBuilder::connect_timeout); if it fails, hangs or panics, there is no
     /// connection and nothing has happened.
     ///
     /// ```no_run
@@ -248,15 +248,15 @@ impl Mysql {
     ///     Ok(Opts::from_url(address.trim())?)
     /// });
     /// ```
-    pub fn builder_from<F, R>(name: impl Into<String>, ask: F) -> Builder
+    pub fn builder_from<F, R>(name: impl Into<String>, ask: F) -> MysqlBuilder
     where
         F: Fn() -> R + Send + Sync + 'static,
         R: Future<Output = Result<Opts, Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
-        Builder::from_ask(name.into(), ask)
+        MysqlBuilder::from_ask(name.into(), ask)
     }
 
-    fn new(config: Config) -> Result<Self, BuildError> {
+    fn new(config: Config) -> Result<Self, managed::BuildError> {
         let config = Arc::new(config);
         let branches = Pool::for_branches(&config)?;
         let control = Pool::for_control(&config)?;

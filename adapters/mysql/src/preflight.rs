@@ -30,9 +30,11 @@ pub(crate) async fn check(resource: &Mysql) -> Result<Preflight, ResourceError> 
     let product = facts.product();
     let mut findings = facts.findings(conn.id());
     let rows = read(resource, &mut conn, settings::GLOBAL).await?;
-    findings.extend(variables(&facts, &rows).of_server(sessions));
+    let settings = variables(&facts, &rows);
+    let is_read_only = settings.read_only().is_some();
+    findings.extend(settings.of_server(sessions));
     let Some(mut control) = session(conn, facts) else {
-        return Ok(Preflight::new(product, None, findings));
+        return Ok(Preflight::new(product, None, findings).read_only(is_read_only));
     };
     findings.extend(of_recovery(resource, &mut control).await?);
     make_identity(&mut control).await;
@@ -48,7 +50,8 @@ pub(crate) async fn check(resource: &Mysql) -> Result<Preflight, ResourceError> 
         findings.push(no_identity(&control));
     }
     control.close();
-    Ok(Preflight::new(product, identity, once_each(findings)))
+    let preflight = Preflight::new(product, identity, once_each(findings));
+    Ok(preflight.read_only(is_read_only))
 }
 
 /// A session of a server that is known well enough to be asked for more. Behind a proxy that numbers

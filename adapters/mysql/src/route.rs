@@ -22,7 +22,7 @@ use unanimous_core::ports::{Problem, ResourceError};
 use unanimous_core::xid::ResourceName;
 
 use crate::codes;
-use crate::tls::{Security, TlsMode, choose_cryptography};
+use crate::tls::{Security, Tls, TlsMode, choose_cryptography};
 
 /// The attributes by which an operator finds our sessions in
 /// `performance_schema.session_connect_attrs`.
@@ -92,6 +92,8 @@ struct Learnt {
 struct Ready {
     opts: Opts,
     mode: TlsMode,
+    /// Files that are to be read again.
+    files: Option<Tls>,
 }
 
 impl Route {
@@ -152,6 +154,20 @@ impl Route {
             let password = self.ask(method, ask, deadline, limit).await?;
             ready.opts = OptsBuilder::from_opts(ready.opts)
                 .pass(Some(password))
+                .into();
+        }
+        if let Some(tls) = ready.files.take() {
+            // Off this thread: they may lie on a network.
+            let reading = tokio::task::spawn_blocking(move || tls.read());
+            let security = match timeout_at(deadline, reading).await {
+                Ok(Ok(read)) => read.map_err(|message| self.error(Problem::Unfit, message))?,
+                Ok(Err(_)) | Err(_) => {
+                    let message = format!("the files of certificates were not read in {limit:?}");
+                    return Err(self.error(Problem::Unavailable, message));
+                }
+            };
+            ready.opts = OptsBuilder::from_opts(ready.opts)
+                .ssl_opts(security.ssl)
                 .into();
         }
         Ok(ready)
@@ -290,6 +306,7 @@ impl Description {
         Ok(Ready {
             opts: opts.into(),
             mode: security.mode,
+            files: security.files,
         })
     }
 }

@@ -79,6 +79,14 @@ impl Variables {
         }
     }
 
+    /// The setting by which the server takes no writes, and its value.
+    pub(crate) fn read_only(&self) -> Option<(&'static str, &str)> {
+        let settings = ["super_read_only", "read_only"].into_iter();
+        let mut settings = settings.map(|name| (name, self.value(name)));
+        // What else MariaDB 12 calls it (NO_LOCK, NO_LOCK_NO_ADMIN) is read-only, too.
+        settings.find(|(_, value)| !matches!(*value, "" | "OFF" | "0"))
+    }
+
     /// What the whole server's settings can make go wrong.
     pub(crate) fn of_server(&self, sessions: Sessions) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -99,18 +107,13 @@ impl Variables {
                 "use another server",
             ));
         }
-        for name in ["super_read_only", "read_only"] {
-            // What else MariaDB 12 calls it (NO_LOCK, NO_LOCK_NO_ADMIN) is read-only, too.
-            let value = self.value(name);
-            if !matches!(value, "" | "OFF" | "0") {
-                findings.push(Finding::new(
-                    Severity::Error,
-                    "read_only",
-                    format!("{name} is {value}: {READ_ONLY}"),
-                    "connect to the primary; if it is the primary: SET GLOBAL read_only = 0",
-                ));
-                break;
-            }
+        if let Some((name, value)) = self.read_only() {
+            findings.push(Finding::new(
+                Severity::Error,
+                "read_only",
+                format!("{name} is {value}: {READ_ONLY}"),
+                "connect to the primary; if it is the primary: SET GLOBAL read_only = 0",
+            ));
         }
         if self.is_on("innodb_read_only") {
             findings.push(Finding::new(

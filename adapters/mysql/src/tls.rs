@@ -22,7 +22,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::config::ConfigError;
+use crate::config::BuildError;
 
 /// What is demanded of a connection's encryption: the modes of MySQL's own clients (`--ssl-mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,9 +65,9 @@ impl fmt::Display for TlsMode {
 
 /// MySQL's words, in upper or lower case.
 impl FromStr for TlsMode {
-    type Err = ConfigError;
+    type Err = BuildError;
 
-    fn from_str(text: &str) -> Result<Self, ConfigError> {
+    fn from_str(text: &str) -> Result<Self, BuildError> {
         let modes = [
             Self::Disabled,
             Self::Preferred,
@@ -79,7 +79,7 @@ impl FromStr for TlsMode {
             .into_iter()
             .find(|mode| mode.as_str().eq_ignore_ascii_case(text))
             .ok_or_else(|| {
-                ConfigError::new(
+                BuildError::new(
                     "ssl-mode is one of DISABLED, PREFERRED, REQUIRED, VERIFY_CA, VERIFY_IDENTITY",
                 )
             })
@@ -98,10 +98,12 @@ impl FromStr for TlsMode {
 ///             .identity_files("/etc/unanimous/app-cert.pem", "/etc/unanimous/app-key.pem"),
 ///     )
 ///     .build()?;
-/// # Ok::<(), unanimous_mysql::ConfigError>(())
+/// # Ok::<(), unanimous_mysql::BuildError>(())
 /// ```
 ///
-/// Files are PEM; they are read once, by [`Builder::build`](crate::Builder::build).
+/// Files are PEM. They are read by [`MysqlBuilder::build`](crate::MysqlBuilder::build), so that a
+/// mistake is told at once, and again for each new connection, so that certificates and keys can be
+/// replaced while the application runs.
 #[derive(Clone)]
 pub struct Tls {
     mode: TlsMode,
@@ -213,7 +215,17 @@ impl Tls {
         Ok(Security {
             mode: self.mode,
             ssl: Some(ssl),
+            files: self.has_files().then(|| self.clone()),
         })
+    }
+
+    fn has_files(&self) -> bool {
+        let identity = self
+            .identity
+            .iter()
+            .flat_map(|(certificate, key)| [certificate, key]);
+        let mut all = self.roots.iter().chain(identity);
+        all.any(|pem| matches!(pem, Pem::File(_)))
     }
 
     fn refuse_contradictions(&self) -> Result<(), String> {
@@ -332,12 +344,15 @@ pub(crate) struct Security {
     pub(crate) mode: TlsMode,
     /// `None` for [`TlsMode::Disabled`] alone.
     pub(crate) ssl: Option<SslOpts>,
+    /// What is to be read again for each connection.
+    pub(crate) files: Option<Tls>,
 }
 
 impl Security {
     pub(crate) const PLAIN: Self = Self {
         mode: TlsMode::Disabled,
         ssl: None,
+        files: None,
     };
 
     pub(crate) fn preferred() -> Self {
@@ -347,6 +362,7 @@ impl Security {
         Self {
             mode: TlsMode::Preferred,
             ssl: Some(ssl),
+            files: None,
         }
     }
 
@@ -369,6 +385,7 @@ impl Security {
         Self {
             mode,
             ssl: Some(ssl),
+            files: None,
         }
     }
 }

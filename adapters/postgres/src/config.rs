@@ -90,7 +90,7 @@ pub(crate) struct Settings {
     pub(crate) recovery: Option<Access>,
     pub(crate) pool_size: usize,
     pub(crate) recovery_sessions: usize,
-    pub(crate) acquire_timeout: Duration,
+    pub(crate) pool_timeout: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) vanished_after: Duration,
     pub(crate) application_name: String,
@@ -140,7 +140,7 @@ enum Address {
 struct Options {
     pool_size: usize,
     recovery_sessions: usize,
-    acquire_timeout: Duration,
+    pool_timeout: Duration,
     connect_timeout: Duration,
     vanished_after: Duration,
     application_name: String,
@@ -178,7 +178,7 @@ impl PostgresBuilder {
         let settings = Options {
             pool_size: 16,
             recovery_sessions: 4,
-            acquire_timeout: Duration::from_secs(30),
+            pool_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             vanished_after: Duration::from_secs(60),
             application_name: "unanimous".to_owned(),
@@ -266,8 +266,8 @@ impl PostgresBuilder {
     }
 
     /// How long to wait for a free connection when the pool is used up. Default: 30 seconds.
-    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.acquire_timeout = timeout;
+    pub fn pool_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.pool_timeout = timeout;
         self
     }
 
@@ -319,7 +319,7 @@ impl PostgresBuilder {
             recovery,
             pool_size: options.pool_size,
             recovery_sessions: options.recovery_sessions,
-            acquire_timeout: options.acquire_timeout,
+            pool_timeout: options.pool_timeout,
             connect_timeout: options.connect_timeout,
             vanished_after: options.vanished_after,
             application_name: options.application_name,

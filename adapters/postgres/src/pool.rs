@@ -62,7 +62,7 @@ pub(crate) struct Pools {
 
 impl Pools {
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
-        let wait = settings.acquire_timeout;
+        let wait = settings.pool_timeout;
         let pool = |purpose, size| {
             let settings = Arc::clone(&settings);
             Pool::builder(Connector { settings, purpose })
@@ -129,7 +129,7 @@ impl Pools {
             }),
             Err(PoolError::Backend(failure)) => Err(failure),
             Err(PoolError::Timeout(TimeoutType::Wait)) => {
-                let within = self.settings.acquire_timeout;
+                let within = self.settings.pool_timeout;
                 let words = format!(
                     "no connection of the pool was free within {within:?}; raise pool_size"
                 );

@@ -35,7 +35,7 @@ impl Postgres {
         let mut first = match self.log_in(&settings.access).await {
             Err(failure) if failure.is_standby() => {
                 let found = vec![findings::standby("the address")];
-                return Ok(Preflight::new("PostgreSQL", None, found));
+                return Ok(Preflight::new("PostgreSQL", None, found).read_only(true));
             }
             other => other.map_err(fail)?,
         };

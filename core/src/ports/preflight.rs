@@ -85,6 +85,10 @@ pub struct Preflight {
     pub identity: Option<ServerIdentity>,
     /// What was found, the worst first.
     pub findings: Vec<Finding>,
+    /// It takes no writes now, as a standby does while its primary is being replaced: that may pass
+    /// by itself, so it counts as a server that is away, not as one that is unfit. One of the
+    /// findings, an error, says so.
+    pub is_read_only: bool,
 }
 
 impl Preflight {
@@ -99,7 +103,15 @@ impl Preflight {
             server: server.into(),
             identity,
             findings,
+            is_read_only: false,
         }
+    }
+
+    /// The same of a server that takes no writes now.
+    #[must_use]
+    pub const fn read_only(mut self, is_read_only: bool) -> Self {
+        self.is_read_only = is_read_only;
+        self
     }
 
     /// May the server be used? Nothing was found that is an error.

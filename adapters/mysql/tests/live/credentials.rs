@@ -13,7 +13,7 @@ use unanimous_core::ports::{
 use unanimous_core::protocol::Decision;
 use unanimous_mysql::mysql_async::Opts;
 use unanimous_mysql::mysql_async::prelude::Queryable;
-use unanimous_mysql::{Builder, Mysql};
+use unanimous_mysql::{Mysql, MysqlBuilder};
 use xtask::servers::Kind;
 
 use crate::preflight::the;
@@ -264,7 +264,7 @@ fn panics_at_once() -> std::future::Ready<Result<String, Box<dyn Error + Send + 
 async fn a_password_source_that_fails_is_named_and_nothing_has_happened(db: &mut Db) {
     let url = db.url.replace(":app-secret", "");
     let within = Duration::from_millis(300);
-    let with = |builder: Builder| builder.connect_timeout(within).build().unwrap();
+    let with = |builder: MysqlBuilder| builder.connect_timeout(within).build().unwrap();
     let builder = || Mysql::builder("ledger", &url);
     let fails = with(builder().password_source(|| async { Err("the vault is sealed".into()) }));
     let hangs = with(builder().password_source(std::future::pending));

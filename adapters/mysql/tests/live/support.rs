@@ -11,7 +11,7 @@ use unanimous_core::protocol::Decision;
 use unanimous_core::xid::{Epoch, FORMAT_ID, ManagerId, Opening, Xid};
 use unanimous_mysql::mysql_async::prelude::{FromRow, Queryable};
 use unanimous_mysql::mysql_async::{Conn, Error, Opts, OptsBuilder};
-use unanimous_mysql::{Builder, Mysql, MysqlBranch};
+use unanimous_mysql::{Mysql, MysqlBranch, MysqlBuilder};
 use xtask::servers::{Address, Kind, Options, Server, shared};
 
 /// Makes two tests of each function: one per server, with a database of the shared set.
@@ -128,7 +128,7 @@ impl Db {
     }
 
     /// Another resource in the same database, with another pool.
-    pub(crate) fn build(&self, with: impl FnOnce(Builder) -> Builder) -> Mysql {
+    pub(crate) fn build(&self, with: impl FnOnce(MysqlBuilder) -> MysqlBuilder) -> Mysql {
         with(Mysql::builder("ledger", &self.url)).build().unwrap()
     }
 

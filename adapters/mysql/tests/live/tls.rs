@@ -13,7 +13,7 @@ use unanimous_core::ports::{
 use unanimous_core::protocol::Decision;
 use unanimous_mysql::mysql_async::prelude::Queryable;
 use unanimous_mysql::mysql_async::{Opts, OptsBuilder, SslOpts};
-use unanimous_mysql::{Builder, Mysql, MysqlBranch, Tls, TlsMode};
+use unanimous_mysql::{Mysql, MysqlBranch, MysqlBuilder, Tls, TlsMode};
 use unanimous_testing::{Wire, WireFault};
 use xtask::servers::{Kind, Server};
 
@@ -65,7 +65,7 @@ fn plain_server(kind: Kind) -> Server {
     }
 }
 
-fn resource(url: &str, with: impl FnOnce(Builder) -> Builder) -> Mysql {
+fn resource(url: &str, with: impl FnOnce(MysqlBuilder) -> MysqlBuilder) -> Mysql {
     with(Mysql::builder("ledger", url)).build().unwrap()
 }
 

@@ -124,7 +124,7 @@ async fn a_pool_that_is_used_up_says_so(db: &Db) {
     let resource = db.build(|builder| {
         builder
             .pool_size(1)
-            .acquire_timeout(Duration::from_millis(100))
+            .pool_timeout(Duration::from_millis(100))
     });
     let first = resource.open(db.env(1)).await.unwrap();
     let error = resource.open(db.env(2)).await.unwrap_err();
