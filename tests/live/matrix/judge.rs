@@ -11,7 +11,7 @@ use super::databases::{Judges, Place};
 use super::story::App;
 
 /// How long recovery has, on a machine that does much else.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What became of a cell.
 #[derive(Debug, Default)]
@@ -130,7 +130,7 @@ impl Case {
     async fn last_life(&self) -> Option<TransactionManager> {
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {
-            match self.app().builder().start().await {
+            match self.app().last_builder().start().await {
                 Ok(tm) => return Some(tm),
                 Err(error) => {
                     if begin.elapsed() > PATIENCE / 2 {

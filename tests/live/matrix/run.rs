@@ -18,9 +18,9 @@ use super::victim::{kill_at_the_point, wires_to};
 use crate::support::{Db, table};
 
 /// How many cells run side by side on the shared servers.
-const WORKERS: usize = 6;
+const WORKERS: usize = 8;
 /// Nothing hangs: longer than all limits of a cell together.
-const HANGS: Duration = Duration::from_secs(90);
+const HANGS: Duration = Duration::from_secs(150);
 const DBS: [Db; 4] = [Db::Postgres15, Db::PostgresNewest, Db::Mysql, Db::Mariadb];
 
 /// What all workers share.

@@ -23,6 +23,8 @@ use super::strike::{DELAY, Striker};
 use super::tricks::Tricky;
 use crate::support::Bank;
 
+/// Limits for what should not run into them, on a machine that does much else.
+const PATIENT: Duration = Duration::from_secs(6);
 /// How many lives an application has for its point to be reached.
 const LIVES: u32 = 3;
 
@@ -85,7 +87,7 @@ impl App {
     }
 
     /// A manager without tricks, and what all others begin with.
-    pub(super) fn builder(&self) -> TransactionManagerBuilder {
+    fn builder(&self) -> TransactionManagerBuilder {
         let mut builder = TransactionManager::builder().log(self.home());
         for bank in &self.banks {
             builder = match bank {
@@ -93,13 +95,19 @@ impl App {
                 AnyBank::Mysql(bank) => builder.resource(bank),
             };
         }
-        let limit = if self.cell.fault == Fault::Delay {
-            Duration::from_millis(400)
-        } else {
-            Duration::from_secs(4)
-        };
         let is_overdue = self.cell.story == Story::Overdue;
+        let limit = if self.cell.fault == Fault::Delay {
+            DELAY * 2 / 3
+        } else {
+            PATIENT
+        };
         builder.config(|config| set_limits(config, limit, is_overdue))
+    }
+
+    /// The manager that recovers what is left.
+    pub(super) fn last_builder(&self) -> TransactionManagerBuilder {
+        let builder = self.builder();
+        builder.config(|config| set_limits(config, PATIENT, false))
     }
 
     /// Enlists one branch after the other, and writes or reads this transaction's row.

@@ -13,7 +13,7 @@ use xtask::servers::Server;
 use super::cell::{Cell, Fault};
 
 /// Longer than every limit of a story with a delay.
-pub(super) const DELAY: Duration = Duration::from_millis(700);
+pub(super) const DELAY: Duration = Duration::from_millis(1500);
 
 /// Where a line of what was promised goes: kept, or printed by a victim.
 pub(super) type Notes = Arc<dyn Fn(String) + Send + Sync>;
