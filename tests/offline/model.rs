@@ -128,7 +128,7 @@ fn i1_i2_i3_i5_i6_hold_for_two_writers_one_on_a_holding_server() {
 
 #[test]
 fn i1_i2_i3_i5_i6_hold_for_two_writers_and_a_reader() {
-    assert_holds(worlds::two_writers_and_a_reader(), 20_231, 91_967);
+    assert_holds(worlds::two_writers_and_a_reader(), 20_231, 46_517);
 }
 
 #[test]
