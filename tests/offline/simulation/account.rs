@@ -36,11 +36,18 @@ pub(super) struct Tx {
     pub(super) is_decided: bool,
     pub(super) is_refused: bool,
     pub(super) outcomes: Vec<TransactionOutcome>,
+    /// Where a person has rolled back its prepared branch.
+    pub(super) by_hand: BTreeSet<usize>,
 }
 
 impl Tx {
     pub(super) fn mark(&self) -> String {
         format!("t{}", self.number)
+    }
+
+    /// Where it has to end as the others do.
+    pub(super) fn untouched(&self) -> impl Iterator<Item = &usize> + '_ {
+        self.at.iter().filter(|at| !self.by_hand.contains(*at))
     }
 
     /// With one branch that may write there is no decision in the log.
@@ -81,6 +88,7 @@ impl Account {
             is_decided: false,
             is_refused: false,
             outcomes: Vec::new(),
+            by_hand: BTreeSet::new(),
         };
         book.txs.insert(gtrid, tx.clone());
         tx
@@ -163,7 +171,7 @@ impl Account {
             return;
         };
         journal.note(format_args!("completed {}", tx.mark()));
-        for at in &tx.at {
+        for at in tx.untouched() {
             if !world.servers[*at].has(&tx.mark()) {
                 let text = format!("{} is completed, but not committed at {at}", tx.mark());
                 journal.violated(Invariant::I3NeverGuess, text);
@@ -198,7 +206,10 @@ impl Account {
             );
             journal.violated(Invariant::I5NoFratricide, text);
         }
-        if tx.is_decided && decision == Decision::Rollback {
+        // What a person has rolled back may come back, after the decision was forgotten.
+        let by_hand = |at: &usize| xid.bqual.as_str() == format!("s{at}");
+        let is_ours = !tx.by_hand.iter().any(by_hand);
+        if tx.is_decided && decision == Decision::Rollback && is_ours {
             let text = format!("p{member} would roll back {}, which is decided", tx.mark());
             journal.violated(Invariant::I1Atomicity, text);
         }
@@ -221,7 +232,7 @@ impl Account {
             tx.mark()
         ));
         if answer == Answer::Committed {
-            for at in tx.at.iter().filter(|at| !unfinished.contains(*at)) {
+            for at in tx.untouched().filter(|at| !unfinished.contains(*at)) {
                 if !world.servers[*at].has(&tx.mark()) {
                     let text = format!("{} is answered, and is not at {at}", tx.mark());
                     journal.violated(Invariant::I2Durability, text);

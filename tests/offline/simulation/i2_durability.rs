@@ -8,7 +8,7 @@ use super::world::{RETAINED_ALL, World};
 
 pub(super) fn judge(world: &World) {
     for tx in world.account.all().values() {
-        let is_there = || tx.at.iter().all(|at| world.servers[*at].has(&tx.mark()));
+        let is_there = || tx.untouched().all(|at| world.servers[*at].has(&tx.mark()));
         if tx.answer == Some(Answer::Committed) && !is_there() {
             let text = format!("{} was answered, and is lost", tx.mark());
             world.journal.violated(Invariant::I2Durability, text);
@@ -20,7 +20,7 @@ pub(super) fn judge(world: &World) {
         // The last word on it was asked for a moment ago.
         let is_known = tx.outcomes.last() == Some(&TransactionOutcome::Committed);
         let is_kept = world.retained == RETAINED_ALL && !tx.is_one_phase();
-        if tx.answer == Some(Answer::Committed) && is_kept && !is_known {
+        if tx.answer == Some(Answer::Committed) && is_kept && !is_known && tx.by_hand.is_empty() {
             let text = format!(
                 "{} was answered, and is {:?}",
                 tx.mark(),

@@ -9,18 +9,25 @@ use super::world::World;
 pub(super) fn judge(world: &World) {
     for tx in world.account.all().values() {
         let is_anywhere = tx.at.iter().any(|at| world.servers[*at].has(&tx.mark()));
-        let is_everywhere = tx.at.iter().all(|at| world.servers[*at].has(&tx.mark()));
+        let is_everywhere = tx.untouched().all(|at| world.servers[*at].has(&tx.mark()));
         let mut lies = Vec::new();
         match &tx.answer {
             Some(Answer::RolledBack) if is_anywhere => lies.push("answered to be rolled back"),
-            Some(Answer::Heuristic) => lies.push("answered to be heuristic"),
-            Some(Answer::Committed | Answer::RolledBack | Answer::Undetermined) | None => {}
+            Some(Answer::Heuristic) if tx.by_hand.is_empty() => {
+                lies.push("answered to be heuristic")
+            }
+            Some(
+                Answer::Committed | Answer::RolledBack | Answer::Undetermined | Answer::Heuristic,
+            )
+            | None => {}
         }
         for outcome in &tx.outcomes {
             match outcome {
                 TransactionOutcome::Committed if !is_everywhere => lies.push("said committed"),
                 TransactionOutcome::RolledBack if is_anywhere => lies.push("said rolled back"),
-                TransactionOutcome::Heuristic(_) => lies.push("said heuristic"),
+                TransactionOutcome::Heuristic(_) if tx.by_hand.is_empty() => {
+                    lies.push("said heuristic")
+                }
                 TransactionOutcome::Committed
                 | TransactionOutcome::RolledBack
                 | TransactionOutcome::InDoubt

@@ -9,7 +9,7 @@
 //! Real: manager, transactions, drivers, recovery, the log's engine and its bytes. Simulated: the
 //! disk and its machine (`disk`), the network (`network`), servers (`unanimous-testing`), time. Not
 //! simulated: threads (the log's writer is stepped by a task, a batch at a time), the lock of the
-//! log's folder, damage of synced bytes, failover to another server, ends by hand.
+//! log's folder, damage of synced bytes, failover to another server, commits by hand.
 
 mod account;
 mod determinism;

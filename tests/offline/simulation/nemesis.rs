@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
+use unanimous::Decision;
 use unanimous::ports::{BranchErrorKind, Cause};
 use unanimous_testing::{Fault, Step};
 
@@ -12,6 +13,7 @@ use super::journal::lock;
 use super::life::Death;
 use super::luck::Luck;
 use super::network::Way;
+use super::run::in_doubt;
 use super::world::{Season, Strike, Trap, World};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +31,8 @@ enum Kind {
     DiskFull,
     SlowDisk,
     EverythingDies,
+    /// A person rolls a prepared branch back.
+    Hand,
     /// No failure: somebody asks for a recovery pass in the middle of everything.
     Recover,
 }
@@ -55,7 +59,10 @@ const KINDS: [Kind; 16] = [
 
 pub(super) async fn rage(world: Arc<World>) {
     let luck = world.luck.fork();
-    let kinds: Vec<Kind> = KINDS.into_iter().filter(|_| luck.chance(500)).collect();
+    let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| luck.chance(500)).collect();
+    if luck.chance(150) {
+        kinds.extend([Kind::Hand; 4]);
+    }
     let pause = *luck.pick(&[200, 600, 1500]);
     world
         .journal
@@ -122,6 +129,7 @@ fn strike(world: &Arc<World>, luck: &Luck, kind: Kind) {
         // The others are left some time in between.
         Kind::EverythingDies if luck.chance(300) => everything_dies(world, "at once"),
         Kind::EverythingDies => {}
+        Kind::Hand => drop(tokio::spawn(roll_back_by_hand(Arc::clone(world), at))),
         Kind::Recover => {
             if let Some(manager) = member.now().manager {
                 tokio::spawn(async move { manager.recover().await });
@@ -215,6 +223,25 @@ fn crash_server(world: &Arc<World>, luck: &Luck, at: usize) {
     }
     server.set_reachable(false);
     later(luck.millis(0, 1000), move || server.set_reachable(true));
+}
+
+/// The first branch that is prepared there within a second.
+async fn roll_back_by_hand(world: Arc<World>, at: usize) {
+    for _ in 0..500 {
+        if let Some(xid) = in_doubt(&world, at).first()
+            && world.season() == Season::Storm
+        {
+            let server = &world.servers[at].memory;
+            server.end_by_hand(xid, Decision::Rollback);
+            let kind = "rolled back by hand";
+            world.journal.fault(kind, format_args!("s{at} {xid}"));
+            world.account.note(xid.gtrid, |tx| {
+                tx.by_hand.insert(at);
+            });
+            return;
+        }
+        sleep(Duration::from_millis(2)).await;
+    }
 }
 
 fn refuse(world: &Arc<World>, luck: &Luck, at: usize) {

@@ -294,7 +294,7 @@ impl Worker {
         self.life.lives().await;
         if let Ok(Ok(())) = completed
             && let Some(tx) = world.account.get(gtrid)
-            && !tx.at.iter().all(|at| world.servers[*at].has(&tx.mark()))
+            && !tx.untouched().all(|at| world.servers[*at].has(&tx.mark()))
         {
             let text = format!("{} is said to be completed, and is not", tx.mark());
             journal.violated(Invariant::I3NeverGuess, text);
