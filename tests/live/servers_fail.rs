@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use unanimous::mysql::Mysql;
+use unanimous::ports::ResourceManager;
 use unanimous::{Point, Probe};
 use xtask::servers::{Kind, Options, Server};
 
@@ -119,5 +121,63 @@ async fn i1_a_server_killed_before_its_prepare_rolls_back() {
 async fn i2_a_server_killed_after_the_decision_commits_when_it_is_back() {
     for kind in KINDS {
         crash_server_at(kind, Point::DecisionDurable, true).await;
+    }
+}
+
+/// A fail-over is under way when the application starts: the address leads to a server that takes
+/// no writes yet.
+async fn start_beside_a_standby<A: Bank, B: Bank>(from: &Account, to: &Account, promote: &Account) {
+    let transfer = Transfer::<A, B>::new(from, to);
+    let folder = tempfile::tempdir().unwrap();
+    let builder = transfer.builder(&folder.path().join("log"));
+    let tm = builder.start().await.unwrap();
+    let mut tx = tm.begin();
+    let other = tx.enlist(&transfer.to).await.unwrap();
+    B::add(other, &transfer.to_table, 1).await.unwrap();
+    tx.commit().await.unwrap();
+    let sql = if promote.is_postgres {
+        "SELECT pg_promote()"
+    } else {
+        "SET GLOBAL read_only = 0"
+    };
+    promote.sql(sql).await;
+    transfer.begin(&tm).await.unwrap().commit().await.unwrap();
+    assert_eq!((from.balance().await, to.balance().await), (70, 131));
+    tm.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i6_a_standby_at_the_start_delays_nothing_and_is_used_once_it_is_the_primary() {
+    for kind in [Kind::PostgresNewest, Kind::Mysql, Kind::Mariadb] {
+        let start = move || Server::start(kind, &Options::new()).unwrap();
+        let primary = tokio::task::spawn_blocking(start).await.unwrap();
+        let is_postgres = kind == Kind::PostgresNewest;
+        let name = table("standby");
+        let on = |url| Account {
+            url,
+            table: name.clone(),
+            is_postgres,
+        };
+        let (create, insert) = (
+            format!("CREATE TABLE {name} (id INT PRIMARY KEY, balance BIGINT)"),
+            format!("INSERT INTO {name} VALUES (1, 100)"),
+        );
+        on(primary.url()).sql(&create).await;
+        on(primary.url()).sql(&insert).await;
+        let (server, _primary) = if is_postgres {
+            let make = move || (xtask::servers::standby_of(&primary).unwrap(), Some(primary));
+            tokio::task::spawn_blocking(make).await.unwrap()
+        } else {
+            // A replica has got the identity row of its primary.
+            let resource = Mysql::connect("orders", &primary.url());
+            assert!(resource.preflight().await.unwrap().is_fit());
+            let admin = on(primary.admin_url());
+            admin.sql("SET GLOBAL read_only = 1").await;
+            (primary, None)
+        };
+        let (from, promote) = (on(server.url()), on(server.admin_url()));
+        let to = Account::create(Db::Postgres15, &name).await;
+        with_banks!((from, to), start_beside_a_standby(&from, &to, &promote));
+        to.drop_table().await;
     }
 }

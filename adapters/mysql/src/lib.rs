@@ -93,9 +93,9 @@
 //!   that the server sends, which keeps out listeners, but not who can change what passes.
 //!
 //! # Accounts
-//! By default one account does everything. With [`MysqlBuilder::recovery_address`] there are two; the
-//! preflight ends a connection of its own to see whether recovery may. The grants, no more (test
-//! `recovery_works_with_the_least_privileges`):
+//! By default one account does everything. With [`MysqlBuilder::recovery_address`] there are two;
+//! the preflight ends a connection of its own to see whether recovery may. The grants, no more
+//! (test `recovery_works_with_the_least_privileges`):
 //!
 //! ```sql
 //! -- MySQL: the application's account needs what its statements need, and
@@ -114,9 +114,10 @@
 //! GRANT PROCESS, CONNECTION ADMIN ON *.* TO 'recovery'@'%';
 //! ```
 //!
-//! Passwords that change: [`MysqlBuilder::password_source`], [`MysqlBuilder::recovery_password_source`], or
-//! [`Mysql::builder_from`] for everything else. They are asked before each new connection; those
-//! that are logged in go on (test `a_password_that_changes_is_asked_for`).
+//! Passwords that change: [`MysqlBuilder::password_source`],
+//! [`MysqlBuilder::recovery_password_source`], or [`Mysql::builder_from`] for everything else. They
+//! are asked before each new connection; those that are logged in go on (test
+//! `a_password_that_changes_is_asked_for`).
 //!
 //! ```no_run
 //! use unanimous_mysql::Mysql;
@@ -236,8 +237,8 @@ impl Mysql {
     /// for addresses, accounts and passwords that change while the application runs.
     ///
     /// All options have to lead to the same server and database. The function runs inside
-    /// [`connect_timeout`](MysqlBuilder::connect_timeout); if it fails, hangs or panics, there is no
-    /// connection and nothing has happened.
+    /// [`connect_timeout`](MysqlBuilder::connect_timeout); if it fails, hangs or panics, there is
+    /// no connection and nothing has happened.
     ///
     /// ```no_run
     /// use unanimous_mysql::Mysql;

@@ -46,7 +46,8 @@ pub(crate) async fn check(resource: &Mysql) -> Result<Preflight, ResourceError> 
         findings.extend(Variables::new(flavour, &rows).of_session(sessions));
     }
     let identity = learn_identity(resource, &mut control).await?;
-    if identity.is_none() {
+    // Nobody can make it on a server that takes no writes; it is looked for again when it does.
+    if identity.is_none() && !is_read_only {
         findings.push(no_identity(&control));
     }
     control.close();
@@ -54,8 +55,8 @@ pub(crate) async fn check(resource: &Mysql) -> Result<Preflight, ResourceError> 
     Ok(preflight.read_only(is_read_only))
 }
 
-/// A session of a server that is known well enough to be asked for more. Behind a proxy that numbers
-/// connections itself, the wrong connection would be ended.
+/// A session of a server that is known well enough to be asked for more. Behind a proxy that
+/// numbers connections itself, the wrong connection would be ended.
 fn session(conn: Conn, facts: Facts) -> Option<Session> {
     facts.check_connection(conn.id()).ok()?;
     let server = facts.into_server().ok()?;

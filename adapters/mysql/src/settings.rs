@@ -111,7 +111,10 @@ impl Variables {
             findings.push(Finding::new(
                 Severity::Error,
                 "read_only",
-                format!("{name} is {value}: {READ_ONLY}"),
+                format!(
+                    "{name} is {value}: the server is a standby, which takes no writes and whose \
+                     list of prepared transactions proves nothing"
+                ),
                 "connect to the primary; if it is the primary: SET GLOBAL read_only = 0",
             ));
         }

@@ -254,6 +254,40 @@ async fn an_account_that_needs_a_certificate_shows_it(kind: Kind) {
     assert!(made.folder.path().exists());
 }
 
+/// Certificates that are replaced while the application runs count for the next connection.
+async fn files_are_read_again_for_each_connection(kind: Kind) {
+    let made = Certificates::new();
+    let server = made.start(kind, &[]);
+    let db = Db::on(&server).await;
+    let sql = "CREATE USER cert@'%' IDENTIFIED BY 'pw' REQUIRE SUBJECT '/CN=cert'; \
+               GRANT ALL ON app.* TO cert@'%'";
+    db.admin().await.query_drop(sql).await.unwrap();
+    let now = Identity {
+        certificate: made.folder.path().join("now.pem"),
+        key: made.folder.path().join("now.key"),
+    };
+    let install = |identity: &Identity| {
+        std::fs::copy(&identity.certificate, &now.certificate).unwrap();
+        std::fs::copy(&identity.key, &now.key).unwrap();
+    };
+    install(&made.authority.client("cert"));
+    let tls = made.ca().identity_files(&now.certificate, &now.key);
+    let url = db.url.replace("app:app-secret", "cert:pw");
+    let resource = resource(&url, |builder| builder.tls(tls));
+    let mut open = resource.open(db.env(1)).await.unwrap();
+    install(&made.authority.client("somebody"));
+    resource.open(db.env(2)).await.unwrap_err();
+    std::fs::remove_file(&now.key).unwrap();
+    let error = resource.open(db.env(3)).await.unwrap_err().to_string();
+    assert!(
+        error.contains("ssl-key") && error.contains("now.key"),
+        "{error}"
+    );
+    install(&made.authority.client("cert"));
+    resource.open(db.env(4)).await.unwrap();
+    open.query_drop("SELECT 1").await.unwrap();
+}
+
 /// A server that takes nothing else refuses with a word that the error explains.
 async fn a_server_that_takes_encrypted_connections_only_says_so(kind: Kind) {
     let made = Certificates::new();
@@ -420,6 +454,7 @@ on_own!(
     each_mode_means_what_it_means_to_mysqls_own_clients,
     the_address_says_how_to_encrypt,
     an_account_that_needs_a_certificate_shows_it,
+    files_are_read_again_for_each_connection,
     a_server_that_takes_encrypted_connections_only_says_so,
     who_prefers_encryption_follows_the_server,
     the_protocol_runs_over_encrypted_connections,
