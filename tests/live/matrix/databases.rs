@@ -46,7 +46,7 @@ impl Judges {
     /// at first.
     pub(super) async fn ask(&mut self, place: &Place, sql: &str) -> Answer {
         let mut answer = self.try_ask(place, sql).await;
-        for _ in 0..100 {
+        for _ in 0..300 {
             if answer.is_ok() {
                 break;
             }

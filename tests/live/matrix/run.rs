@@ -2,10 +2,13 @@
 //! others side by side on the shared ones.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
 
 use super::cell::{Cell, FAULTS, Fault};
 use super::databases::{Judges, Place, ROWS};
@@ -165,16 +168,25 @@ async fn worker(run: Arc<Run>, queue: Arc<Mutex<VecDeque<Cell>>>, own: Option<Ow
             return;
         };
         let begin = Instant::now();
-        let mut findings = one_cell(&run, cell, own.as_ref(), &mut judges).await;
+        let mut findings = safely(one_cell(&run, cell, own.as_ref(), &mut judges)).await;
         // On a machine that does much else, a limit may have passed before the point.
         for _ in 0..2 {
             if findings.is_unreached && findings.violations.is_empty() {
-                findings = one_cell(&run, cell, own.as_ref(), &mut judges).await;
+                findings = safely(one_cell(&run, cell, own.as_ref(), &mut judges)).await;
             }
         }
         let took = begin.elapsed();
         run.report.lock().unwrap().add(&cell, findings, took);
     }
+}
+
+/// A panic in one cell does not keep the others from being run.
+async fn safely(cell: impl Future<Output = Findings>) -> Findings {
+    let ended = AssertUnwindSafe(cell).catch_unwind().await;
+    ended.unwrap_or_else(|_| Findings {
+        violations: vec!["it panicked: see above".to_owned()],
+        ..Findings::default()
+    })
 }
 
 async fn one_cell(run: &Run, cell: Cell, own: Option<&Own>, judges: &mut Judges) -> Findings {

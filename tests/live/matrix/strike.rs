@@ -34,6 +34,8 @@ pub(super) struct Striker {
     wires: Vec<Wire>,
     server: Option<Arc<Mutex<Server>>>,
     restart: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// Its restart is under way, or done.
+    is_restarting: AtomicBool,
     notes: Notes,
     manager: Mutex<Option<String>>,
     /// The transaction that runs.
@@ -55,6 +57,7 @@ impl Striker {
             wires,
             server,
             restart: Mutex::default(),
+            is_restarting: AtomicBool::new(false),
             notes,
             manager: Mutex::default(),
             number: AtomicU32::new(0),
@@ -108,6 +111,10 @@ impl Striker {
 
     /// A killed server is back.
     pub(super) fn repair(&self) {
+        let is_killed = self.cell.fault == Fault::KillServer && self.has_struck();
+        while is_killed && !self.is_restarting.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let restart = self.restart.lock().unwrap().take();
         if let Some(restart) = restart {
             restart.join().unwrap();
@@ -148,6 +155,7 @@ impl Striker {
         server.lock().unwrap().kill();
         let restarted = std::thread::spawn(move || server.lock().unwrap().restart().unwrap());
         *self.restart.lock().unwrap() = Some(restarted);
+        self.is_restarting.store(true, Ordering::SeqCst);
     }
 
     /// A step of the log, whose thread is blocked by this.
