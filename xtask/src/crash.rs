@@ -1,7 +1,7 @@
 //! `cargo xtask crash`: the crash matrix, on shared servers and on servers of its own.
 //!
-//! The cells, what strikes in them and what must be true afterwards are in `tests/live/matrix`; this
-//! brings the servers, builds the test program, and hands it what was asked for.
+//! The cells, what strikes in them and what must be true afterwards are in `tests/live/matrix`;
+//! this brings the servers, builds the test program, and hands it what was asked for.
 
 use std::{
     env,
