@@ -107,7 +107,14 @@ impl Said {
 /// nothing.
 fn take_from_url(text: &str, said: &mut Said) -> Result<String, Wrong> {
     let after_user = text.find('@').map_or(0, |at| at + 1);
-    let Some(question) = text[after_user..].find('?') else {
+    let question = text[after_user..].find('?');
+    let end = question.map_or(text.len(), |question| after_user + question);
+    // A second `@` is one of the password that was not encoded: what is between the two would be
+    // taken for the host, and shown.
+    if text[after_user..end].contains('@') {
+        return Err(Wrong::Text);
+    }
+    let Some(question) = question else {
         return Ok(text.to_owned());
     };
     let (front, parameters) = text.split_at(after_user + question);

@@ -209,7 +209,9 @@ impl PostgresBuilder {
     ///
     /// It has to lead to the same database of the same server, as a superuser or a role that is a
     /// member of the application's (`GRANT app TO recovery`); the preflight logs in as both and
-    /// tells what is missing. An address that says nothing about TLS speaks it as the first does.
+    /// tells what is missing. An address that says nothing about TLS speaks it as the first does;
+    /// beside [`builder_from`](Postgres::builder_from), whose configuration is not known before it
+    /// is made, say it here or by [`tls`](Self::tls).
     pub fn recovery_address(mut self, address: impl Into<String>) -> Self {
         self.recovery_address = Some(address.into());
         self
@@ -348,7 +350,7 @@ impl PostgresBuilder {
                 let (config, said) = read(text, BuildError::Address)?;
                 (Origin::Fixed(Box::new(config)), said)
             }
-            Address::Parsed(config) => (Origin::Fixed(config.clone()), None),
+            Address::Parsed(config) => (Origin::Fixed(config.clone()), Some(Tls::of(config))),
             Address::Made(source) => (Origin::Made(source.clone()), None),
         };
         let recovery = match &self.recovery_address {
@@ -412,13 +414,18 @@ mod tests {
     fn i8_a_bad_address_is_refused_without_showing_it() {
         for url in [
             "postgres://app:s3cret@db.example:notaport/shop",
+            "postgres://app:a@s3cret@db.example/shop",
+            "postgres://app:a@b/s3cret@db.example/shop",
             "postgres://app:s3cret@db.example/shop?s3cret=1",
             "host=db.example password=s3 s3cret=1",
             "mysql://app:s3cret@db.example/shop",
             "s3cret",
         ] {
-            let error = error("orders", url);
-            let text = format!("{error} {error:?}");
+            let built = Postgres::builder("orders", url).build();
+            let text = match &built {
+                Err(error) => format!("{error} {error:?}"),
+                Ok(_) => format!("{built:?}"),
+            };
             assert!(text.contains("orders"), "{text}");
             assert!(!text.contains("s3cret"), "{text}");
         }
@@ -471,6 +478,12 @@ mod tests {
                 .mode()
         };
         use crate::TlsMode::{Require, VerifyFull};
+        let mut config: Config = URL.parse().unwrap();
+        config.ssl_mode(tokio_postgres::config::SslMode::Require);
+        let given = Postgres::builder_with("orders", config).recovery_address(URL);
+        let resource = given.build().unwrap();
+        let recovery = resource.settings().recovery_access();
+        assert_eq!(recovery.tls.as_ref().map(Tls::mode), Some(Require));
         assert_eq!(mode(URL, None), VerifyFull);
         assert_eq!(mode(&format!("{URL}?sslmode=require"), None), Require);
         assert_eq!(mode(URL, Some(Tls::new(Require))), Require);
