@@ -2,8 +2,8 @@
 //! the fault strikes, on real servers.
 //!
 //! `cargo xtask crash` runs it: a sample, or `--full` all of it. What a cell is, and which cells
-//! can mean nothing, is in `cell`; what the application does around the point in `story`; what strikes
-//! there in `strike`; what must be true afterwards in `judge`.
+//! can mean nothing, is in `cell`; what the application does around the point in `story`; what
+//! strikes there in `strike`; what must be true afterwards in `judge`.
 
 mod cell;
 mod databases;
