@@ -271,6 +271,25 @@ pub(crate) fn mend_of_connect(error: &Error) -> String {
     }
 }
 
+/// What is told of a connection that the server refused neither for its login nor for want of
+/// room, as far as is known: without the server's words, which may quote what it was sent.
+pub(crate) fn of_setup(error: &Error) -> Option<String> {
+    // 1053, 1158 to 1161: the server is shutting down, or the connection broke.
+    let passes_by = |code: &u16| matches!(code, 1053 | 1158..=1161);
+    let code = server_code(error).filter(|code| !passes_by(code))?;
+    connect_failure(error)
+        .is_none()
+        .then(|| format!("failed with error {code}"))
+}
+
+/// What is told of a session that could not be wiped: the set-up SQL runs again then.
+pub(crate) fn without_words(error: &Error) -> String {
+    match error {
+        Error::Server(server) => format!("error {}", server.code),
+        Error::Driver(_) | Error::Io(_) | Error::Other(_) | Error::Url(_) => error.to_string(),
+    }
+}
+
 fn connect_failure(error: &Error) -> Option<(Problem, &'static str)> {
     if let Error::Driver(DriverError::NoClientSslFlagFromServer) = error {
         let mend = "the server offers no encryption: give it ssl_cert and ssl_key, or write \

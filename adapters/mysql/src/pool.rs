@@ -18,6 +18,7 @@ use deadpool::managed::{
 use unanimous_core::ports::{Problem, ResourceError};
 use unanimous_core::xid::ResourceName;
 
+use crate::codes;
 use crate::config::Config;
 use crate::route::Route;
 use crate::session::Session;
@@ -168,7 +169,10 @@ impl Lease {
         };
         match tokio::time::timeout(WIPE_TIMEOUT, session.reset()).await {
             Ok(Ok(())) => self.give_back(),
-            Ok(Err(error)) => tracing::debug!(%error, "a session that cannot be wiped is closed"),
+            Ok(Err(error)) => {
+                let error = codes::without_words(&error);
+                tracing::debug!(error, "a session that cannot be wiped is closed");
+            }
             Err(_) => tracing::debug!("a session that is not wiped in time is closed"),
         }
     }

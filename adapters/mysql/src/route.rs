@@ -32,6 +32,10 @@ const RESOURCE_ATTRIBUTE: &str = "unanimous_resource";
 /// How long a recovery session waits for a lock: `FLUSH TABLES WITH READ LOCK` blocks `XA COMMIT`.
 const CONTROL_LOCK_WAIT_SECONDS: u32 = 5;
 
+/// How long a server is taken at its word that it offers no encryption. A refused question counts
+/// as a failed connection there, so it is not asked each time.
+const WITHOUT_TLS: Duration = Duration::from_secs(60);
+
 /// What an application's own function may answer with instead of what it is asked for.
 pub(crate) type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -81,10 +85,19 @@ pub(crate) struct Route {
 /// What earlier connections have found out about the server. Wrong at worst for one connection.
 #[derive(Default)]
 struct Learnt {
-    /// It offers no encryption.
-    offers_none: bool,
+    /// When it last said that it offers no encryption.
+    offers_none: Option<Instant>,
     /// A name that its certificate has.
     name: Option<String>,
+}
+
+impl Learnt {
+    /// Not for ever: a server that begins to offer encryption ends no connection by that, and
+    /// whoever came in between once would have taken it away for good.
+    fn goes_without(&self, now: Instant) -> bool {
+        self.offers_none
+            .is_some_and(|said| now.saturating_duration_since(said) < WITHOUT_TLS)
+    }
 }
 
 /// Options that are ready to be used.
@@ -94,6 +107,8 @@ struct Ready {
     mode: TlsMode,
     /// Files that are to be read again.
     files: Option<Tls>,
+    /// The application has given SQL for each session.
+    has_own_setup: bool,
 }
 
 impl Route {
@@ -122,18 +137,31 @@ impl Route {
         let ready = self.ready(deadline, timeout).await?;
         match timeout_at(deadline, self.dial(&ready)).await {
             Ok(Ok(conn)) => Ok(conn),
-            Ok(Err(error)) => {
-                let mend = codes::mend_of_connect(&error);
-                let message = format!("cannot connect: {error}{mend}");
-                Err(self
-                    .error(codes::connect(&error), message)
-                    .with_source(error))
-            }
+            Ok(Err(error)) => Err(self.refused(&ready, error)),
             Err(_) => Err(self.error(
                 Problem::Unavailable,
                 format!("no connection within {timeout:?}: is the server there, and reachable?"),
             )),
         }
+    }
+
+    /// The driver runs the set-up SQL as a part of connecting, and the server quotes what it cannot
+    /// read of it (I8).
+    fn refused(&self, ready: &Ready, error: Error) -> ResourceError {
+        if ready.has_own_setup
+            && let Some(words) = codes::of_setup(&error)
+        {
+            let message = format!(
+                "session_setup (or the login itself) {words}: run it by hand as the user of the \
+                 address: the server's message says more, and is not shown here because it may \
+                 quote a secret"
+            );
+            return self.error(Problem::Unfit, message);
+        }
+        let mend = codes::mend_of_connect(&error);
+        let message = format!("cannot connect: {error}{mend}");
+        self.error(codes::connect(&error), message)
+            .with_source(error)
     }
 
     #[cfg(test)]
@@ -228,17 +256,17 @@ impl Route {
     /// sent to it.
     async fn dial_preferring(&self, opts: Opts) -> Result<Conn, Error> {
         let plain = || OptsBuilder::from_opts(opts.clone()).ssl_opts(None);
-        if self.learnt(|learnt| learnt.offers_none) {
+        if self.learnt(|learnt| learnt.goes_without(Instant::now())) {
             let dialled = Conn::new(plain()).await;
             if dialled.is_err() {
                 // It may have changed its mind, or be another one.
-                self.learnt(|learnt| learnt.offers_none = false);
+                self.learnt(|learnt| learnt.offers_none = None);
             }
             return dialled;
         }
         match Conn::new(opts.clone()).await {
             Err(Error::Driver(DriverError::NoClientSslFlagFromServer)) => {
-                self.learnt(|learnt| learnt.offers_none = true);
+                self.learnt(|learnt| learnt.offers_none = Some(Instant::now()));
                 Conn::new(plain()).await
             }
             dialled => dialled,
@@ -293,6 +321,7 @@ impl Description {
             .map(String::as_str)
             .chain([self.session_setup.as_str()])
             .collect();
+        let has_own_setup = own.iter().any(|sql| !sql.trim().is_empty());
         let mut setup = setup(database, &own);
         if self.control {
             setup = format!(
@@ -307,6 +336,7 @@ impl Description {
             opts: opts.into(),
             mode: security.mode,
             files: security.files,
+            has_own_setup,
         })
     }
 }
@@ -430,6 +460,16 @@ mod tests {
         let opts = Opts::from_url("mysql://app@host/db?prefer_socket=true").unwrap();
         let opts: Opts = base_opts(&"ledger".parse().unwrap(), opts).into();
         assert!(!opts.prefer_socket());
+    }
+
+    #[test]
+    fn a_server_is_not_taken_for_one_without_encryption_for_ever() {
+        let mut learnt = Learnt::default();
+        let now = Instant::now();
+        assert!(!learnt.goes_without(now));
+        learnt.offers_none = Some(now);
+        assert!(learnt.goes_without(now + WITHOUT_TLS / 2));
+        assert!(!learnt.goes_without(now + WITHOUT_TLS));
     }
 
     #[test]

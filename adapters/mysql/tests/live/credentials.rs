@@ -123,6 +123,25 @@ async fn recovery_works_with_the_least_privileges(db: &mut Db) {
     accounts.drop(db).await;
 }
 
+/// A server quotes what it cannot read. The set-up SQL may hold secrets, so nothing of it is told.
+async fn i8_a_session_set_up_that_fails_is_told_without_its_words(db: &mut Db) {
+    for setup in [
+        "SET @token = 's3cr3t' s3cr3t",
+        "SET SESSION s3cr3t = 1",
+        "SET SESSION sql_mode = 's3cr3t'",
+        "SELECT * FROM s3cr3t",
+    ] {
+        let resource = db.build(|builder| builder.session_setup(setup));
+        let error = resource.preflight().await.unwrap_err();
+        assert_eq!(error.problem(), Problem::Unfit, "{setup}: {error}");
+        let opened = resource.open(db.env(1)).await.map(drop).unwrap_err();
+        for text in [format!("{error} {error:?}"), format!("{opened} {opened:?}")] {
+            assert!(!text.contains("s3cr3t"), "{text}");
+            assert!(text.contains("session_setup"), "{text}");
+        }
+    }
+}
+
 /// Each privilege that is missing is a finding, and what it says to paste mends it.
 async fn each_privilege_that_recovery_lacks_is_found_and_mended(db: &mut Db) {
     let accounts = Accounts::new(db).await;
@@ -356,5 +375,6 @@ on_both_mut!(
     a_password_that_changes_is_asked_for,
     a_password_source_that_fails_is_named_and_nothing_has_happened,
     options_can_be_asked_for_each_connection,
+    i8_a_session_set_up_that_fails_is_told_without_its_words,
 );
 on_own!(a_recovery_address_of_another_server_is_found);
