@@ -57,6 +57,7 @@ pub async fn run<P: Place>(make: impl AsyncFn() -> P) {
         each_opening_has_an_epoch_and_a_nonce_of_its_own,
         what_is_not_decided_is_open_until_its_epoch_is_closed,
         a_closed_epoch_refuses_new_decisions_and_confirms_old_ones,
+        a_completed_decision_of_a_closed_epoch_is_not_refused,
         closing_twice_is_closing_once,
         reopening_closes_the_epochs_of_the_dead,
         an_opening_that_is_not_listed_is_unknown_and_cannot_decide,

@@ -6,7 +6,9 @@
 //! 2. `decide` succeeds only while the transaction's epoch is open, checked in one atomic step with
 //!    the write. It is idempotent: repeated, it answers `Ok` if the record is there.
 //! 3. After [`DecisionLog::close`] the records of that epoch are final: neither answer of `decide`
-//!    changes any more, and "no record" means rolled back.
+//!    changes any more, and "no record" means rolled back. That includes completed decisions: their
+//!    owner may have lost the answer, and would take a refusal of its repeated `decide` for a
+//!    rollback of what others have committed meanwhile.
 //! 4. What `lookup` and `pending` answer has been made durable by the reader before it is
 //!    answered: a record that was read but not yet synced by its dead writer could vanish again.
 //! 5. [`DecisionLog::complete`] is lazy; losing it costs a look, never a transaction.

@@ -61,6 +61,20 @@ pub async fn a_closed_epoch_refuses_new_decisions_and_confirms_old_ones<P: Place
     assert_eq!(lookup(&log, new.gtrid).await, Lookup::NoRecord);
 }
 
+/// Contract 3: whoever lost the answer to `decide` repeats it, perhaps after others have closed the
+/// epoch and completed the decision; a refusal would tell it "rolled back" of what was committed.
+pub async fn a_completed_decision_of_a_closed_epoch_is_not_refused<P: Place>(place: &P) {
+    let log = open(place).await;
+    let decided = nth(log.opening(), 1);
+    decide(&log, &decided).await;
+    log.close(decided.gtrid.opening.epoch)
+        .await
+        .expect("it can be closed");
+    log.complete(decided.gtrid);
+    decide(&log, &decided).await;
+    assert_eq!(pending(&log).await, vec![]);
+}
+
 /// Contract: `close` is idempotent, and the list says that the epoch is closed.
 pub async fn closing_twice_is_closing_once<P: Place>(place: &P) {
     let log = open(place).await;
