@@ -257,6 +257,7 @@ impl Transaction {
             .filter(|r| parts.slots.iter().all(|s| s.name != r.name))
             .collect();
         for request in &missing {
+            parts.check_fit(&request.name)?;
             parts.open(request, role)?;
         }
         let mut failed = None;
@@ -318,6 +319,18 @@ impl Parts {
             return Err(EnlistError::RoleMixed(name.clone()));
         }
         Ok(())
+    }
+
+    /// What was away at the start and unfit afterwards would lose what was acknowledged.
+    fn check_fit(&self, name: &ResourceName) -> Result<(), EnlistError> {
+        match self.manager.recovery.unfit(name) {
+            None => Ok(()),
+            Some(unfit) => {
+                let message = format!("it is not used until this is mended: {unfit}");
+                let error = BranchError::new(BranchErrorKind::Failed, name.clone(), message);
+                Err(error.with_source(unfit).into())
+            }
+        }
     }
 
     /// Starts to open a branch, unless it is being opened, in a task that ends by itself: the

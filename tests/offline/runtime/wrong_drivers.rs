@@ -197,6 +197,47 @@ async fn a_server_that_is_unfit_is_refused_at_start_with_the_mend() {
     assert_eq!(fragile.world.journal.count(asked(Step::Recover)), 0);
 }
 
+/// It could lose what it has acknowledged, whether that is seen at the start or after it.
+#[tokio::test]
+async fn i2_a_server_that_was_away_at_the_start_and_is_unfit_is_not_used_until_it_is_mended() {
+    let fragile = Fragile::new();
+    let world = &fragile.world;
+    world.orders.server().set_reachable(false);
+    let tm = fragile.start().await;
+    // Unfit at the first look at it, and mended when the test says so.
+    fragile.orders.fates.next(Call::Preflight, Fate::Fail);
+    fragile.orders.fates.next(Call::Preflight, Fate::Wait);
+    world.orders.server().set_reachable(true);
+    let fates = &fragile.orders.fates;
+    eventually("it was looked at twice", || fates.are_met()).await;
+    let mut tx = tm.begin();
+    let refused = tx.enlist(&fragile.orders).await.map(drop).unwrap_err();
+    assert!(
+        refused.to_string().contains("set it otherwise"),
+        "{refused}"
+    );
+    drop(tx);
+    // The others are used.
+    let mut tx = tm.begin();
+    tx.enlist(&world.ledger)
+        .await
+        .unwrap()
+        .put("k", "1")
+        .unwrap();
+    tx.commit().await.unwrap();
+    fates.go();
+    for _ in 0..2000 {
+        let mut tx = tm.begin();
+        if tx.enlist(&fragile.orders).await.is_ok() {
+            tx.rollback().await;
+            return world.settle().await;
+        }
+        drop(tx);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it is not used although it was mended");
+}
+
 #[tokio::test]
 async fn i6_the_start_does_not_wait_for_a_scan_that_takes_its_time() {
     let fragile = Fragile::new();
