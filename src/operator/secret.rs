@@ -9,14 +9,21 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
 
 /// How long a password command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
 /// The most that a password file or command may hold.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+/// How often one source is asked at the same time.
+#[allow(dead_code, reason = "without any database built in, nobody asks")]
+const ASKED_AT_ONCE: usize = 4;
 
 /// A password on its way.
 pub(super) type Asking =
@@ -43,13 +50,24 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    /// Asks anew each time that it is called, on a thread that may block.
+    /// Asks anew each time that it is called, on a thread that may block. Only so many at a time:
+    /// what never answers is asked again and again, and must not use up the threads on which other
+    /// resources look names up and read their files (I6).
     #[allow(dead_code, reason = "without any database built in, nobody takes it")]
     pub(super) fn into_asker(self) -> impl Fn() -> Asking + Send + Sync + 'static {
+        let turns = Arc::new(Semaphore::new(ASKED_AT_ONCE));
         move || {
-            let source = self.clone();
+            let (source, turns) = (self.clone(), Arc::clone(&turns));
             Box::pin(async move {
-                let asked = tokio::task::spawn_blocking(move || source.read()).await;
+                let turn = turns.acquire_owned().await;
+                let turn = turn.map_err(|_| "asking for passwords has ended, which is a bug")?;
+                // The turn ends with the thread, which goes on when nobody waits any more.
+                let asking = move || {
+                    let password = source.read();
+                    drop(turn);
+                    password
+                };
+                let asked = tokio::task::spawn_blocking(asking).await;
                 Ok(asked.map_err(|_| "asking for the password panicked, which is a bug")??)
             })
         }
@@ -236,6 +254,34 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         let error = ask().await.unwrap_err().to_string();
         assert!(error.contains("cannot be read"), "{error}");
+    }
+
+    #[test]
+    fn i6_a_password_file_that_never_answers_uses_up_no_threads() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("p");
+        assert!(
+            Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let threads = 2 * ASKED_AT_ONCE;
+        let runtime = runtime.max_blocking_threads(threads).enable_time();
+        let runtime = runtime.build().unwrap();
+        runtime.block_on(async {
+            let ask = Source::File(pipe).into_asker();
+            for _ in 0..threads {
+                let asked = tokio::time::timeout(Duration::from_millis(20), ask()).await;
+                assert!(asked.is_err(), "nobody writes into the pipe");
+            }
+            let other = tokio::task::spawn_blocking(|| ());
+            let free = tokio::time::timeout(Duration::from_secs(30), other).await;
+            assert!(free.is_ok(), "no thread is left for anybody else");
+        });
+        runtime.shutdown_background();
     }
 
     #[test]
