@@ -377,10 +377,13 @@ pub(crate) fn pooler() -> Finding {
     )
 }
 
+/// The subject of [`standby`].
+pub(crate) const STANDBY: &str = "pg_is_in_recovery";
+
 pub(crate) fn standby(address: &str) -> Finding {
     Finding::new(
         Error,
-        "pg_is_in_recovery",
+        STANDBY,
         format!("{address} leads to a standby, which prepares nothing and lists nothing"),
         "connect to the primary; with several hosts in the address, add \
          target_session_attrs=read-write",

@@ -60,7 +60,9 @@ impl Postgres {
         // So that they say good-bye when they are dropped.
         first.mark_clean();
         second.mark_clean();
-        Ok(Preflight::new(seen.server(), identity, found))
+        // One of the two ways leads to a standby: a fail-over is under way.
+        let is_read_only = found.iter().any(|found| found.subject == findings::STANDBY);
+        Ok(Preflight::new(seen.server(), identity, found).read_only(is_read_only))
     }
 
     /// A connection of its own, so that a pool cannot hide what is looked for.

@@ -118,6 +118,19 @@ async fn a_silent_server_is_unavailable_after_the_connect_timeout(kind: Kind) {
     .await;
 }
 
+/// A fail-over is under way: one of the two addresses leads to a standby.
+async fn a_recovery_address_on_a_standby_counts_as_away(kind: Kind) {
+    let primary = Server::start(kind, &Options::new()).unwrap();
+    let standby = standby_of(&primary).unwrap();
+    let builder = Postgres::builder("orders", primary.url());
+    let resource = builder.recovery_address(standby.url()).build().unwrap();
+    let preflight = resource.preflight().await.unwrap();
+    assert!(
+        !preflight.is_fit() && preflight.is_read_only,
+        "{preflight:?}"
+    );
+}
+
 async fn a_standby_lists_nothing_and_is_refused_until_it_is_promoted(kind: Kind) {
     let primary = Server::start(kind, &Options::new()).unwrap();
     let standby = standby_of(&primary).unwrap();
@@ -142,7 +155,14 @@ async fn a_standby_lists_nothing_and_is_refused_until_it_is_promoted(kind: Kind)
 
     let resource = Postgres::builder("orders", standby.url()).build().unwrap();
     let preflight = resource.preflight().await.unwrap();
-    assert!(!preflight.is_fit() && preflight.identity.is_none());
+    assert!(!preflight.is_fit() && preflight.identity.is_none() && preflight.is_read_only);
+    let builder = Postgres::builder("orders", primary.url());
+    let half = builder.recovery_address(standby.url()).build().unwrap();
+    let preflight = half.preflight().await.unwrap();
+    assert!(
+        !preflight.is_fit() && preflight.is_read_only,
+        "{preflight:?}"
+    );
     let found = finding(&resource, "pg_is_in_recovery").await;
     assert!(found.mend.contains("connect to the primary"), "{found}");
     for error in [
@@ -225,6 +245,7 @@ on_own!(
     what_is_active_in_a_crash_is_gone,
     a_server_that_is_away_is_unavailable_and_comes_back,
     a_silent_server_is_unavailable_after_the_connect_timeout,
+    a_recovery_address_on_a_standby_counts_as_away,
     a_standby_lists_nothing_and_is_refused_until_it_is_promoted,
     a_branch_that_is_being_ended_by_another_session_is_busy,
 );
