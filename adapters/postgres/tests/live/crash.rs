@@ -156,13 +156,6 @@ async fn a_standby_lists_nothing_and_is_refused_until_it_is_promoted(kind: Kind)
     let resource = Postgres::builder("orders", standby.url()).build().unwrap();
     let preflight = resource.preflight().await.unwrap();
     assert!(!preflight.is_fit() && preflight.identity.is_none() && preflight.is_read_only);
-    let builder = Postgres::builder("orders", primary.url());
-    let half = builder.recovery_address(standby.url()).build().unwrap();
-    let preflight = half.preflight().await.unwrap();
-    assert!(
-        !preflight.is_fit() && preflight.is_read_only,
-        "{preflight:?}"
-    );
     let found = finding(&resource, "pg_is_in_recovery").await;
     assert!(found.mend.contains("connect to the primary"), "{found}");
     for error in [
