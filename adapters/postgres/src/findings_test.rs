@@ -54,7 +54,8 @@ fn versions_are_too_old_never_tested_or_fine() {
         ("130022", one(Error, "server_version")),
         ("140001", one(Note, "server_version")),
         ("150000", Vec::new()),
-        ("170002", Vec::new()),
+        ("170002", one(Note, "server_version")),
+        ("180006", Vec::new()),
         ("190000", one(Note, "server_version")),
     ] {
         assert_eq!(
