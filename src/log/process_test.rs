@@ -39,7 +39,7 @@ fn said(stdout: BufReader<ChildStdout>) -> impl Iterator<Item = String> {
     lines.filter_map(|line| Some(line.split_once("victim: ")?.1.to_owned()))
 }
 
-fn decision(gtrid: Gtrid) -> DecisionRecord {
+pub(super) fn decision(gtrid: Gtrid) -> DecisionRecord {
     let branch = BranchRecord {
         resource: "orders".parse().unwrap(),
         identity: ServerIdentity::new("a server").unwrap(),

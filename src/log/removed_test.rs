@@ -4,25 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use unanimous_core::ports::{
-    BranchRecord, DecideError, DecisionLog, DecisionRecord, Evidence, Lookup, Refusal,
-    ServerIdentity,
-};
-use unanimous_core::xid::Gtrid;
+use unanimous_core::ports::{DecideError, DecisionLog, DecisionRecord, Lookup, Refusal};
 
+use super::process_test::decision;
 use super::{FileLog, OpenFileLog};
-
-fn decision(gtrid: Gtrid) -> DecisionRecord {
-    let branch = BranchRecord {
-        resource: "orders".parse().unwrap(),
-        identity: ServerIdentity::new("a server").unwrap(),
-        evidence: Evidence::default(),
-    };
-    DecisionRecord {
-        gtrid,
-        branches: vec![branch],
-    }
-}
 
 /// With segments so short that a few decisions fill one.
 fn at(folder: &Path) -> FileLog {

@@ -45,20 +45,33 @@ macro_rules! set {
     };
 }
 
-/// What the builders of all databases have in common.
+/// A builder with all that the builders of all databases have in common.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-macro_rules! login {
-    ($builder:ident, $login:ident, $recovery:ident) => {
+macro_rules! common {
+    ($builder:expr, $isolation:ident, $login:ident, $recovery:ident, $tuning:ident) => {{
+        let builder = $builder;
         let (recovery_url, recovery_password) = match $recovery {
             Some(recovery) => (Some(recovery.url), recovery.password),
             None => (None, None),
         };
-        set!($builder:
+        let isolation = $tuning.isolation.map(|isolation| match isolation {
+            IsolationText::ReadCommitted => $isolation::ReadCommitted,
+            IsolationText::RepeatableRead => $isolation::RepeatableRead,
+            IsolationText::Serializable => $isolation::Serializable,
+        });
+        set!(builder:
             password_source($login.password.map(Source::into_asker)),
             recovery_address(recovery_url),
             recovery_password_source(recovery_password.map(Source::into_asker)),
+            pool_size($tuning.pool_size),
+            pool_timeout($tuning.pool_timeout),
+            connect_timeout($tuning.connect_timeout),
+            isolation(isolation),
+            session_setup($tuning.session_setup),
+            recovery_sessions($tuning.recovery_sessions),
         );
-    };
+        builder
+    }};
 }
 
 #[cfg(feature = "postgres")]
@@ -70,20 +83,9 @@ fn postgres(
 ) -> Built {
     use crate::postgres::{Isolation, Postgres};
 
-    let isolation = tuning.isolation.map(|isolation| match isolation {
-        IsolationText::ReadCommitted => Isolation::ReadCommitted,
-        IsolationText::RepeatableRead => Isolation::RepeatableRead,
-        IsolationText::Serializable => Isolation::Serializable,
-    });
     let builder = Postgres::builder(name.as_str(), &login.url);
-    login!(builder, login, recovery);
+    let builder = common!(builder, Isolation, login, recovery, tuning);
     set!(builder:
-        pool_size(tuning.pool_size),
-        pool_timeout(tuning.pool_timeout),
-        connect_timeout(tuning.connect_timeout),
-        isolation(isolation),
-        session_setup(tuning.session_setup),
-        recovery_sessions(tuning.recovery_sessions),
         vanished_after(tuning.vanished_after),
         application_name(tuning.application_name),
     );
@@ -113,21 +115,8 @@ fn mysql(
             ));
         }
     }
-    let isolation = tuning.isolation.map(|isolation| match isolation {
-        IsolationText::ReadCommitted => IsolationLevel::ReadCommitted,
-        IsolationText::RepeatableRead => IsolationLevel::RepeatableRead,
-        IsolationText::Serializable => IsolationLevel::Serializable,
-    });
     let builder = Mysql::builder(name.as_str(), &login.url);
-    login!(builder, login, recovery);
-    set!(builder:
-        pool_size(tuning.pool_size),
-        pool_timeout(tuning.pool_timeout),
-        connect_timeout(tuning.connect_timeout),
-        isolation(isolation),
-        session_setup(tuning.session_setup),
-        recovery_sessions(tuning.recovery_sessions),
-    );
+    let builder = common!(builder, IsolationLevel, login, recovery, tuning);
     match builder.build() {
         Ok(resource) => Ok(Arc::new(resource)),
         Err(error) => Err(error.to_string()),

@@ -1,11 +1,8 @@
 //! What tries to make the adapter lie: proxies in between, networks that fall silent, and futures
 //! that are dropped at every point.
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +13,7 @@ use unanimous_core::ports::{
 use unanimous_mysql::mysql_async::prelude::Queryable;
 use unanimous_mysql::mysql_async::{Opts, OptsBuilder};
 use unanimous_mysql::{Mysql, MysqlBranch};
+use unanimous_testing::drop_after;
 
 use crate::preflight::the;
 use crate::support::{Db, connection_id, eventually, expect_prepared, expect_rolled_back};
@@ -90,24 +88,6 @@ async fn pass(client: TcpStream, server: TcpStream, way: Way, freezes: Arc<Atomi
             tokio::task::yield_now().await;
         }
     }
-}
-
-/// Polls a future this often at most, and drops it then.
-async fn polled<T>(times: usize, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    let mut left = times;
-    poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match future.as_mut().poll(cx) {
-            Poll::Ready(answer) => Poll::Ready(Some(answer)),
-            Poll::Pending if left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
 }
 
 /// What a decision would store of a branch.
@@ -251,7 +231,7 @@ async fn i7_a_statement_dropped_at_any_point_is_all_or_rollback(db: &Db) {
         let id = times as u64 + 1;
         let mut branch = resource.open(db.env(id)).await.unwrap();
         let sql = format!("INSERT INTO {table} VALUES ({id}, 'v'); SELECT 'wrong'; SELECT 'too'");
-        let answer = polled(times, branch.query_drop(sql)).await;
+        let answer = drop_after(times, branch.query_drop(sql)).await;
         is_done = answer.is_some();
         answer.map_or(Ok(()), |answer| answer).unwrap();
         match branch.query_first::<String, _>("SELECT 'right'").await {
@@ -290,7 +270,7 @@ async fn i7_results_given_up_at_any_point_do_not_mix(db: &Db) {
                 result.collect::<String>().await.unwrap();
             }
         };
-        is_done = polled(times, read).await.is_some();
+        is_done = drop_after(times, read).await.is_some();
         drop(result);
         let answer = branch.query_first::<String, _>("SELECT 'right'").await;
         let is_usable = answer.is_ok();
@@ -325,7 +305,7 @@ async fn i7_a_prepare_dropped_at_any_point_leaves_no_session(db: &Db) {
         let mut branch = resource.open(db.env(id)).await.unwrap();
         let connection = connection_id(&mut branch).await;
         db.insert(&mut branch, id).await.unwrap();
-        let reply = polled(times, branch.prepare()).await;
+        let reply = drop_after(times, branch.prepare()).await;
         is_done = reply.is_some();
         Box::new(branch).release().await;
         let mut next = resource.open(db.env(1000 + id)).await.unwrap();

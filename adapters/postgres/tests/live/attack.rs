@@ -1,10 +1,6 @@
 //! What tries to make the adapter lie: roles that end with the transaction, futures that are
 //! dropped at every point, statements of the protocol by hand, and odd names.
 
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
-
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
 use unanimous_core::ports::{
@@ -12,27 +8,10 @@ use unanimous_core::ports::{
 };
 use unanimous_core::protocol::Decision;
 use unanimous_postgres::{PgBranch, Postgres};
+use unanimous_testing::drop_after;
 
 use crate::prepare::{deferred_trigger, drop_trigger, during_sleep};
 use crate::support::{Db, backend_pid, expect_prepared, expect_rolled_back, random, record};
-
-/// Polls a future this often at most, and drops it then.
-async fn polled<T>(times: usize, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    let mut left = times;
-    poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match future.as_mut().poll(cx) {
-            Poll::Ready(answer) => Poll::Ready(Some(answer)),
-            Poll::Pending if left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
 
 /// A prepared transaction belongs to the role that was current at prepare, and a role that was set
 /// with `SET LOCAL` is gone right after it: both the branch and recovery have to take it again.
@@ -135,7 +114,7 @@ async fn i7_a_statement_dropped_at_any_point_is_all_or_nothing(db: &Db) {
         let branch = db.open(id).await;
         let sql = format!("INSERT INTO {table} VALUES ($1, 'v') RETURNING 'wrong'");
         let number = i32::try_from(id).unwrap();
-        is_done = polled(times, branch.query(&sql, &[&number]))
+        is_done = drop_after(times, branch.query(&sql, &[&number]))
             .await
             .is_some();
         let mut branch = branch;
@@ -167,7 +146,7 @@ async fn i7_a_prepare_dropped_at_any_point_leaves_no_session(db: &Db) {
         let mut branch = resource.open(db.env(id)).await.unwrap();
         let pid = backend_pid(&branch).await;
         db.insert(&branch, id).await;
-        is_done = polled(times, branch.prepare()).await.is_some();
+        is_done = drop_after(times, branch.prepare()).await.is_some();
         Box::new(branch).release().await;
         let next = resource.open(db.env(1000 + id)).await.unwrap();
         assert_ne!(backend_pid(&next).await, pid, "{times} polls");
