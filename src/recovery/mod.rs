@@ -68,9 +68,8 @@ pub(crate) struct Recovery {
     /// At most one pass per resource at a time.
     turns: BTreeMap<ResourceName, tokio::sync::Mutex<()>>,
     /// Resources that did not answer when they were checked at the start.
-    unchecked: Mutex<BTreeSet<ResourceName>>,
-    /// Those of them that were then found to be unfit.
-    unfit: Mutex<BTreeMap<ResourceName, ResourceError>>,
+    /// Each with why it is unfit, if it was found to be so since.
+    unchecked: Mutex<BTreeMap<ResourceName, Option<ResourceError>>>,
     /// What a person was warned of already; said once, not once a pass.
     warned: Mutex<HashSet<String>>,
     progress: watch::Sender<Progress>,
@@ -90,7 +89,7 @@ impl Recovery {
         unchecked: BTreeSet<ResourceName>,
     ) -> Self {
         Self {
-            unchecked: Mutex::new(unchecked),
+            unchecked: Mutex::new(unchecked.into_iter().map(|name| (name, None)).collect()),
             wake: Wake::new(names.clone()),
             resolved: Mutex::default(),
             unrecorded: Mutex::default(),
@@ -98,7 +97,6 @@ impl Recovery {
             turns: names
                 .map(|name| (name.clone(), tokio::sync::Mutex::default()))
                 .collect(),
-            unfit: Mutex::default(),
             warned: Mutex::default(),
             progress: watch::Sender::default(),
         }
@@ -201,14 +199,14 @@ impl Recovery {
 
     /// Why no branch is to be opened there, if it was away at the start and is not fit.
     pub(crate) fn unfit(&self, resource: &ResourceName) -> Option<ResourceError> {
-        lock(&self.unfit).get(resource).cloned()
+        lock(&self.unchecked).get(resource).cloned().flatten()
     }
 
     /// Checks a resource that did not answer at the start, until it does once and is fit. If it is
     /// found to be unfit no branch is opened there, as if that had been seen at the start; recovery
     /// goes on.
     async fn check_late(&self, inner: &Inner, resource: &dyn ResourceManager) {
-        if !lock(&self.unchecked).contains(resource.name()) {
+        if !lock(&self.unchecked).contains_key(resource.name()) {
             return;
         }
         let name = resource.name();
@@ -216,13 +214,10 @@ impl Recovery {
         let checked = bounded(inner.config.recovery_timeout, resource.preflight()).await;
         inner.probes.at(name, Point::LateChecked).await;
         match checked.map(|checked| preflight::judge(name, checked)) {
-            Ok(Ok(())) => {
-                lock(&self.unfit).remove(name);
-                lock(&self.unchecked).remove(name);
-            }
+            Ok(Ok(())) => drop(lock(&self.unchecked).remove(name)),
             Ok(Err(error)) if error.problem() == Problem::Unfit => {
                 self.warn_once(format!("unfit for two-phase commit: {error}"));
-                lock(&self.unfit).insert(name.clone(), error);
+                lock(&self.unchecked).insert(name.clone(), Some(error));
             }
             // That it cannot be reached is the pass's to say.
             Ok(Err(_)) | Err(_) => {}

@@ -34,6 +34,15 @@ async fn nothing_is_prepared(killed: &Killed) {
     }
 }
 
+/// Every decision is completed and nothing is left, and the manager can be shut down then.
+async fn ends_clean(tm: &TransactionManager) {
+    eventually("the report is clean", || async {
+        tm.recover().await.is_clean()
+    })
+    .await;
+    tm.shutdown().await.unwrap();
+}
+
 /// With a decision in the log, start and report name the resource. Without one, nobody can know of
 /// the branch; its database keeps it, and it is rolled back when it is registered again.
 async fn without_the_second<A: Bank, B: Bank>(killed: &Killed, is_decided: bool) {
@@ -73,11 +82,7 @@ async fn without_the_second<A: Bank, B: Bank>(killed: &Killed, is_decided: bool)
     nothing_is_prepared(killed).await;
     let expected = if is_decided { (70, 130) } else { (100, 100) };
     assert_eq!(balances(killed).await, expected);
-    eventually("the report is clean", || async {
-        tm.recover().await.is_clean()
-    })
-    .await;
-    tm.shutdown().await.unwrap();
+    ends_clean(&tm).await;
 }
 
 #[tokio::test]
@@ -116,18 +121,10 @@ async fn with_the_first_renamed<A: Bank, B: Bank>(killed: &Killed, is_committed_
         let old = A::connect("orders", &killed.from.url);
         let builder = builder(killed).resource(&renamed).resource(&old);
         let tm = builder.resource(&to).start().await.unwrap();
-        eventually("the decision is completed", || async {
-            tm.recover().await.is_clean()
-        })
-        .await;
+        ends_clean(&tm).await;
         assert_eq!(balances(killed).await, (70, 130));
-        tm.shutdown().await.unwrap();
     } else {
-        eventually("the decision is completed", || async {
-            tm.recover().await.is_clean()
-        })
-        .await;
-        tm.shutdown().await.unwrap();
+        ends_clean(&tm).await;
     }
 }
 

@@ -73,8 +73,19 @@ impl Life {
     }
 
     fn restore(&self) {
+        self.put_back(&self.backup());
+    }
+
+    /// A copy of the log as it is now.
+    fn set_aside(&self) -> PathBuf {
+        let lost = self.temp.path().join("lost");
+        copy(&self.folder(), &lost);
+        lost
+    }
+
+    fn put_back(&self, files: &Path) {
         empty(&self.folder());
-        copy(&self.backup(), &self.folder());
+        copy(files, &self.folder());
     }
 }
 
@@ -101,8 +112,7 @@ async fn i1_after_a_restore_from_an_earlier_opening_nothing_is_rolled_back_until
     life.start().await.shutdown().await.unwrap();
     copy(&life.folder(), &life.backup());
     let gtrid = life.decide_and_die(|_| {}).await;
-    let lost = life.temp.path().join("lost");
-    copy(&life.folder(), &lost);
+    let lost = life.set_aside();
     life.restore();
 
     let tm = life.start().await;
@@ -120,8 +130,7 @@ async fn i1_after_a_restore_from_an_earlier_opening_nothing_is_rolled_back_until
     );
     tm.shutdown().await.unwrap();
 
-    empty(&life.folder());
-    copy(&lost, &life.folder());
+    life.put_back(&lost);
     let tm = life.start().await;
     life.world.settle().await;
     assert_eq!(life.world.rows(), World::both("1"));
@@ -149,8 +158,7 @@ async fn a_log_restored_from_the_same_opening_rolls_back_what_it_has_lost_and_no
 async fn i1_an_emptied_log_is_a_new_manager_that_rolls_back_nothing_of_the_old_one() {
     let life = Life::new();
     let gtrid = life.decide_and_die(|_| {}).await;
-    let lost = life.temp.path().join("lost");
-    copy(&life.folder(), &lost);
+    let lost = life.set_aside();
     empty(&life.folder());
     let tm = life.start().await;
     let report = tm.recover().await;
@@ -163,8 +171,7 @@ async fn i1_an_emptied_log_is_a_new_manager_that_rolls_back_nothing_of_the_old_o
     );
     tm.shutdown().await.unwrap();
 
-    empty(&life.folder());
-    copy(&lost, &life.folder());
+    life.put_back(&lost);
     let _tm = life.start().await;
     life.world.settle().await;
     assert_eq!(life.world.rows(), World::both("1"));

@@ -1,10 +1,10 @@
 //! A pooler in between, in transaction mode and in session mode.
 
-use unanimous_core::ports::{Branch, PrepareReply, Resource, ResourceManager, Severity};
+use unanimous_core::ports::{Branch, PrepareReply, Resource, Severity};
 use unanimous_postgres::Postgres;
 use xtask::servers::{Kind, Options, PgBouncer, Server};
 
-use crate::support::{Db, expect_prepared, finding, findings};
+use crate::support::{Db, finding, findings};
 
 async fn a_pooler_in_transaction_mode_is_unfit(kind: Kind) {
     let server = Server::start(kind, &Options::new()).unwrap();
@@ -31,17 +31,7 @@ async fn a_pooler_in_session_mode_does_no_harm(kind: Kind) {
     let pooler = PgBouncer::start(&server, &Options::new().args(["pool_mode = session"])).unwrap();
     let resource = Postgres::builder("orders", pooler.url()).build().unwrap();
     assert_eq!(findings(&resource, "pooler").await, []);
-    let identity = resource.preflight().await.unwrap().identity.unwrap();
-    assert_eq!(
-        identity,
-        db.resource.preflight().await.unwrap().identity.unwrap()
-    );
-    let mut branch = resource.open(db.env(1)).await.unwrap();
-    db.insert(&branch, 1).await;
-    expect_prepared(branch.prepare().await);
-    branch.commit().await.unwrap();
-    Box::new(branch).release().await;
-    assert!(db.has_row(1).await);
+    db.assert_works_through(&resource).await;
 }
 
 /// Where the preflight was left out or has missed it: the guard sees another server process, and

@@ -145,16 +145,7 @@ async fn a_unix_socket_is_an_address_like_any_other(kind: Kind) {
         .password(APP_PASSWORD)
         .dbname(APP_DATABASE);
     let resource = Postgres::builder_with("orders", config).build().unwrap();
-    let identity = resource.preflight().await.unwrap().identity.unwrap();
-    assert_eq!(
-        identity,
-        db.resource.preflight().await.unwrap().identity.unwrap()
-    );
-    let mut branch = resource.open(db.env(1)).await.unwrap();
-    db.insert(&branch, 1).await;
-    expect_prepared(branch.prepare().await);
-    branch.commit().await.unwrap();
-    assert!(db.has_row(1).await);
+    db.assert_works_through(&resource).await;
 }
 
 mod own {

@@ -244,6 +244,19 @@ impl Db {
         !rows.is_empty()
     }
 
+    /// This resource leads to the same server by another way, and a branch commits through it.
+    pub(crate) async fn assert_works_through(&self, resource: &Postgres) {
+        let identity = resource.preflight().await.unwrap().identity.unwrap();
+        let direct = self.resource.preflight().await.unwrap().identity.unwrap();
+        assert_eq!(identity, direct);
+        let mut branch = resource.open(self.env(1)).await.unwrap();
+        self.insert(&branch, 1).await;
+        expect_prepared(branch.prepare().await);
+        branch.commit().await.unwrap();
+        Box::new(branch).release().await;
+        assert!(self.has_row(1).await);
+    }
+
     /// Neither prepared nor committed.
     pub(crate) async fn assert_nothing_of(&self, sequence: u64) {
         assert!(!self.is_prepared(sequence).await, "something is prepared");
