@@ -25,6 +25,9 @@ pub enum WireFault {
     CutRequest,
     /// Passes the next request on, and closes its connection in the place of the reply. Once.
     CutReply,
+    /// Passes so many bytes of replies on each connection, counted from its next reply, and closes
+    /// the connection there: in the middle of an answer.
+    TearReplies(usize),
     /// Requests pass; replies wait until the fault is over.
     HoldReplies,
     /// Nothing passes in either direction, and nobody is told: a network that has gone silent.
@@ -186,10 +189,14 @@ struct State {
     client_speaks: AtomicBool,
     /// Its reply is to be cut.
     marked: AtomicBool,
+    /// Bytes of replies that have passed since these are counted.
+    replied: AtomicUsize,
 }
 
 enum Next {
     Pass,
+    /// So many of the bytes, and no more.
+    Tear(usize),
     Wait,
     Close,
 }
@@ -216,6 +223,11 @@ async fn pump(
         loop {
             match shared.next(state, way, length) {
                 Next::Pass => break,
+                Next::Tear(rest) => {
+                    // It is closed in any case.
+                    let _ = to.write_all(&bytes[..rest]).await;
+                    return;
+                }
                 Next::Close => return,
                 Next::Wait => {
                     if fault.changed().await.is_err() {
@@ -232,6 +244,16 @@ async fn pump(
 }
 
 impl State {
+    fn tear(&self, limit: usize, length: usize) -> Next {
+        let before = self.replied.fetch_add(length, Ordering::Relaxed);
+        let rest = limit.saturating_sub(before);
+        if length <= rest {
+            Next::Pass
+        } else {
+            Next::Tear(rest)
+        }
+    }
+
     fn count(&self, shared: &Shared, way: Way) {
         let is_request = way == Way::Request;
         if self.client_speaks.swap(is_request, Ordering::Relaxed) != is_request && is_request {
@@ -253,7 +275,11 @@ impl Shared {
             return Next::Close;
         }
         match (fault, way) {
-            (WireFault::None | WireFault::HoldReplies, Way::Request)
+            (WireFault::TearReplies(limit), Way::Reply) => state.tear(limit, length),
+            (
+                WireFault::None | WireFault::HoldReplies | WireFault::TearReplies(_),
+                Way::Request,
+            )
             | (WireFault::None | WireFault::CutRequest | WireFault::CutReply, Way::Reply) => {
                 Next::Pass
             }
@@ -332,6 +358,21 @@ mod tests {
             wire.set(WireFault::None);
             asked.await.unwrap().unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_reply_is_torn_where_it_was_said() {
+        let (wire, mut client) = echo().await;
+        ask(&mut client).await.unwrap();
+        wire.set(WireFault::TearReplies(8));
+        ask(&mut client).await.unwrap();
+        client.write_all(b"hello").await.unwrap();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"hel");
+        wire.set(WireFault::None);
+        let mut other = TcpStream::connect(wire.address()).await.unwrap();
+        ask(&mut other).await.unwrap();
     }
 
     #[tokio::test]
