@@ -3,8 +3,10 @@
 //! This is what makes a late prepare: the client gave up, and the server goes on.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 /// What is done when the request arrives at last. It looks up the state that it changes itself.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
@@ -28,6 +30,17 @@ impl Gate {
             held: Arc::default(),
             arrivals: Arc::new(watch::Sender::new(0)),
         }
+    }
+
+    /// A closed gate that opens by itself, whether or not anybody still waits.
+    pub(crate) fn open_after(latency: Duration) -> Self {
+        let gate = Self::closed();
+        let opening = gate.clone();
+        tokio::spawn(async move {
+            sleep(latency).await;
+            opening.open();
+        });
+        gate
     }
 
     /// Holds the job up, or runs it at once if the gate is open.

@@ -4,7 +4,8 @@
 //!   adapter's live tests run the first over a real server; a log's tests run the second.
 //! * [`MemoryServer`] with its [`MemoryResource`]s and [`MemoryLog`]: parts in memory that follow
 //!   the same contracts and fail on demand. They lose what a crash loses and keep what it keeps.
-//! * [`drop_after`]: drops a future after so many polls, to test cancellation.
+//! * [`drop_after`] and [`drop_after_ticks`]: drop a future after so many polls, to test
+//!   cancellation.
 //! * [`Journal`]: what reached them and what became of it, in one order.
 //! * [`Wire`]: a proxy between a driver and its server that cuts, holds and counts.
 //!
@@ -22,7 +23,7 @@ pub mod resource_suite;
 mod server_state;
 mod wire;
 
-pub use cancel::drop_after;
+pub use cancel::{drop_after, drop_after_ticks};
 pub use gate::Hang;
 pub use journal::{Event, Journal, LogStep, Step};
 pub use memory_branch::MemoryBranch;

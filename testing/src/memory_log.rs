@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
@@ -49,6 +50,8 @@ struct LogState {
     in_flight: BTreeMap<Epoch, usize>,
     /// The opening of whoever opened the log last.
     latest: Option<Arc<Mutex<Opening>>>,
+    /// How long whatever is asked takes on its way, and its answer.
+    latency: Duration,
     journal: Journal,
 }
 
@@ -98,6 +101,7 @@ impl MemoryLog {
             planned: VecDeque::new(),
             in_flight: BTreeMap::new(),
             latest: None,
+            latency: Duration::ZERO,
             journal,
         };
         Self(Arc::new(Shared {
@@ -163,6 +167,12 @@ impl MemoryLog {
         Hang(gate)
     }
 
+    /// Lets whatever is asked take so long on its way, and its answer as long. A decision is
+    /// recorded even if the caller gives up meanwhile.
+    pub fn slow_down(&self, latency: Duration) {
+        self.lock().latency = latency;
+    }
+
     /// The process that has it open dies: what was held up never happens, lazy records that
     /// nothing forced are lost.
     pub fn crash(&self) {
@@ -192,6 +202,14 @@ impl MemoryLog {
         state.force();
         for gtrid in std::mem::take(&mut state.completed) {
             state.decided.remove(&gtrid);
+        }
+    }
+
+    /// A question or its answer is on its way.
+    async fn travel(&self) {
+        let latency = self.lock().latency;
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
         }
     }
 
@@ -274,7 +292,10 @@ impl LogState {
 #[async_trait]
 impl LogHome for MemoryLog {
     async fn open(self: Box<Self>) -> Result<Arc<dyn DecisionLog>, LogError> {
-        Ok(Arc::new(self.open_now()))
+        self.travel().await;
+        let opened = Arc::new(self.open_now());
+        self.travel().await;
+        Ok(opened)
     }
 }
 
@@ -333,7 +354,8 @@ impl DecisionLog for MemoryLogMember {
             let asked = LogStep::Asked(decision.gtrid);
             state.journal.push(Event::Log(asked));
             match state.planned.pop_front() {
-                None => return state.record(decision),
+                None if state.latency.is_zero() => return state.record(decision),
+                None => Planned::Hang(Gate::open_after(state.latency)),
                 Some(Planned::Fault(DecideFault::LoseWrite)) => return Err(uncertain()),
                 Some(Planned::Fault(DecideFault::LoseReply)) => {
                     state.record(decision)?;
@@ -356,11 +378,13 @@ impl DecisionLog for MemoryLogMember {
             return Err(uncertain());
         }
         let mut crashes = self.log.0.crashes.subscribe();
-        tokio::select! {
+        let decided = tokio::select! {
             biased;
             reply = reply => reply.unwrap_or_else(|_| Err(uncertain())),
             _ = crashes.changed() => Err(uncertain()),
-        }
+        };
+        self.log.travel().await;
+        decided
     }
 
     fn complete(&self, gtrid: Gtrid) {
@@ -377,6 +401,7 @@ impl DecisionLog for MemoryLogMember {
         resource: &ResourceName,
         heuristic: Heuristic,
     ) -> Result<(), LogError> {
+        self.log.travel().await;
         let mut state = self.log.lock();
         state.force();
         let found = state.heuristics.entry(gtrid).or_default();
@@ -387,6 +412,7 @@ impl DecisionLog for MemoryLogMember {
     }
 
     async fn close(&self, epoch: Epoch) -> Result<(), LogError> {
+        self.log.travel().await;
         let mut landings = self.log.0.landings.subscribe();
         loop {
             landings.mark_unchanged();
@@ -403,6 +429,7 @@ impl DecisionLog for MemoryLogMember {
     }
 
     async fn lookup(&self, gtrid: Gtrid) -> Result<Lookup, LogError> {
+        self.log.travel().await;
         let mut state = self.log.lock();
         state.force();
         if let Some(heuristics) = state.heuristics.get(&gtrid) {
@@ -424,6 +451,7 @@ impl DecisionLog for MemoryLogMember {
     }
 
     async fn pending(&self) -> Result<Vec<DecisionRecord>, LogError> {
+        self.log.travel().await;
         let mut state = self.log.lock();
         state.force();
         let decided = state.decided.iter();
@@ -432,6 +460,7 @@ impl DecisionLog for MemoryLogMember {
     }
 
     async fn openings(&self) -> Result<Vec<OpeningState>, LogError> {
+        self.log.travel().await;
         Ok(self.log.lock().openings.clone())
     }
 

@@ -5,8 +5,10 @@
 //! survives neither. It does not promise to stay: everything is gone with the last handle.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tokio::time::sleep;
 use unanimous_core::ports::{BranchErrorKind, Cause, ServerIdentity};
 use unanimous_core::protocol::Decision;
 use unanimous_core::xid::{ResourceName, Xid};
@@ -175,6 +177,12 @@ impl MemoryServer {
         Hang(gate)
     }
 
+    /// Lets every request that is not planned otherwise take so long on its way, and its reply as
+    /// long. It takes effect even if the caller gives up meanwhile, as over a network.
+    pub fn slow_down(&self, latency: Duration) {
+        self.lock().latency = latency;
+    }
+
     /// Stops the server as by kill -9 and starts it again: sessions, active branches and requests
     /// under way are gone; what is prepared or committed stays.
     pub fn crash(&self) {
@@ -278,8 +286,13 @@ impl MemoryServer {
         if !self.announce(&request) {
             return Delivery::Unreachable;
         }
+        let latency = self.lock().latency;
         let (reply, waits) = match self.take_planned(request.step) {
-            None => return Delivery::Reply(effect(&mut self.lock())),
+            None if latency.is_zero() => return Delivery::Reply(effect(&mut self.lock())),
+            None => (
+                self.hold_up(&Gate::open_after(latency), &request, effect),
+                true,
+            ),
             Some(Planned::Fault(Fault::LoseRequest)) => return Delivery::Lost,
             Some(Planned::Fault(Fault::LoseReply)) => {
                 // Bound to a name: a reply may lock the server when it is dropped.
@@ -300,11 +313,15 @@ impl MemoryServer {
             return Delivery::Lost;
         }
         let mut crashes = self.0.crashes.subscribe();
-        tokio::select! {
+        let delivery = tokio::select! {
             biased;
             reply = reply => reply.map_or(Delivery::Lost, Delivery::Reply),
             _ = crashes.changed() => Delivery::Lost,
+        };
+        if !latency.is_zero() {
+            sleep(latency).await;
         }
+        delivery
     }
 
     fn announce(&self, request: &Request) -> bool {

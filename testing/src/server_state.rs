@@ -5,7 +5,7 @@
 //! * An active branch ends with its session, except while a request of it is still on its way.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use unanimous_core::ports::{
     Absence, BranchErrorKind, BranchRecord, Cause, Evidence, OnePhaseReply, PrepareReply,
@@ -58,6 +58,8 @@ pub(crate) struct ServerState {
     pub(crate) is_reachable: bool,
     pub(crate) is_writable: bool,
     pub(crate) detects_read_only: bool,
+    /// How long requests and replies take on their way.
+    pub(crate) latency: Duration,
     pub(crate) rows: BTreeMap<String, String>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) idle: Vec<Session>,
@@ -79,6 +81,7 @@ impl ServerState {
             is_reachable: true,
             is_writable: true,
             detects_read_only: false,
+            latency: Duration::ZERO,
             rows: BTreeMap::new(),
             sessions: BTreeMap::new(),
             idle: Vec::new(),

@@ -4,6 +4,7 @@ mod attack;
 mod bad_input;
 mod cancel;
 mod commit;
+mod every_poll;
 mod fragile;
 mod full_disk;
 mod lifecycle;
