@@ -57,9 +57,9 @@ impl ManagerId {
     }
 
     fn value(self) -> u128 {
-        self.0
-            .iter()
-            .fold(0, |value, byte| value << 8 | u128::from(*byte))
+        let mut bytes = [0; 16];
+        bytes[6..].copy_from_slice(&self.0);
+        u128::from_be_bytes(bytes)
     }
 }
 
@@ -257,7 +257,7 @@ fn parse_base32(text: &str, chars: usize) -> Option<u128> {
     }
     text.bytes().try_fold(0, |value: u128, byte| {
         let digit = ALPHABET.iter().position(|symbol| *symbol == byte)?;
-        Some(value << 5 | digit as u128)
+        Some(value * 32 + digit as u128)
     })
 }
 
@@ -271,6 +271,7 @@ fn parse_decimal(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::format;
     use alloc::string::ToString;
     use proptest::prelude::*;
 
@@ -322,6 +323,63 @@ mod tests {
         for name in ["a", "Orders_2-eu", &"a".repeat(64)] {
             assert!(name.parse::<ResourceName>().is_ok(), "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_manager_id_is_its_bytes_as_a_number_in_base_32() {
+        let bytes = [0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0, 0x12, 0x34];
+        let manager = ManagerId::from_bytes(bytes);
+        assert_eq!(manager.to_bytes(), bytes);
+        assert_eq!(manager.to_string(), "28t5cy4tqkff04hm");
+        assert_eq!("28t5cy4tqkff04hm".parse(), Ok(manager));
+    }
+
+    #[test]
+    fn an_xid_is_gtrid_and_name_with_a_colon_between() {
+        let xid = Xid {
+            gtrid: gtrid([0; 10], 7, 31, 42),
+            bqual: "Orders_2-eu".parse().unwrap(),
+        };
+        let text = "0000000000000000-7-000000000000z-42:Orders_2-eu";
+        assert_eq!(xid.to_string(), text);
+        assert_eq!(text.parse(), Ok(xid));
+        for other in [
+            "0000000000000000-7-000000000000z-42",
+            "0000000000000000-7-000000000000z-42:",
+            "0000000000000000-7-000000000000z-42:Orders:eu",
+            ":Orders_2-eu",
+        ] {
+            assert!(other.parse::<Xid>().is_err(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_person_reads_the_same_text_in_debug_output() {
+        let gtrid = gtrid([0; 10], 7, 31, 42);
+        let text = "0000000000000000-7-000000000000z-42";
+        assert_eq!(format!("{gtrid:?}"), format!("Gtrid({text})"));
+        let manager = gtrid.opening.manager;
+        assert_eq!(format!("{manager:?}"), "ManagerId(0000000000000000)");
+        let name: ResourceName = "orders".parse().unwrap();
+        assert_eq!(format!("{name:?} {name}"), "ResourceName(orders) orders");
+        assert_eq!(name.as_str(), "orders");
+    }
+
+    #[test]
+    fn what_is_no_id_is_told_by_kind_and_not_repeated() {
+        let told = |error: ParseIdError| error.to_string();
+        let secret = "hunter2-1";
+        let gtrid = secret.parse::<Gtrid>().map_err(told);
+        assert_eq!(gtrid, Err("not a valid gtrid".into()));
+        let manager = secret.parse::<ManagerId>().map_err(told);
+        assert_eq!(manager, Err("not a valid manager id".into()));
+        let xid = secret.parse::<Xid>().map_err(told);
+        assert_eq!(xid, Err("not a valid XID".into()));
+        let name = "2 names".parse::<ResourceName>().unwrap_err().to_string();
+        assert!(
+            name.contains("1 to 64") && !name.contains("2 names"),
+            "{name}"
+        );
     }
 
     proptest! {

@@ -179,3 +179,34 @@ impl Words {
         Some(&**source)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use core::error::Error;
+
+    fn told(error: &dyn Error) -> (String, Option<String>) {
+        (error.to_string(), error.source().map(ToString::to_string))
+    }
+
+    #[test]
+    fn an_error_names_its_resource_and_keeps_the_drivers_own_words() {
+        let orders: ResourceName = "orders".parse().unwrap();
+        let kind = BranchErrorKind::RolledBack(Cause::Conflict);
+        let branch = BranchError::new(kind, orders.clone(), "cannot prepare");
+        assert_eq!((branch.kind(), branch.resource()), (kind, &orders));
+        let text = "resource orders: cannot prepare".to_string();
+        assert_eq!(told(&branch), (text.clone(), None));
+        let branch = branch.with_source("the server said no");
+        assert_eq!(told(&branch), (text, Some("the server said no".into())));
+
+        let resource = ResourceError::new(Problem::Unfit, orders.clone(), "no slots");
+        assert_eq!(resource.problem(), Problem::Unfit);
+        assert_eq!(resource.resource(), &orders);
+        let text = "resource orders: no slots".to_string();
+        assert_eq!(told(&resource), (text.clone(), None));
+        let resource = resource.with_source("the server said no");
+        assert_eq!(told(&resource), (text, Some("the server said no".into())));
+    }
+}

@@ -207,3 +207,42 @@ pub trait DecisionLog: Send + Sync + 'static {
     /// Nothing is lost: the next opening finds every decision.
     async fn shutdown(&self) -> Result<(), LogError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use core::error::Error;
+
+    #[test]
+    fn i3_what_was_refused_and_what_may_be_recorded_are_told_apart() {
+        let error = LogError::new("the disk is full: make room");
+        let not_attempted = Refusal::NotAttempted(error.clone());
+        for (error, text) in [
+            (
+                DecideError::Refused(Refusal::EpochClosed),
+                "the decision was refused: the epoch of this transaction was closed",
+            ),
+            (
+                DecideError::Refused(not_attempted),
+                "the decision was refused: nothing could be written: the disk is full: make room",
+            ),
+            (
+                DecideError::Uncertain(error),
+                "the decision may have been recorded: the disk is full: make room",
+            ),
+        ] {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_log_keeps_what_the_system_said() {
+        let error = LogError::new("cannot write: make room");
+        assert!(error.source().is_none());
+        let error = error.with_source("no space left on device");
+        assert_eq!(error.to_string(), "cannot write: make room");
+        let source = error.source().map(ToString::to_string);
+        assert_eq!(source.as_deref(), Some("no space left on device"));
+    }
+}

@@ -130,6 +130,7 @@ impl Preflight {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     fn finding(severity: Severity, subject: &str) -> Finding {
         Finding::new(severity, subject, "seen", "do")
@@ -151,5 +152,18 @@ mod tests {
         let preflight = Preflight::new("x", None, all.to_vec());
         assert!(!preflight.is_fit());
         assert_eq!(preflight.findings[0].subject, "c");
+    }
+    #[test]
+    fn a_finding_says_what_was_seen_and_what_to_do() {
+        let finding = finding(Severity::Note, "max_prepared_transactions");
+        let text = "max_prepared_transactions: seen; do";
+        assert_eq!(finding.to_string(), text);
+        for (severity, word) in [
+            (Severity::Note, "note"),
+            (Severity::Warning, "warning"),
+            (Severity::Error, "error"),
+        ] {
+            assert_eq!(severity.to_string(), word);
+        }
     }
 }

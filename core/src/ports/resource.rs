@@ -283,3 +283,32 @@ pub trait Resource: ResourceManager + Clone {
     /// No branch exists then: before prepare, a lost connection is a rolled back branch.
     async fn open(&self, env: BranchEnv) -> Result<Self::Branch, BranchError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+
+    #[test]
+    fn only_short_printable_ascii_is_kept_of_a_server() {
+        let longest = "~".repeat(128);
+        for text in ["", " ", "pg 7412345678901234567/1/shop", &longest] {
+            let identity = ServerIdentity::new(text);
+            assert_eq!(identity.as_ref().map(ServerIdentity::as_str), Some(text));
+            let evidence = Evidence::new(text);
+            assert_eq!(evidence.as_ref().map(Evidence::as_str), Some(text));
+        }
+        for text in ["\n", "\u{7f}", "\u{1f}", "ä", &"a".repeat(129)] {
+            assert_eq!(ServerIdentity::new(text), None, "{text:?}");
+            assert_eq!(Evidence::new(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_person_reads_which_server_it_is() {
+        let identity = ServerIdentity::new("7412345678901234567/1/shop").unwrap();
+        assert_eq!(format!("{identity}"), "7412345678901234567/1/shop");
+        let debug = "ServerIdentity(7412345678901234567/1/shop)";
+        assert_eq!(format!("{identity:?}"), debug);
+    }
+}

@@ -235,6 +235,56 @@ fn a_heuristic_rollback_is_reported() {
     );
 }
 
+/// Committed by a person, say, while everybody else is rolled back.
+#[test]
+fn a_heuristic_commit_of_what_is_rolled_back_is_reported() {
+    let mut tx = writers(2);
+    tx.commit();
+    drain(&mut tx);
+    tx.handle_vote(A, Vote::Commit);
+    tx.handle_vote(B, Vote::Rollback);
+    assert_eq!(drain(&mut tx), vec![Command::Rollback(A)]);
+    tx.handle_rolled_back(A, Finish::Heuristic(Heuristic::Commit));
+    assert_eq!(drain(&mut tx), vec![]);
+    assert_eq!(
+        tx.outcome(),
+        Some(Outcome::Heuristic(vec![(A, Heuristic::Commit)]))
+    );
+}
+
+#[test]
+fn a_branch_is_named_by_the_order_of_its_enlisting() {
+    let mut tx = Coordinator::new();
+    for index in [A, B, C] {
+        assert_eq!(tx.enlist(BranchRole::Writer), index);
+        assert_eq!(tx.branch_state(index), BranchState::Enlisted);
+    }
+}
+
+#[test]
+fn a_transaction_has_ended_when_it_has_an_outcome() {
+    let mut committed = deciding();
+    assert!(!committed.is_ended());
+    committed.handle_decision_durable(AT);
+    committed.handle_committed(A, Finish::Done);
+    assert!(!committed.is_ended(), "B is being committed");
+    committed.handle_committed(B, Finish::Done);
+
+    let mut undetermined = writers(1);
+    undetermined.commit();
+    assert!(!undetermined.is_ended());
+    undetermined.handle_one_phase(A, OnePhaseEnd::Undetermined);
+
+    let mut rolled_back = writers(1);
+    rolled_back.rollback();
+    assert!(!rolled_back.is_ended());
+    rolled_back.handle_rolled_back(A, Finish::Done);
+
+    for tx in [committed, undetermined, rolled_back] {
+        assert!(tx.is_ended() && tx.outcome().is_some(), "{:?}", tx.phase());
+    }
+}
+
 #[test]
 fn a_rollback_by_the_application_rolls_back_every_branch() {
     let mut tx = transaction(&[BranchRole::Writer, BranchRole::Reader]);
