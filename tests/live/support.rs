@@ -135,7 +135,7 @@ impl Account {
         }
     }
 
-    async fn postgres<T: Send + 'static>(
+    pub(crate) async fn postgres<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&mut postgres::Client) -> T + Send + 'static,
     ) -> T {
