@@ -12,5 +12,6 @@ mod matrix;
 mod observability;
 mod retry;
 mod servers_fail;
+mod soak;
 mod support;
 mod unreachable;

@@ -3,46 +3,24 @@
 //! The cells, what strikes in them and what must be true afterwards are in `tests/live/matrix`;
 //! this brings the servers, builds the test program, and hands it what was asked for.
 
-use std::{
-    env,
-    path::PathBuf,
-    process::{Command, ExitCode},
-};
+use std::process::ExitCode;
 
 use xtask::servers::Kind;
 
 use crate::{
-    servers_command::{StartedSet, code_of, report},
+    live::{self, Variables, absolute},
     usage_error,
 };
 
 const USAGE: &str = "`crash` takes nothing (a sample), `--full`, `--cell NAME`, `--shard I/N`, \
                      `--resume FILE`, `--json FILE`";
 
-/// What the test program is told, as variables.
-type Variables = Vec<(&'static str, String)>;
-
 /// The command `crash`.
 pub(crate) fn run(args: &[String]) -> ExitCode {
-    let variables = match parse(args) {
-        Ok(variables) => variables,
-        Err(message) => return usage_error(&message),
-    };
-    // Before the servers start: nobody should wait for them to hear of a compiler's error.
-    let built = finish(command(&["--no-run"]));
-    if built != ExitCode::SUCCESS {
-        return built;
+    match parse(args) {
+        Ok(variables) => live::run("matrix::run::matrix", variables, &Kind::ALL),
+        Err(message) => usage_error(&message),
     }
-    let set = match StartedSet::start(&Kind::ALL) {
-        Ok(set) => set,
-        Err(errors) => return report(&errors),
-    };
-    let mut command = command(&["--", "matrix::run::matrix", "--exact", "--nocapture"]);
-    set.hand_to(&mut command);
-    command.envs(variables);
-    let code = finish(command);
-    set.stop();
-    code
 }
 
 fn parse(args: &[String]) -> Result<Variables, String> {
@@ -69,33 +47,6 @@ fn shard(text: String) -> Result<String, String> {
     match numbers {
         Some((i, n)) if (1..=n).contains(&i) => Ok(text),
         Some(_) | None => Err(format!("`--shard {text}`: say I/N, with I from 1 to N")),
-    }
-}
-
-/// The test program runs in another folder than this one.
-fn absolute(path: &str) -> String {
-    let folder = env::current_dir().unwrap_or_default();
-    let path: PathBuf = folder.join(path);
-    path.to_string_lossy().into_owned()
-}
-
-fn command(args: &[&str]) -> Command {
-    // Under `cargo xtask` this is the cargo that called us.
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command
-        .args(["test", "--quiet", "--workspace", "--test", "live"])
-        .args(args);
-    command
-}
-
-fn finish(mut command: Command) -> ExitCode {
-    match command.status() {
-        Ok(status) => code_of(status),
-        Err(error) => {
-            eprintln!("crash: cargo could not be run: {error}");
-            ExitCode::FAILURE
-        }
     }
 }
 

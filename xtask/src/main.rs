@@ -1,8 +1,10 @@
-//! The project's own commands: `cargo xtask crash | demo | servers | test`.
+//! The project's own commands: `cargo xtask crash | demo | servers | soak | test`.
 
 mod crash;
 mod demo;
+mod live;
 mod servers_command;
+mod soak;
 mod steps;
 mod test_command;
 
@@ -17,6 +19,7 @@ The project's own commands.
   cargo xtask servers -- COMMAND…  run a command with the servers, and stop them after it
   cargo xtask crash [--full]       a sample of the crash matrix, or all of it; also
                                    --cell NAME --shard I/N --resume FILE --json FILE
+  cargo xtask soak --minutes N     transfers under a nemesis; also --json FILE
   cargo xtask test [STEP…]         run every check, or only these steps
   cargo xtask test --list          say which steps there are
 
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         "crash" => crash::run(rest),
         "demo" => demo::run(rest),
         "servers" => servers_command::run(rest),
+        "soak" => soak::run(rest),
         "test" => test_command::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

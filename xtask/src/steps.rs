@@ -76,6 +76,22 @@ pub(crate) const STEPS: &[Step] = &[
         env: &[("UNANIMOUS_CRASH", "sample")],
     },
     Step {
+        name: "soak",
+        checks: "transfers between three servers while everything is killed and cut off",
+        needs_servers: false,
+        cargo: &[
+            "test",
+            "--workspace",
+            "--test",
+            "live",
+            "--",
+            "soak::run::soak",
+            "--exact",
+            "--nocapture",
+        ],
+        env: &[("UNANIMOUS_SOAK_MINUTES", "0.5")],
+    },
+    Step {
         name: "examples",
         checks: "every example builds",
         needs_servers: false,

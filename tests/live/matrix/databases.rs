@@ -10,13 +10,13 @@ use super::cell::Mix;
 use crate::support::Db;
 
 /// How many rows a cell has: one for each transaction.
-pub(super) const ROWS: i64 = 16;
+pub(crate) const ROWS: i64 = 16;
 
 /// One database of a cell.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub(super) url: String,
-    pub(super) is_postgres: bool,
+pub(crate) struct Place {
+    pub(crate) url: String,
+    pub(crate) is_postgres: bool,
 }
 
 impl Place {
@@ -34,17 +34,17 @@ impl Place {
 
 /// Connections of nobody's but the judge's.
 #[derive(Default)]
-pub(super) struct Judges {
+pub(crate) struct Judges {
     postgres: HashMap<String, tokio_postgres::Client>,
     mysql: HashMap<String, mysql_async::Conn>,
 }
 
-pub(super) type Answer = Result<Vec<Vec<u8>>, String>;
+pub(crate) type Answer = Result<Vec<Vec<u8>>, String>;
 
 impl Judges {
     /// The first column of what the database answers. A server that has just come back may refuse
     /// at first.
-    pub(super) async fn ask(&mut self, place: &Place, sql: &str) -> Answer {
+    pub(crate) async fn ask(&mut self, place: &Place, sql: &str) -> Answer {
         let mut answer = self.try_ask(place, sql).await;
         for _ in 0..300 {
             if answer.is_ok() {
@@ -58,7 +58,7 @@ impl Judges {
         answer
     }
 
-    async fn try_ask(&mut self, place: &Place, sql: &str) -> Answer {
+    pub(crate) async fn try_ask(&mut self, place: &Place, sql: &str) -> Answer {
         if place.is_postgres {
             let client = self.postgres(&place.url).await?;
             let messages = client.simple_query(sql).await;
@@ -103,7 +103,7 @@ impl Judges {
     }
 
     /// Makes the table of this run.
-    pub(super) async fn make_table(&mut self, place: &Place, table: &str) {
+    pub(crate) async fn make_table(&mut self, place: &Place, table: &str) {
         let engine = if place.is_postgres {
             ""
         } else {
@@ -113,13 +113,13 @@ impl Judges {
         self.ask(place, &sql).await.unwrap();
     }
 
-    pub(super) async fn drop_table(&mut self, place: &Place, table: &str) {
+    pub(crate) async fn drop_table(&mut self, place: &Place, table: &str) {
         // What a failed cell has left locked stays.
         let _ = self.try_ask(place, &format!("DROP TABLE {table}")).await;
     }
 
     /// Fresh rows, from `first` on.
-    pub(super) async fn make_rows(&mut self, place: &Place, table: &str, first: i64) {
+    pub(crate) async fn make_rows(&mut self, place: &Place, table: &str, first: i64) {
         let rows: Vec<_> = (first..first + ROWS)
             .map(|id| format!("({id}, 0)"))
             .collect();
@@ -128,7 +128,7 @@ impl Judges {
     }
 
     /// How often each row was written.
-    pub(super) async fn rows(&mut self, place: &Place, table: &str, first: i64) -> Vec<u32> {
+    pub(crate) async fn rows(&mut self, place: &Place, table: &str, first: i64) -> Vec<u32> {
         let until = first + ROWS;
         let sql = format!("SELECT n FROM {table} WHERE id >= {first} AND id < {until} ORDER BY id");
         let rows = self.ask(place, &sql).await.unwrap();
@@ -137,7 +137,7 @@ impl Judges {
     }
 
     /// How many branches of this manager are prepared.
-    pub(super) async fn prepared(&mut self, place: &Place, manager: &str) -> usize {
+    pub(crate) async fn prepared(&mut self, place: &Place, manager: &str) -> usize {
         let sql = if place.is_postgres {
             "SELECT gid FROM pg_prepared_xacts"
         } else {
@@ -149,7 +149,7 @@ impl Judges {
     }
 
     /// Whether somebody holds a lock on one of the rows for longer than a moment.
-    pub(super) async fn is_locked(&mut self, place: &Place, table: &str, first: i64) -> bool {
+    pub(crate) async fn is_locked(&mut self, place: &Place, table: &str, first: i64) -> bool {
         let limit = if place.is_postgres {
             "SET lock_timeout = '2s'"
         } else {
@@ -163,7 +163,7 @@ impl Judges {
 
     /// How many sessions of this manager PostgreSQL knows. (Those of the others are counted on the
     /// wire.)
-    pub(super) async fn sessions(&mut self, place: &Place, manager: &str) -> usize {
+    pub(crate) async fn sessions(&mut self, place: &Place, manager: &str) -> usize {
         if !place.is_postgres {
             return 0;
         }

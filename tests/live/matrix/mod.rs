@@ -6,10 +6,10 @@
 //! strikes there in `strike`; what must be true afterwards in `judge`.
 
 mod cell;
-mod databases;
+pub(crate) mod databases;
 mod judge;
-mod own_servers;
-mod report;
+pub(crate) mod own_servers;
+pub(crate) mod report;
 mod run;
 mod story;
 mod strike;

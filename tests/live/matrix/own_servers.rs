@@ -8,15 +8,15 @@ use crate::support::Db;
 
 /// A server that belongs to this run.
 #[derive(Clone)]
-pub(super) struct Own {
-    pub(super) db: Db,
-    pub(super) url: String,
-    pub(super) server: Arc<Mutex<Server>>,
+pub(crate) struct Own {
+    pub(crate) db: Db,
+    pub(crate) url: String,
+    pub(crate) server: Arc<Mutex<Server>>,
 }
 
 impl Own {
     /// Starts one.
-    pub(super) fn start(db: Db) -> Self {
+    pub(crate) fn start(db: Db) -> Self {
         let kind = match db {
             Db::Postgres15 => Kind::Postgres15,
             Db::PostgresNewest => Kind::PostgresNewest,

@@ -9,7 +9,7 @@ use super::cell::{Cell, FAULTS, catalogue, text_of};
 use super::judge::Findings;
 
 /// A variable of the environment that says something.
-pub(super) fn env(name: &str) -> Option<String> {
+pub(crate) fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
