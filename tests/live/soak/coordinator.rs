@@ -9,11 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use unanimous_testing::Wire;
 
-use super::application::{NOTE, Order, PATIENCE, PLAN, Plan};
+use super::application::{IDS_OF_A_LIFE, NOTE, Order, PATIENCE, PLAN, Plan};
 use super::history::Reader;
 
-/// Numbers that one life of an application may use.
-const IDS_OF_A_LIFE: u64 = 1_000_000;
 /// How long an application has to do what it is told, on a machine that does much else.
 const OBEYS: Duration = PATIENCE.saturating_mul(2);
 
