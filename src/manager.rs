@@ -363,8 +363,12 @@ impl TransactionManager {
         if recent_end == Some(TransactionOutcome::RolledBack) {
             return Ok(TransactionOutcome::RolledBack);
         }
+        let probes = &self.inner.probes;
+        probes.reached(|| Point::BeforeOutcome).await;
+        let found = self.inner.log.lookup(gtrid).await;
+        probes.reached(|| Point::OutcomeAnswered).await;
         // Recovery may have found a heuristic end since the driver has seen a commit.
-        Ok(match (self.inner.log.lookup(gtrid).await, recent_end) {
+        Ok(match (found, recent_end) {
             (Ok(Lookup::Heuristic(branches)), _) => TransactionOutcome::Heuristic(branches),
             (_, Some(end)) => end,
             (Err(error), None) => return Err(error),

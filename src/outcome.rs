@@ -9,6 +9,7 @@ use unanimous_core::xid::{Gtrid, ResourceName};
 
 use crate::error::CommitError;
 use crate::manager::Inner;
+use crate::observe::Point;
 
 /// The answer to "what became of this transaction?".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,11 +74,15 @@ impl Committed {
     /// [`CommitError::Undetermined`] if the log cannot be read, or the manager was shut down.
     pub async fn completed(&self) -> Result<(), CommitError> {
         let gtrid = self.gtrid;
+        let probes = &self.manager.probes;
         let mut progress = self.manager.recovery.progress();
         while !self.unfinished.is_empty() {
             // Seen before looking: what changes after that is not missed.
             let is_stopped = progress.borrow_and_update().is_stopped;
-            match self.manager.log.lookup(gtrid).await {
+            probes.reached(|| Point::BeforeCompletedLook).await;
+            let found = self.manager.log.lookup(gtrid).await;
+            probes.reached(|| Point::CompletedLooked).await;
+            match found {
                 Ok(Lookup::Pending(_)) if is_stopped => break,
                 Ok(Lookup::Pending(_)) => {}
                 Ok(Lookup::Heuristic(branches)) => {

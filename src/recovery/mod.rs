@@ -156,8 +156,11 @@ impl Recovery {
     ) -> bool {
         let bqual = resource.clone();
         let xid = Xid { gtrid, bqual };
+        inner.probes.at(resource, Point::BeforeHeuristic).await;
         let recording = inner.log.record_heuristic(gtrid, resource, heuristic);
-        let recorded = match bounded(inner.config.finish_timeout, recording).await {
+        let recorded = bounded(inner.config.finish_timeout, recording).await;
+        inner.probes.at(resource, Point::HeuristicAnswered).await;
+        let recorded = match recorded {
             Ok(recorded) => recorded.map_err(|error| error.to_string()),
             Err(silence) => Err(format!("the log: {silence}")),
         };

@@ -12,8 +12,8 @@ use crate::{
     usage_error,
 };
 
-const USAGE: &str = "`crash` takes nothing (a sample), `--full`, `--cell NAME`, `--shard I/N`, \
-                     `--resume FILE`, `--json FILE`";
+const USAGE: &str = "`crash` takes nothing (a sample), `--full`, `--cell PART` (of names), \
+                     `--shard I/N`, `--resume FILE`, `--json FILE`";
 
 /// The command `crash`.
 pub(crate) fn run(args: &[String]) -> ExitCode {

@@ -18,7 +18,7 @@ The project's own commands.
   cargo xtask servers              start the shared servers; stop them at Ctrl-C or end of input
   cargo xtask servers -- COMMAND…  run a command with the servers, and stop them after it
   cargo xtask crash [--full]       a sample of the crash matrix, or all of it; also
-                                   --cell NAME --shard I/N --resume FILE --json FILE
+                                   --cell PART --shard I/N --resume FILE --json FILE
   cargo xtask soak --minutes N     transfers under a nemesis; also --json FILE
   cargo xtask test [STEP…]         run every check, or only these steps
   cargo xtask test --list          say which steps there are

@@ -46,6 +46,12 @@ pub(super) enum Story {
     Overdue,
     /// The branch's connection is cut when it is to commit.
     CutCommit,
+    /// Somebody else rolls the branch back when it is to commit.
+    HandRollsBack,
+    /// Somebody else commits the branch when it is to commit.
+    HandCommits,
+    /// What became of the transaction is asked before, during and after its commit.
+    Asked,
     /// An earlier life ended after the decision, before any commit.
     RecoverCommit,
     /// An earlier life ended after all had prepared.
@@ -75,18 +81,36 @@ const MIXES: [(Mix, &str); 7] = [
     (Mix::TwoWritersReader, "two+reader"),
 ];
 
-const STORIES: [(Story, &str); 10] = [
+const STORIES: [(Story, &str); 13] = [
     (Story::Commit, "commit"),
     (Story::Rollback, "rollback"),
     (Story::Refused, "refused"),
     (Story::Uncertain, "uncertain"),
     (Story::Overdue, "overdue"),
     (Story::CutCommit, "cut_commit"),
+    (Story::HandRollsBack, "hand_rolls_back"),
+    (Story::HandCommits, "hand_commits"),
+    (Story::Asked, "asked"),
     (Story::RecoverCommit, "recover_commit"),
     (Story::RecoverRollback, "recover_rollback"),
     (Story::RecoverProof, "recover_proof"),
     (Story::DownAtStart, "down_at_start"),
 ];
+
+impl Story {
+    /// Somebody else ends the target's branch.
+    pub(super) const fn is_by_hand(self) -> bool {
+        matches!(self, Self::HandRollsBack | Self::HandCommits)
+    }
+
+    /// An earlier life left something to recover.
+    pub(super) const fn is_recovery(self) -> bool {
+        matches!(
+            self,
+            Self::RecoverCommit | Self::RecoverRollback | Self::RecoverProof
+        )
+    }
+}
 
 impl Mix {
     /// The databases, and whether the last one only reads.
@@ -144,7 +168,23 @@ fn stories(point: &str) -> &'static [Story] {
         "recovery.before_finish" | "recovery.finish_answered" => {
             &[Story::RecoverCommit, Story::RecoverRollback]
         }
-        "recovery.before_proof" | "recovery.proof_answered" => &[Story::RecoverProof],
+        "recovery.before_proof" | "recovery.proof_answered" => &[
+            Story::RecoverProof,
+            Story::HandRollsBack,
+            Story::HandCommits,
+        ],
+        "heuristic.before" | "heuristic.answered" => &[Story::HandRollsBack],
+        "completed.before_look" | "completed.looked" => &[Story::CutCommit, Story::HandRollsBack],
+        "outcome.before" | "outcome.answered" => &[
+            Story::Asked,
+            Story::RecoverCommit,
+            Story::RecoverRollback,
+            Story::HandRollsBack,
+        ],
+        // The second story is about the record of a heuristic end.
+        "log.before_batch" | "log.batch_written" | "log.batch_synced" => {
+            &[Story::Commit, Story::HandRollsBack]
+        }
         _ if point.starts_with("recovery.") => &[Story::RecoverCommit],
         _ => &[Story::Commit],
     }
@@ -167,8 +207,9 @@ impl Cell {
                                 mix,
                                 nth,
                             };
-                            let of_a_resource = Point::OF_A_RESOURCE.contains(&point);
-                            let last = if of_a_resource {
+                            let has_target =
+                                story.is_by_hand() || Point::OF_A_RESOURCE.contains(&point);
+                            let last = if has_target {
                                 mix.branches().0.len() - 1
                             } else {
                                 0
@@ -196,8 +237,9 @@ impl Cell {
         let two_phases = ["prepare.", "commit.answered", "commit.before", "complete."];
         let is_two_phase = two_phases.iter().any(|start| point.starts_with(start))
             || point.starts_with("decide.")
-            || is_recovery && self.story != Story::DownAtStart
-            || matches!(self.story, Story::Refused | Story::CutCommit);
+            || matches!(self.story, Story::Refused | Story::CutCommit)
+            || self.story.is_recovery()
+            || self.story.is_by_hand();
         if point.starts_with("reader.") && !is_reader {
             return Some("a writer is not ended as a reader");
         }
@@ -213,10 +255,25 @@ impl Cell {
             .any(|start| point.starts_with(start))
             || point.starts_with("rollback.") && self.story == Story::Refused
             || is_recovery && self.story != Story::DownAtStart;
-        if has_passes_of_its_own && ends_as_reader {
+        if has_passes_of_its_own && ends_as_reader || is_reader && self.story.is_by_hand() {
             return Some("a reader is not prepared, and leaves nothing to recover");
         }
+        if let Some(why) = self.hand_means_nothing() {
+            return Some(why);
+        }
         self.fault_means_nothing(is_log)
+    }
+
+    /// What the servers allow to a foreign hand, and what they tell of it.
+    fn hand_means_nothing(&self) -> Option<&'static str> {
+        let db = self.target_db();
+        if self.story == Story::HandRollsBack && !db.is_postgres() {
+            return Some("MySQL and MariaDB do not tell how an absent branch ended");
+        }
+        if self.story == Story::HandCommits && db == Db::Mariadb {
+            return Some("MariaDB ends no branch of a connection that is open for another");
+        }
+        None
     }
 
     fn fault_means_nothing(&self, is_log: bool) -> Option<&'static str> {

@@ -136,16 +136,41 @@ impl Judges {
         rows.iter().map(number).collect()
     }
 
-    /// How many branches of this manager are prepared.
-    pub(crate) async fn prepared(&mut self, place: &Place, manager: &str) -> usize {
+    /// How many branches of this manager, or of this transaction, are prepared.
+    pub(crate) async fn prepared(&mut self, place: &Place, whose: &str) -> usize {
         let sql = if place.is_postgres {
             "SELECT gid FROM pg_prepared_xacts"
         } else {
             "XA RECOVER"
         };
         let gids = self.ask(place, sql).await.unwrap();
-        let is_its = |gid: &&Vec<u8>| String::from_utf8_lossy(gid).contains(manager);
+        let is_its = |gid: &&Vec<u8>| String::from_utf8_lossy(gid).contains(whose);
         gids.iter().filter(is_its).count()
+    }
+
+    /// Ends a prepared branch of this transaction, as a person at a client would; `verb` is COMMIT
+    /// or ROLLBACK. `false` if there is none, or the server refuses.
+    pub(super) async fn end_by_hand(&mut self, place: &Place, gtrid: &str, verb: &str) -> bool {
+        let ending = if place.is_postgres {
+            let listed = "SELECT gid FROM pg_prepared_xacts WHERE gid LIKE";
+            let found = self.ask(place, &format!("{listed} '%:{gtrid}:%'")).await;
+            let gid = found.unwrap().pop();
+            gid.map(|gid| format!("{verb} PREPARED '{}'", String::from_utf8_lossy(&gid)))
+        } else {
+            let conn = self.mysql(&place.url).await.unwrap();
+            let rows: Vec<(i64, usize, usize, String)> = conn.query("XA RECOVER").await.unwrap();
+            let its = rows
+                .into_iter()
+                .find(|row| row.3.get(..row.1) == Some(gtrid));
+            its.map(|(format, len, _, data)| {
+                let (gtrid, bqual) = data.split_at(len);
+                format!("XA {verb} '{gtrid}','{bqual}',{format}")
+            })
+        };
+        match ending {
+            Some(sql) => self.try_ask(place, &sql).await.is_ok(),
+            None => false,
+        }
     }
 
     /// Whether somebody holds a lock on one of the rows for longer than a moment.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use unanimous::{Gtrid, TransactionManager, TransactionOutcome};
+use unanimous::{Gtrid, Heuristic, TransactionManager, TransactionOutcome};
 
 use super::cell::Cell;
 use super::databases::{Judges, Place};
@@ -39,6 +39,12 @@ struct Promise {
     gtrid: Option<Gtrid>,
     is_decided: bool,
     claim: String,
+    /// Somebody else rolled the target's branch back.
+    is_rolled_back_by_hand: bool,
+    /// What `outcome` answered, and when.
+    said: Vec<(String, String)>,
+    /// What `completed` answered.
+    completed: Option<String>,
 }
 
 /// Everything that the judge needs to know.
@@ -63,10 +69,18 @@ impl Case {
                 continue;
             }
             let promise = promises.entry(number.parse().unwrap()).or_default();
-            match *word {
-                "begun" => promise.gtrid = rest.first().map(|text| text.parse().unwrap()),
-                "decided" => promise.is_decided = true,
-                claim => promise.claim = claim.to_owned(),
+            match (*word, rest) {
+                ("begun", [gtrid]) => promise.gtrid = Some(gtrid.parse().unwrap()),
+                ("decided", []) => promise.is_decided = true,
+                ("hand", [how]) => promise.is_rolled_back_by_hand = *how == "rolledback",
+                ("said", [when, answer]) => {
+                    promise
+                        .said
+                        .push(((*when).to_owned(), (*answer).to_owned()));
+                }
+                ("completed", [answer]) => promise.completed = Some((*answer).to_owned()),
+                (claim, []) => promise.claim = claim.to_owned(),
+                _ => panic!("a note that nobody understands: {note}"),
             }
         }
         promises
@@ -184,18 +198,98 @@ impl Case {
         }
         for (number, promise) in promises {
             let found: Vec<u32> = columns.iter().map(|rows| rows[*number as usize]).collect();
-            let outcome = match &promise.gtrid {
-                Some(gtrid) => tm.outcome(*gtrid).await.ok(),
-                None => None,
-            };
+            let outcome = outcome_of(tm, promise).await;
             findings.acknowledged += u64::from(promise.claim == "committed");
             let is_recorded = self.cell.mix.writers() > 1 && self.cell.nth == 1;
-            if let Some(wrong) = wrong_of(promise, &found, outcome.as_ref(), is_recorded) {
+            let wrong = if promise.is_rolled_back_by_hand {
+                wrong_by_hand(promise, &found, outcome.as_ref(), self.cell)
+            } else {
+                wrong_of(promise, &found, outcome.as_ref(), is_recorded)
+            };
+            let wrong = wrong.or_else(|| untrue(promise, &found, is_recorded));
+            if let Some(wrong) = wrong {
                 let text = format!("transaction {number}: {wrong}: {promise:?} {found:?}");
                 findings.violations.push(text);
             }
         }
     }
+}
+
+/// What became of it; recovery may still have to find a branch that somebody else has ended.
+async fn outcome_of(tm: &TransactionManager, promise: &Promise) -> Option<TransactionOutcome> {
+    let gtrid = promise.gtrid?;
+    let begin = Instant::now();
+    loop {
+        let outcome = tm.outcome(gtrid).await.ok();
+        let is_told = matches!(outcome, Some(TransactionOutcome::Heuristic(_)));
+        if is_told == promise.is_rolled_back_by_hand || begin.elapsed() > PATIENCE / 2 {
+            return outcome;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A decided branch that somebody else rolled back is told, and it alone is not there.
+fn wrong_by_hand(
+    promise: &Promise,
+    found: &[u32],
+    outcome: Option<&TransactionOutcome>,
+    cell: Cell,
+) -> Option<&'static str> {
+    let name = cell.target_name().parse().unwrap();
+    let told = TransactionOutcome::Heuristic(vec![(name, Heuristic::Rollback)]);
+    let is_there = |(index, n): (usize, &u32)| *n == u32::from(index != cell.target);
+    if !found.iter().enumerate().all(is_there) {
+        Some("I2: it was decided, and not all but the one ended by hand is there")
+    } else if promise.claim == "rolledback" {
+        Some("I3: it was decided, and its application was told otherwise")
+    } else if outcome != Some(&told) {
+        Some("I1: a branch was rolled back by hand, and nobody is told")
+    } else {
+        None
+    }
+}
+
+/// What `outcome` and `completed` told the application, against what is there.
+fn untrue(promise: &Promise, found: &[u32], is_recorded: bool) -> Option<&'static str> {
+    let is_by_hand = promise.is_rolled_back_by_hand;
+    let (all, none) = (found.iter().all(|n| *n == 1), found.iter().all(|n| *n == 0));
+    let untrue = promise.said.iter().find_map(|(when, answer)| {
+        let is_after = matches!(when.as_str(), "After" | "AtTheEnd");
+        let is_claimed = is_after && promise.claim == "committed";
+        match answer.as_str() {
+            "committed" if !all && !is_by_hand || when == "Before" => {
+                Some("I3: it was said to be committed, and is not")
+            }
+            "rolledback" if !none || is_claimed => {
+                Some("I3: it was said to be rolled back, and is not")
+            }
+            "heuristic" if !is_by_hand => Some("I1: said to be heuristic, and nobody touched it"),
+            "indoubt" if is_claimed || when == "InALaterLife" => {
+                Some("I6: it was said to be in doubt, and is not")
+            }
+            // The last answer may have come after that of `commit`.
+            "unknown" if when == "During" && promise.claim == "undetermined" => None,
+            "unknown" if matches!(when.as_str(), "Before" | "During") || is_claimed => {
+                Some("I3: a running transaction was said to be unknown")
+            }
+            "unknown" if is_recorded && all => Some("I3: a record was said to be unknown"),
+            answer if is_by_hand && when == "AtTheEnd" && answer != "heuristic" => {
+                Some("I1: a heuristic end is told, and then it is not")
+            }
+            "unread" => Some("I6: the log could not be read"),
+            _ => None,
+        }
+    });
+    untrue.or(match promise.completed.as_deref() {
+        None => None,
+        Some("committed") if !is_by_hand => None,
+        Some("heuristic") if is_by_hand => None,
+        Some("heuristic") => Some("I1: completed as heuristic, and nobody touched it"),
+        Some("committed") => Some("I1: completed, though a branch was rolled back by hand"),
+        Some("early") => Some("I3: said to be completed, and it is not"),
+        Some(_) => Some("I6: nobody is told that it is completed"),
+    })
 }
 
 /// What the rows or the outcome say against the promise.

@@ -5,9 +5,11 @@
 //! can mean nothing, is in `cell`; what the application does around the point in `story`; what
 //! strikes there in `strike`; what must be true afterwards in `judge`.
 
+mod asks;
 mod cell;
 pub(crate) mod databases;
 mod judge;
+mod meddler;
 pub(crate) mod own_servers;
 pub(crate) mod report;
 mod run;

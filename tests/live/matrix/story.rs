@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -16,9 +15,11 @@ use unanimous::{
 };
 use unanimous_testing::WireFault;
 
+use super::asks::{self, When};
 use super::cell::{Cell, Fault, Story};
 use super::databases::{Judges, Place};
 use super::judge::PATIENCE;
+use super::meddler::Meddler;
 use super::strike::{DELAY, Striker};
 use super::tricks::Tricky;
 use crate::support::Bank;
@@ -219,11 +220,7 @@ async fn lift_delay(cell: Cell, striker: Arc<Striker>) {
 
 async fn one_life(app: &App, striker: &Arc<Striker>) {
     let story = app.cell.story;
-    let is_recovery = matches!(
-        story,
-        Story::RecoverCommit | Story::RecoverRollback | Story::RecoverProof
-    );
-    if is_recovery {
+    if story.is_recovery() {
         earlier_life(app, striker).await;
     }
     if story == Story::DownAtStart && !striker.has_struck() {
@@ -235,7 +232,10 @@ async fn one_life(app: &App, striker: &Arc<Striker>) {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     for _ in 0..2 {
-        if is_recovery {
+        if story.is_recovery() {
+            if let Some((gtrid, number)) = striker.latest() {
+                asks::ask(striker, &tm, gtrid, number, When::InALaterLife).await;
+            }
             striker.call(tm.recover()).await;
         } else if !striker.has_struck() {
             transact(app, striker, &tm).await;
@@ -252,9 +252,10 @@ async fn one_life(app: &App, striker: &Arc<Striker>) {
 
 /// I6: nothing needs a restart to be resolved.
 async fn resolve_while_running(app: &App, striker: &Arc<Striker>) {
-    let Some(manager) = striker.manager() else {
+    let Some((gtrid, _)) = striker.latest() else {
         return;
     };
+    let manager = gtrid.opening.manager.to_string();
     let repairing = Arc::clone(striker);
     let repaired = tokio::task::spawn_blocking(move || repairing.repair());
     repaired.await.unwrap();
@@ -282,7 +283,7 @@ async fn start(app: &App, striker: &Arc<Striker>) -> TransactionManager {
             story: app.cell.story,
             home,
         };
-        let probe: Arc<dyn Probe> = CutOnce::around(app.cell, striker);
+        let probe: Arc<dyn Probe> = Meddler::around(app, striker);
         let starting = app.builder().log(tricky).probe(probe).start();
         match striker.call(starting).await {
             Some(Ok(tm)) => return tm,
@@ -291,36 +292,9 @@ async fn start(app: &App, striker: &Arc<Striker>) -> TransactionManager {
     }
 }
 
-/// Cuts the target's wire when it is to commit, in the story of that; passes all points on.
-struct CutOnce {
-    cell: Cell,
-    striker: Arc<Striker>,
-}
-
-impl CutOnce {
-    fn around(cell: Cell, striker: &Arc<Striker>) -> Arc<Self> {
-        let striker = Arc::clone(striker);
-        Arc::new(Self { cell, striker })
-    }
-}
-
-#[async_trait]
-impl Probe for CutOnce {
-    async fn reached(&self, point: Point) {
-        if let Point::BeforeCommit(name) = &point
-            && self.cell.story == Story::CutCommit
-            && name.as_str() == self.cell.target_name()
-            && !self.striker.has_struck()
-        {
-            self.striker.target_wire().set(WireFault::CutRequest);
-        }
-        self.striker.reached(point).await;
-    }
-}
-
 async fn transact(app: &App, striker: &Striker, tm: &TransactionManager) {
     let mut tx = tm.begin();
-    let number = begun(striker, &tx);
+    let (gtrid, number) = (tx.gtrid(), striker.begun(tx.gtrid()));
     if app.work(&mut tx, number, Some(striker)).await.is_err() {
         let _ = striker.call(tx.rollback()).await;
         return striker.note(format!("rolledback {number}"));
@@ -329,7 +303,12 @@ async fn transact(app: &App, striker: &Striker, tm: &TransactionManager) {
         let _ = striker.call(tx.rollback()).await;
         return striker.note(format!("rolledback {number}"));
     }
-    let claim = match striker.call(tx.commit()).await {
+    let answer = if app.cell.story == Story::Asked {
+        Some(asks::commit_asked(striker, tm, tx, number).await)
+    } else {
+        striker.call(tx.commit()).await
+    };
+    let claim = match &answer {
         Some(Ok(_)) => "committed",
         Some(Err(CommitError::RolledBack { .. })) => "rolledback",
         Some(Err(CommitError::Undetermined { .. })) => "undetermined",
@@ -340,13 +319,16 @@ async fn transact(app: &App, striker: &Striker, tm: &TransactionManager) {
         None => "dropped",
     };
     striker.note(format!("{claim} {number}"));
-}
-
-fn begun(striker: &Striker, tx: &Transaction) -> u32 {
-    let number = striker.number.fetch_add(1, Ordering::SeqCst) + 1;
-    striker.know(tx.gtrid().opening.manager.to_string());
-    striker.note(format!("begun {number} {}", tx.gtrid()));
-    number
+    let is_asked = app.cell.story == Story::Asked || app.cell.story.is_by_hand();
+    if is_asked {
+        asks::ask(striker, tm, gtrid, number, When::After).await;
+    }
+    if let Some(Ok(committed)) = answer {
+        asks::completed(app, striker, &committed, number).await;
+    }
+    if is_asked {
+        asks::ask(striker, tm, gtrid, number, When::AtTheEnd).await;
+    }
 }
 
 /// Stands still where an earlier life is to end.
@@ -373,6 +355,9 @@ impl Probe for EndAt {
             | Story::Uncertain
             | Story::Overdue
             | Story::CutCommit
+            | Story::HandRollsBack
+            | Story::HandCommits
+            | Story::Asked
             | Story::DownAtStart => point == Point::DecisionDurable,
         };
         let is_held = is_proof && point.name() == "commit.before" && !is_target(&point);
@@ -410,7 +395,7 @@ async fn until_its_end(app: &App, striker: &Striker) {
         return;
     };
     let mut tx = tm.begin();
-    let number = begun(striker, &tx);
+    let number = striker.begun(tx.gtrid());
     if app.work(&mut tx, number, None).await.is_err() {
         return tx.rollback().await;
     }

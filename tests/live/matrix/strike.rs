@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use unanimous::{Point, Probe};
+use unanimous::{Gtrid, Point, Probe};
 use unanimous_testing::{Wire, WireFault};
 use xtask::servers::Server;
 
@@ -37,9 +37,11 @@ pub(super) struct Striker {
     /// Its restart is under way, or done.
     is_restarting: AtomicBool,
     notes: Notes,
-    manager: Mutex<Option<String>>,
+    gtrid: Mutex<Option<Gtrid>>,
+    /// Somebody else has ended a branch, in the stories of that.
+    has_hand_acted: AtomicBool,
     /// The transaction that runs.
-    pub(super) number: AtomicU32,
+    number: AtomicU32,
 }
 
 impl Striker {
@@ -59,7 +61,8 @@ impl Striker {
             restart: Mutex::default(),
             is_restarting: AtomicBool::new(false),
             notes,
-            manager: Mutex::default(),
+            gtrid: Mutex::default(),
+            has_hand_acted: AtomicBool::new(false),
             number: AtomicU32::new(0),
         })
     }
@@ -72,13 +75,25 @@ impl Striker {
         (self.notes)(line);
     }
 
-    /// Whose branches they are.
-    pub(super) fn know(&self, manager: String) {
-        *self.manager.lock().unwrap() = Some(manager);
+    /// A transaction has begun.
+    pub(super) fn begun(&self, gtrid: Gtrid) -> u32 {
+        let number = self.number.fetch_add(1, Ordering::SeqCst) + 1;
+        *self.gtrid.lock().unwrap() = Some(gtrid);
+        self.note(format!("begun {number} {gtrid}"));
+        number
     }
 
-    pub(super) fn manager(&self) -> Option<String> {
-        self.manager.lock().unwrap().clone()
+    /// The transaction that began last, and its number.
+    pub(super) fn latest(&self) -> Option<(Gtrid, u32)> {
+        let gtrid = *self.gtrid.lock().unwrap();
+        gtrid.map(|gtrid| (gtrid, self.number.load(Ordering::SeqCst)))
+    }
+
+    /// Somebody else has ended the target's branch of the latest transaction.
+    pub(super) fn hand_acted(&self, how: &str) {
+        let number = self.number.load(Ordering::SeqCst);
+        self.note(format!("hand {number} {how}"));
+        self.has_hand_acted.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn wires(&self) -> &[Wire] {
@@ -123,7 +138,10 @@ impl Striker {
 
     /// Whether it is the nth time.
     fn strikes(&self, name: &str, resource: Option<&str>) -> bool {
+        // By then the next record is the one that the story is about.
+        let is_early = self.cell.story.is_by_hand() && !self.has_hand_acted.load(Ordering::SeqCst);
         let is_it = name == self.cell.point
+            && !is_early
             && resource.is_none_or(|resource| resource == self.cell.target_name());
         let strikes = is_it && self.reached.fetch_add(1, Ordering::SeqCst) + 1 == self.cell.nth;
         if strikes {
