@@ -162,5 +162,5 @@ impl Appender {
 
 /// Where a record lies: the segment's number, and how many records are before it there.
 pub(super) const fn position(number: u64, records_before: u64) -> LogSeq {
-    LogSeq(number << 32 | records_before)
+    LogSeq((number << 32) + records_before)
 }

@@ -16,6 +16,8 @@
 
 mod appender;
 #[cfg(test)]
+mod appender_test;
+#[cfg(test)]
 mod crash_test;
 mod engine;
 mod errors;
@@ -30,12 +32,16 @@ mod identity;
 mod next_segment;
 mod open;
 #[cfg(test)]
+mod open_test;
+#[cfg(test)]
 mod place_test;
 mod probed;
 #[cfg(test)]
 mod process_test;
 mod record;
 mod recover;
+#[cfg(test)]
+mod recover_test;
 #[cfg(test)]
 mod removed_test;
 mod request;
@@ -46,6 +52,8 @@ mod shared;
 #[cfg(test)]
 mod sim_disk;
 mod state;
+#[cfg(test)]
+mod state_test;
 #[doc(hidden)]
 pub mod stepped;
 mod storage;

@@ -103,8 +103,10 @@ pub(super) fn encode_decision(id: Id, branches: &[BranchRecord]) -> Option<Box<[
     // Every commit comes through here: exactly one allocation.
     let branches = branches.iter().map(BranchText::of);
     let branch_bytes = branches.clone().map(BranchText::encoded_bytes);
-    let mut bytes = Vec::with_capacity(15 + branch_bytes.sum::<usize>());
+    let len = 15 + branch_bytes.sum::<usize>();
+    let mut bytes = Vec::with_capacity(len);
     put_decision(id, branches.clone(), &mut bytes);
+    debug_assert_eq!(bytes.len(), len);
     assert!(
         is_decision(&bytes, id, branches),
         "a record is read back as it was written"
@@ -317,124 +319,5 @@ const fn heuristic_of([code]: [u8; 1]) -> Option<Heuristic> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const HEURISTICS: [Heuristic; 4] = [
-        Heuristic::Commit,
-        Heuristic::Rollback,
-        Heuristic::Mixed,
-        Heuristic::Hazard,
-    ];
-
-    fn id() -> impl Strategy<Value = Id> {
-        (any::<u32>(), any::<u64>()).prop_map(|(epoch, sequence)| Id {
-            epoch: Epoch(epoch),
-            sequence,
-        })
-    }
-
-    fn branches() -> impl Strategy<Value = Vec<BranchRecord>> {
-        let branch = (
-            "[A-Za-z][A-Za-z0-9_-]{0,63}",
-            "[ -~]{0,128}",
-            "[ -~]{0,128}",
-        )
-            .prop_map(|(resource, identity, evidence)| BranchRecord {
-                resource: resource.parse().unwrap(),
-                identity: ServerIdentity::new(identity).unwrap(),
-                evidence: Evidence::new(evidence).unwrap(),
-            });
-        prop::collection::vec(branch, 0..5)
-    }
-
-    proptest! {
-        #[test]
-        fn every_decision_is_read_back(id in id(), branches in branches(), nonce: u64) {
-            let bytes = encode_decision(id, &branches).unwrap();
-            let manager = unanimous_core::xid::ManagerId::from_bytes([7; 10]);
-            let opening = unanimous_core::xid::Opening { manager, epoch: id.epoch, nonce };
-            let gtrid = opening.gtrid(id.sequence);
-            let decision = DecisionRecord { gtrid, branches };
-            prop_assert_eq!(decode_decision(gtrid, &bytes), Some(decision));
-        }
-
-        #[test]
-        fn every_other_record_is_read_back(
-            id in id(), nonce: u64, resource in "[A-Za-z][A-Za-z0-9_-]{0,63}", kind in 0..4usize,
-        ) {
-            let records = [
-                Record::Opened { epoch: id.epoch, nonce },
-                Record::Closed { epoch: id.epoch },
-                Record::Completed { id },
-                Record::Heuristic { id, resource: &resource, heuristic: HEURISTICS[kind] },
-            ];
-            let mut bytes = Vec::new();
-            for record in &records {
-                encode(record, &mut bytes);
-            }
-            let mut rest = bytes.as_slice();
-            for record in records {
-                prop_assert_eq!(decode(&mut rest), Some(record));
-            }
-            prop_assert!(rest.is_empty());
-        }
-
-        #[test]
-        fn whatever_is_decoded_has_one_encoding(
-            bytes in prop::collection::vec(any::<u8>(), 0..200),
-        ) {
-            let mut rest = bytes.as_slice();
-            if let Some(record) = decode(&mut rest) {
-                let mut again = Vec::new();
-                encode(&record, &mut again);
-                prop_assert_eq!(&bytes[..bytes.len() - rest.len()], again.as_slice());
-            }
-        }
-
-        #[test]
-        fn a_shortened_or_changed_record_is_never_taken_for_the_same(
-            id in id(), branches in branches(), at: prop::sample::Index, change in 1..=255u8,
-        ) {
-            let bytes = encode_decision(id, &branches).unwrap();
-            let original = decode(&mut &*bytes);
-            let at = at.index(bytes.len());
-            prop_assert_eq!(decode(&mut &bytes[..at]), None);
-            let mut changed = bytes.clone();
-            changed[at] ^= change;
-            prop_assert_ne!(decode(&mut &*changed), original);
-        }
-    }
-
-    #[test]
-    fn a_resource_name_that_is_none_is_not_decoded() {
-        let id = Id {
-            epoch: Epoch(1),
-            sequence: 1,
-        };
-        for name in ["", "1a", "a b"] {
-            let mut bytes = vec![HEURISTIC];
-            put_id(id, &mut bytes);
-            put_text(name, &mut bytes);
-            bytes.push(1);
-            assert_eq!(decode(&mut bytes.as_slice()), None, "{name:?}");
-        }
-    }
-
-    #[test]
-    fn more_branches_than_a_record_can_name_are_refused() {
-        let branch = BranchRecord {
-            resource: "a".parse().unwrap(),
-            identity: ServerIdentity::new("").unwrap(),
-            evidence: Evidence::default(),
-        };
-        let id = Id {
-            epoch: Epoch(1),
-            sequence: 1,
-        };
-        let most = vec![branch.clone(); BRANCHES_MAX];
-        assert!(encode_decision(id, &most).is_some());
-        assert!(encode_decision(id, &vec![branch; BRANCHES_MAX + 1]).is_none());
-    }
-}
+#[path = "record_test.rs"]
+mod tests;

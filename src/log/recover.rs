@@ -120,11 +120,15 @@ fn replay_batch(state: &mut State, at: &mut LogSeq, batch: &ReadBatch<'_>) -> Op
                 id,
                 resource,
                 heuristic,
-            } => Change::Heuristic {
-                id,
-                resource: resource.parse().ok()?,
-                heuristic,
-            },
+            } => {
+                known_id(id)?;
+                let resource = resource.parse().ok()?;
+                Change::Heuristic {
+                    id,
+                    resource,
+                    heuristic,
+                }
+            }
         };
         state.apply(change, *at);
         at.0 += 1;

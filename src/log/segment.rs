@@ -138,8 +138,8 @@ impl Batch {
 
     /// With room for that many bytes of records.
     pub(super) fn with_capacity(record_bytes: usize) -> Self {
-        let bytes = (BATCH_HEADER_BYTES + record_bytes).next_multiple_of(BLOCK);
-        let mut bytes = Vec::with_capacity(bytes);
+        let mut bytes =
+            Vec::with_capacity((BATCH_HEADER_BYTES + record_bytes).next_multiple_of(BLOCK));
         bytes.resize(BATCH_HEADER_BYTES, 0);
         Self { bytes, records: 0 }
     }
@@ -260,12 +260,10 @@ fn read_batch(bytes: &[u8], at: usize, seed: u64) -> Option<(Sealed, ReadBatch<'
     (sealed.checksum == xxh3_64_with_seed(&whole[8..], seed)).then_some((sealed, batch))
 }
 
-/// Is there a genuine batch anywhere behind `at`? All-zero headers are skipped: no batch has one.
+/// Is there a genuine batch anywhere behind `at`?
 fn has_batch(bytes: &[u8], at: usize, seed: u64) -> bool {
-    (at..bytes.len()).step_by(BLOCK).any(|at| {
-        let header = bytes.get(at..at + BATCH_HEADER_BYTES).unwrap_or_default();
-        header.iter().any(|byte| *byte != 0) && read_batch(bytes, at, seed).is_some()
-    })
+    let mut blocks = (at..bytes.len()).step_by(BLOCK);
+    blocks.any(|at| read_batch(bytes, at, seed).is_some())
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -96,6 +96,19 @@ fn a_batch_of_another_segment_opening_or_place_is_never_taken() {
     assert_eq!(read(&repeated), damage);
 }
 
+/// As a writer would leave it that went on from a batch which was then written over: each batch has
+/// its right number and is genuine, and the two are not of one chain.
+#[test]
+fn a_genuine_batch_with_the_right_number_behind_another_than_its_own_is_damage() {
+    let header = header(1, 2);
+    let (mut bytes, offsets) = segment(header, &payloads(&[10, 10]));
+    let (other, _) = segment(header, &[vec![7; 10], vec![8; 10]]);
+    let second = offsets[1]..offsets[1] + BLOCK;
+    bytes[second.clone()].copy_from_slice(&other[second.clone()]);
+    let offset = second.start as u64;
+    assert_eq!(read(&bytes), Err(Fault::Damage { offset }));
+}
+
 #[test]
 fn a_lost_first_block_of_the_last_batch_is_a_torn_tail() {
     let (mut bytes, offsets) = segment(header(1, 2), &payloads(&[10, 2 * BLOCK]));
