@@ -5,6 +5,7 @@
 
 mod bad_names;
 mod bad_statements;
+mod cancel;
 mod commit;
 mod crash;
 mod many;

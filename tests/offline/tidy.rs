@@ -4,11 +4,13 @@
 //! A rule is a plain function from a file's text to what is wrong with it. That the rules see
 //! anything is tested with texts that break them (`every_rule_sees_what_breaks_it`).
 
+mod futures;
 mod links;
 mod manifest;
 mod rules;
 mod source;
 
+use futures::{public_futures, untested_futures};
 use links::broken_links;
 use manifest::{forbidden_dependencies, missing_lints};
 use rules::{
@@ -77,6 +79,46 @@ fn one_word_has_one_meaning() {
     for kind in [".rs", ".md", ".toml"] {
         assert_tidy(&repository(kind), mend, banned_words);
     }
+}
+
+#[test]
+fn i7_every_public_future_is_dropped_after_every_poll_by_a_test() {
+    let findings = untested_futures();
+    let list = findings.join("\n  ");
+    let mend = "write the test and name it in tests/offline/tidy/futures.rs";
+    assert!(findings.is_empty(), "\n  {list}\n{mend}\n");
+}
+
+#[test]
+fn public_futures_of_every_form_are_seen() {
+    let text = "\
+impl<T: X> Owner<'_, T> {
+    pub async fn one(&self) {}
+    async fn private() {}
+    pub(crate) async fn inner() {}
+}
+impl Branch for Mine {
+    async fn two() {
+    fn no(&self) {}
+    fn three<'a>(
+        &'a self,
+    ) -> BoxFuture<'a, u8>
+    where
+        T: X,
+    {
+}
+pub async fn four<T>() {}
+pub fn five() -> impl Future<Output = ()> {
+pub fn no2(ask: Future) -> u8 {
+";
+    let file = Source {
+        path: "src/a.rs".into(),
+        text: text.into(),
+    };
+    let seen = public_futures(&[file]);
+    let names: Vec<_> = seen.keys().map(String::as_str).collect();
+    let expected = ["Mine::three", "Mine::two", "Owner::one", "five", "four"];
+    assert_eq!(names, expected);
 }
 
 #[test]

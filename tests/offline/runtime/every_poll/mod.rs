@@ -3,17 +3,16 @@
 //!
 //! In memory, every request, every reply and every named point takes a tick of virtual time, and
 //! the future is polled once in every tick: so k goes through every stage of the work that other
-//! tasks do for it, and is the same in every run. Each k has a world of its own, in which afterwards
-//! the transaction is there as a whole or not at all, `outcome` tells the truth, nothing is
+//! tasks do for it, and is the same in every run. Each k has a world of its own: afterwards the
+//! transaction is there as a whole or not at all, `outcome` tells the truth, nothing is
 //! prepared, no session is open, the manager goes on and ends, and its log opens again.
 //!
-//! What needs real servers is in `tests/live/cancel`; that no function is missed is the business of
-//! `table`.
+//! What needs real servers is in `tests/live/cancel`; that no function is missed is seen to in
+//! `tests/offline/tidy/futures.rs`.
 
 mod file_log;
 mod manager;
 mod operator;
-mod table;
 mod transaction;
 
 use std::sync::Arc;

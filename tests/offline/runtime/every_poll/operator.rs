@@ -1,1 +1,154 @@
-//! x
+//! The operator's ways to a log, through the application that holds it and alone. The databases of
+//! the config file cannot be reached: what matters here is that the log is let go of.
+
+use std::path::{Path, PathBuf};
+
+use unanimous::log::FileLog;
+use unanimous::operator::{Access, Checked, ConfigFile};
+use unanimous::{ResourceName, TransactionManager};
+use unanimous_testing::{MemoryResource, drop_after};
+
+use super::soon;
+
+/// A config file, and a log that was shut down.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Self { folder };
+        let text = "[log]\nfolder = \"log\"\n\
+                    [resources.orders]\nurl = \"postgres://app@127.0.0.1:1/app\"\n\
+                    connect_timeout = \"1s\"\n";
+        std::fs::write(place.path(), text).unwrap();
+        place.log_is_free().await;
+        place
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("unanimous.toml")
+    }
+
+    fn file(&self) -> ConfigFile {
+        ConfigFile::read(self.path()).unwrap()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// An application that holds the log.
+    async fn application(&self) -> TransactionManager {
+        let orders = MemoryResource::new("orders");
+        let builder = TransactionManager::builder().log(FileLog::at(self.log()));
+        builder.resource(&orders).start().await.unwrap()
+    }
+
+    async fn log_is_free(&self) {
+        soon("the log is free", opens(&self.log())).await;
+    }
+}
+
+async fn opens(log: &Path) {
+    loop {
+        let opened = FileLog::at(log).open().await;
+        if let Ok(log) = opened {
+            unanimous::ports::DecisionLog::shutdown(&*log)
+                .await
+                .unwrap();
+            return;
+        }
+        tokio::time::sleep(super::TICK).await;
+    }
+}
+
+/// Runs `one` with 0, 1, 2, … polls, with an application that holds the log and without.
+async fn at_every_poll(polls_min: usize, one: impl AsyncFn(&Place, usize) -> bool) {
+    for with_application in [false, true] {
+        let mut is_done = false;
+        for polls in 0..super::POLLS_MAX {
+            let place = Place::new().await;
+            let tm = match with_application {
+                true => Some(place.application().await),
+                false => None,
+            };
+            is_done = one(&place, polls).await;
+            match tm {
+                Some(tm) => tm.shutdown().await.unwrap(),
+                None => place.log_is_free().await,
+            }
+            if is_done {
+                assert!(polls >= polls_min, "completed after {polls} polls already");
+                break;
+            }
+        }
+        assert!(is_done);
+    }
+}
+
+#[tokio::test]
+async fn i7_access_open() {
+    at_every_poll(1, async |place, polls| {
+        let opened = drop_after(polls, Access::open(&place.file())).await;
+        let is_done = opened.is_some();
+        if let Some(access) = opened {
+            access.unwrap().close().await.unwrap();
+        }
+        is_done
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i7_access_list() {
+    at_every_poll(2, async |place, polls| {
+        let access = Access::open(&place.file()).await.unwrap();
+        let listed = drop_after(polls, access.list()).await;
+        let is_done = listed.is_some();
+        let again = soon("the next list", access.list()).await.unwrap();
+        let names = again.resources.iter().map(|at| at.resource.as_str());
+        assert_eq!(names.collect::<Vec<_>>(), ["orders"]);
+        drop(listed.map(Result::unwrap));
+        access.close().await.unwrap();
+        is_done
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i7_access_recover() {
+    at_every_poll(2, async |place, polls| {
+        let access = Access::open(&place.file()).await.unwrap();
+        let recovered = drop_after(polls, access.recover()).await;
+        let is_done = recovered.is_some();
+        soon("the next pass", access.recover()).await.unwrap();
+        access.close().await.unwrap();
+        is_done
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i7_access_close() {
+    at_every_poll(1, async |place, polls| {
+        let access = Access::open(&place.file()).await.unwrap();
+        let closed = drop_after(polls, access.close()).await;
+        closed.is_some()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i7_checked_run() {
+    at_every_poll(2, async |place, polls| {
+        let file = place.file();
+        let checked = drop_after(polls, Checked::run(&file)).await;
+        let again = Checked::run(&file).await;
+        let name: ResourceName = "orders".parse().unwrap();
+        assert_eq!(again.resources[0].resource, name.as_str());
+        checked.is_some()
+    })
+    .await;
+}
