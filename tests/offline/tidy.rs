@@ -7,6 +7,7 @@
 mod futures;
 mod links;
 mod manifest;
+mod points;
 mod rules;
 mod source;
 

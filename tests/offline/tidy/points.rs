@@ -1,0 +1,214 @@
+//! Where the runtime waits, there is a point before and after it, where the matrix can strike.
+//!
+//! An await is covered if, in the text of its function, the awaits before and after it are points.
+//! Every other one is in the table below, with the reason why a point of its own would be the same
+//! as one that is there. The table counts them, function by function: one more, or one less, is
+//! seen. `src/operator`, where a person waits for the answer of a local socket, is left out.
+
+use std::collections::BTreeMap;
+
+use super::source::{Source, code_of, repository};
+
+/// File, function and how many.
+type Place = (&'static str, &'static str, usize);
+
+const REASONS: &[(&str, &[Place])] = &[
+    (
+        "it only calls functions whose own awaits are looked at",
+        &[
+            ("src/driver/mod.rs", "commit", 2),
+            ("src/driver/mod.rs", "rollback", 2),
+            ("src/driver/mod.rs", "execute", 2),
+            ("src/driver/mod.rs", "handle", 1),
+            ("src/driver/replies.rs", "record_heuristic", 1),
+            ("src/enlist.rs", "enlist", 4),
+            ("src/log/file.rs", "record_heuristic", 1),
+            ("src/log/file.rs", "close", 1),
+            ("src/manager.rs", "recover", 1),
+            ("src/manager.rs", "survey", 1),
+            ("src/recovery/mod.rs", "run_passes", 2),
+            ("src/recovery/pass.rs", "end_present", 1),
+            ("src/recovery/pass.rs", "prove_absent", 2),
+            ("src/recovery/pass.rs", "heuristic", 1),
+            ("src/transaction.rs", "enlist", 1),
+            ("src/transaction.rs", "enlist_read_only", 1),
+        ],
+    ),
+    (
+        "it waits for calls, passes or tasks of this crate that have points of their own",
+        &[
+            ("src/driver/mod.rs", "run", 5),
+            ("src/driver/mod.rs", "conclude", 1),
+            ("src/manager.rs", "recover_all", 5),
+            ("src/recovery/mod.rs", "pass", 1),
+            ("src/recovery/pass.rs", "run", 5),
+            ("src/transaction.rs", "commit", 1),
+            ("src/transaction.rs", "rollback", 1),
+            ("src/transaction.rs", "open_missing", 1),
+        ],
+    ),
+    (
+        "its callers have a point before and after it",
+        &[
+            ("src/active.rs", "drained", 1),
+            ("src/active.rs", "wait_until", 1),
+            ("src/bounded.rs", "bounded", 1),
+            ("src/driver/calls.rs", "timed", 1),
+            ("src/log/file.rs", "open", 2),
+            ("src/log/file.rs", "ask", 1),
+            ("src/log/file.rs", "decide", 1),
+            ("src/log/file.rs", "shutdown", 1),
+            ("src/preflight.rs", "check_all", 2),
+            ("src/recovery/pass.rs", "observe", 1),
+            ("src/recovery/pass.rs", "scan", 1),
+            ("src/recovery/pass.rs", "ask_log", 1),
+            ("src/transaction.rs", "open_as", 1),
+        ],
+    ),
+    (
+        "it is the last of what is asked before, or the first after, a point of the caller",
+        &[
+            ("src/manager.rs", "open", 2),
+            ("src/recovery/pass.rs", "look_up", 1),
+        ],
+    ),
+    (
+        "nothing is done between two readings of the log",
+        &[
+            ("src/manager.rs", "unknown_resources", 1),
+            ("src/recovery/pass.rs", "read", 2),
+        ],
+    ),
+    (
+        "it only looks: whoever is killed there has changed nothing",
+        &[
+            ("src/manager.rs", "survey_all", 3),
+            ("src/recovery/survey.rs", "survey", 1),
+            ("src/recovery/survey.rs", "look", 4),
+            ("src/recovery/survey.rs", "planned", 1),
+        ],
+    ),
+    (
+        "it waits between two rounds: the point that ends one and that which begins the next",
+        &[
+            ("src/active.rs", "ended", 1),
+            ("src/manager.rs", "ended", 1),
+            ("src/outcome.rs", "completed", 1),
+            ("src/recovery/mod.rs", "woken", 2),
+            ("src/recovery/mod.rs", "pass", 1),
+            ("src/retry.rs", "retry", 4),
+        ],
+    ),
+    (
+        "it is the point",
+        &[
+            ("src/driver/calls.rs", "reached", 1),
+            ("src/observe.rs", "reached", 1),
+            ("src/observe.rs", "at", 1),
+        ],
+    ),
+];
+
+/// The awaits of one function, in the order of the text: which of them are points.
+#[derive(Default)]
+struct Function {
+    name: String,
+    awaits: Vec<bool>,
+}
+
+impl Function {
+    fn uncovered(&self) -> usize {
+        let is_point = |index: Option<usize>| {
+            index.and_then(|index| self.awaits.get(index)).copied() == Some(true)
+        };
+        let is_covered = |index: usize| {
+            self.awaits[index] || is_point(index.checked_sub(1)) && is_point(Some(index + 1))
+        };
+        (0..self.awaits.len())
+            .filter(|index| !is_covered(*index))
+            .count()
+    }
+}
+
+fn functions(file: &Source) -> Vec<Function> {
+    let mut functions = vec![Function::default()];
+    for (_, line) in file.lines_without_tests() {
+        let code = code_of(line);
+        if let Some((_, name)) = code.split_once("fn ")
+            && let Some((name, _)) = name.split_once(['(', '<'])
+        {
+            let (name, awaits) = (name.to_owned(), Vec::new());
+            functions.push(Function { name, awaits });
+        }
+        let is_point = code.contains("Point::");
+        let found = code.matches(".await").map(|_| is_point);
+        functions
+            .last_mut()
+            .expect("the first is there")
+            .awaits
+            .extend(found);
+    }
+    functions
+}
+
+/// By file and function, how many awaits have no point before and after them.
+fn uncovered(files: &[Source]) -> BTreeMap<(String, String), usize> {
+    let mut found = BTreeMap::new();
+    for file in files {
+        for function in functions(file) {
+            let count = function.uncovered();
+            if count > 0 {
+                *found.entry((file.path.clone(), function.name)).or_default() += count;
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_await_has_a_point_before_and_after_it_or_a_reason() {
+    let mut files = repository(".rs");
+    files.retain(|file| file.path.starts_with("src/") && !file.path.starts_with("src/operator/"));
+    let mut reasoned = BTreeMap::new();
+    for (why, places) in REASONS {
+        assert!(!why.is_empty());
+        for (file, function, count) in *places {
+            *reasoned
+                .entry(((*file).to_owned(), (*function).to_owned()))
+                .or_default() += count;
+        }
+    }
+    let found = uncovered(&files);
+    let keys = found.keys().chain(reasoned.keys());
+    let differs = |key: &&(String, String)| found.get(*key) != reasoned.get(*key);
+    let wrong: Vec<String> = keys
+        .filter(differs)
+        .map(|key| {
+            let (file, function) = key;
+            let (found, reasoned) = (found.get(key), reasoned.get(key));
+            format!(
+                "{file}, {function}: {found:?} awaits without points, {reasoned:?} with a reason"
+            )
+        })
+        .collect();
+    let list = wrong.join("\n  ");
+    assert!(
+        wrong.is_empty(),
+        "\n  {list}\nput a point of src/observe.rs before and after it, with a story of \
+         tests/live/matrix that reaches them, or say why it needs none\n"
+    );
+}
+
+#[test]
+fn an_await_without_points_is_seen() {
+    let text = "async fn covered() {\n  reached(Point::A).await;\n  call().await;\n  \
+                reached(Point::B).await;\n}\nasync fn not() {\n  reached(Point::A).await;\n  \
+                call().await;\n}\n";
+    let file = Source {
+        path: "src/x.rs".to_owned(),
+        text: text.to_owned(),
+    };
+    let found = uncovered(&[file]);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[&("src/x.rs".to_owned(), "not".to_owned())], 1);
+}
