@@ -111,6 +111,13 @@ pub enum RollbackCause {
 }
 
 impl RollbackCause {
+    /// A conflict, or a server without room to prepare: the slots of others come free.
+    pub(crate) fn may_pass(&self) -> bool {
+        let is_full =
+            |error: &BranchError| error.kind() == BranchErrorKind::RolledBack(Cause::Exhausted);
+        self.is_conflict() || matches!(self, Self::Branch(error) if is_full(error))
+    }
+
     /// May a new transaction succeed where this one did not? True for serialization failures and
     /// deadlocks.
     pub fn is_conflict(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Running a transaction again after a conflict.
+//! Running a transaction again after a conflict, or when a server was full for a moment.
 
 use std::error::Error;
 use std::time::Duration;
@@ -18,10 +18,11 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 impl TransactionManager {
     /// Runs `work` with a new transaction, again and again while it is rolled back by a conflict
-    /// (serialization failure, deadlock), at most `retry_attempts_max` times, with growing pauses.
+    /// (serialization failure, deadlock) or because a server had no room to prepare it (all slots
+    /// for prepared transactions in use), at most `retry_attempts_max` times, with growing pauses.
     ///
-    /// It tries again only if *this transaction itself* is known to be rolled back, and a conflict
-    /// is found among the error and its sources. What is undetermined is never tried again.
+    /// It tries again only if *this transaction itself* is known to be rolled back, and such a
+    /// reason is found among the error and its sources. What is undetermined is never tried again.
     ///
     /// # Errors
     /// The closure's last error.
@@ -41,7 +42,7 @@ impl TransactionManager {
                 Err(error) => error.into(),
             };
             attempts_left -= 1;
-            if attempts_left == 0 || !self.is_conflict(&*error) {
+            if attempts_left == 0 || !self.may_pass(&*error) {
                 return Err(error);
             }
             // The transaction was dropped by the closure, at the latest: wait for its end.
@@ -57,14 +58,15 @@ impl TransactionManager {
         }
     }
 
-    fn is_conflict(&self, error: &(dyn Error + 'static)) -> bool {
+    /// May a new transaction succeed a moment later, without anybody's doing?
+    fn may_pass(&self, error: &(dyn Error + 'static)) -> bool {
         let mut next = Some(error);
         while let Some(error) = next {
             if let Some(CommitError::RolledBack { cause, .. }) = error.downcast_ref() {
-                return cause.is_conflict();
+                return cause.may_pass();
             }
             if let Some(cause) = error.downcast_ref::<RollbackCause>() {
-                return cause.is_conflict();
+                return cause.may_pass();
             }
             // It shows through to the source of its branch error, which is thus not among the
             // sources.

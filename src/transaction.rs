@@ -429,7 +429,10 @@ fn open_as<R: Resource>(
 fn not_opened(resource: ResourceName, silence: Unanswered) -> EnlistError {
     let message = match silence {
         Unanswered::Late(limit) => {
-            format!("could not be opened within {limit:?}: is the server reachable?")
+            format!(
+                "could not be opened within {limit:?}: is the server reachable, and has its pool \
+                 a connection left?"
+            )
         }
         Unanswered::Panicked => format!("could not be opened: {silence}"),
     };

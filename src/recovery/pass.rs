@@ -177,6 +177,9 @@ pub(super) fn ours(scan: RecoveryScan, foreign: &mut Vec<String>) -> Vec<Xid> {
             XidOwner::Foreign(text) => foreign.push(text),
         }
     }
+    // Each once: a branch that is listed twice would be ended twice.
+    xids.sort_unstable();
+    xids.dedup();
     xids
 }
 

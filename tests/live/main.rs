@@ -8,6 +8,7 @@ mod bad_statements;
 mod cancel;
 mod commit;
 mod crash;
+mod hostile;
 mod many;
 mod matrix;
 mod observability;

@@ -91,7 +91,7 @@ impl MysqlBuilder {
             recovery_password: None,
             pool_size: 16,
             recovery_sessions: 4,
-            pool_timeout: Duration::from_secs(30),
+            pool_timeout: Duration::from_secs(8),
             connect_timeout: Duration::from_secs(10),
             isolation: None,
             session_setup: String::new(),
@@ -161,7 +161,8 @@ impl MysqlBuilder {
         self
     }
 
-    /// How long opening a branch waits for a free session of the pool; default 30 s.
+    /// How long opening a branch waits for a free session of the pool; default 8 s, less than a
+    /// manager waits for a branch to open: so that the error says that it was the pool.
     pub fn pool_timeout(mut self, timeout: Duration) -> Self {
         self.pool_timeout = timeout;
         self

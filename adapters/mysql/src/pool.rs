@@ -26,6 +26,10 @@ use crate::session::Session;
 /// How long a wipe may take before the session is rather thrown away.
 const WIPE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Two transactions that enlist one after the other, in opposite orders, wait for each other here.
+const BRANCHES_USED_UP: &str = "end transactions sooner, enlist all resources in one call or always \
+    in the same order, or raise pool_size";
+
 /// Makes sessions for a pool.
 pub(crate) struct Manager {
     config: Arc<Config>,
@@ -64,6 +68,9 @@ impl managed::Manager for Manager {
 #[derive(Clone)]
 pub(crate) struct Pool {
     name: ResourceName,
+    timeout: Duration,
+    /// What to do when all are in use.
+    mend: &'static str,
     sessions: managed::Pool<Manager>,
 }
 
@@ -88,6 +95,12 @@ impl Pool {
             .build()?;
         Ok(Self {
             name: config.name.clone(),
+            timeout: config.pool_timeout,
+            mend: if control {
+                "raise recovery_sessions"
+            } else {
+                BRANCHES_USED_UP
+            },
             sessions,
         })
     }
@@ -103,9 +116,10 @@ impl Pool {
                 })
             }
             Err(PoolError::Backend(error)) => Err(error),
-            Err(PoolError::Timeout(TimeoutType::Wait)) => Err(self.unavailable(
-                "every session of the pool is in use: end transactions sooner or raise pool_size",
-            )),
+            Err(PoolError::Timeout(TimeoutType::Wait)) => Err(self.unavailable(&format!(
+                "no session of the pool was free within {:?}: {}",
+                self.timeout, self.mend
+            ))),
             Err(error) => Err(self.unavailable(&format!("no session: {error}"))),
         }
     }

@@ -178,7 +178,7 @@ impl PostgresBuilder {
         let settings = Options {
             pool_size: 16,
             recovery_sessions: 4,
-            pool_timeout: Duration::from_secs(30),
+            pool_timeout: Duration::from_secs(8),
             connect_timeout: Duration::from_secs(10),
             vanished_after: Duration::from_secs(60),
             application_name: "unanimous".to_owned(),
@@ -267,7 +267,8 @@ impl PostgresBuilder {
         self
     }
 
-    /// How long to wait for a free connection when the pool is used up. Default: 30 seconds.
+    /// How long to wait for a free connection when the pool is used up. Default: 8 seconds, less
+    /// than a manager waits for a branch to open: so that the error says that it was the pool.
     pub fn pool_timeout(mut self, timeout: Duration) -> Self {
         self.settings.pool_timeout = timeout;
         self

@@ -25,14 +25,14 @@ use std::time::Duration;
 
 use unanimous_core::ports::{
     Absence, BranchError, BranchErrorKind, BranchRecord, Cause, OnePhaseReply, RecoveryScan,
-    ResourceError, ScannedBranch, ServerIdentity, XidOwner,
+    ResourceError, ScannedBranch, ServerIdentity,
 };
 use unanimous_core::protocol::{Decision, Heuristic};
 use unanimous_core::xid::Xid;
 
 use crate::codes::{self, Request};
 use crate::failure::Failure;
-use crate::gid::Gid;
+use crate::gid::{self, Gid};
 use crate::session::{Backend, Facts, Replies, Session};
 use crate::trace::Trace;
 use crate::{Postgres, sql};
@@ -343,15 +343,13 @@ fn split_facts(mut replies: Replies) -> Result<(Facts, Replies), Failure> {
 fn read_scan(facts: Facts, listed: &Replies) -> Result<RecoveryScan, Failure> {
     let mut branches = Vec::with_capacity(listed.rows.len());
     for row in &listed.rows {
-        let gid = row
+        let owner = row
             .get(0)
+            .and_then(gid::owner)
             .ok_or_else(|| Failure::lost("a prepared transaction without GID", None))?;
         let micros = row.get(1).and_then(|text| text.parse().ok());
         branches.push(ScannedBranch {
-            owner: match Gid::parse(gid) {
-                Some(xid) => XidOwner::Unanimous(xid),
-                None => XidOwner::Foreign(gid.to_owned()),
-            },
+            owner,
             age: micros.map(Duration::from_micros),
         });
     }

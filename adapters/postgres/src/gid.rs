@@ -11,6 +11,7 @@
 
 use std::fmt;
 
+use unanimous_core::ports::XidOwner;
 use unanimous_core::xid::Xid;
 
 const PREFIX: &str = "unanimous:";
@@ -35,6 +36,46 @@ impl Gid {
     pub(crate) fn parse(text: &str) -> Option<Xid> {
         text.strip_prefix(PREFIX)?.parse().ok()
     }
+}
+
+/// Whose the GID is, of which these are the bytes in hexadecimal. Nothing if they are not.
+///
+/// A foreign one is shown as it is if it is UTF-8, else as the literal that stands for it in the
+/// database where it was prepared.
+pub(crate) fn owner(hexadecimal: &str) -> Option<XidOwner> {
+    let bytes = from_hex(hexadecimal)?;
+    Some(match String::from_utf8(bytes) {
+        Ok(text) => match Gid::parse(&text) {
+            Some(xid) => XidOwner::Unanimous(xid),
+            None => XidOwner::Foreign(text),
+        },
+        Err(other) => XidOwner::Foreign(literal(other.as_bytes())),
+    })
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
+    let digits = digits?;
+    let pairs = digits.chunks_exact(2);
+    if !pairs.remainder().is_empty() {
+        return None;
+    }
+    pairs
+        .map(|pair| u8::try_from(pair[0] << 4 | pair[1]).ok())
+        .collect()
+}
+
+fn literal(bytes: &[u8]) -> String {
+    let mut text = "E'".to_owned();
+    for byte in bytes {
+        match byte {
+            b'\'' | b'\\' => text.push_str(&format!("\\x{byte:02x}")),
+            b' '..=b'~' => text.push(char::from(*byte)),
+            _ => text.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    text.push('\'');
+    text
 }
 
 impl fmt::Display for Gid {
@@ -65,6 +106,26 @@ mod tests {
         let text = Gid::of(&longest()).to_string();
         assert_eq!(text.len(), 137);
         assert_eq!(Gid::parse(&text), Some(longest()));
+    }
+
+    #[test]
+    fn the_bytes_of_a_gid_say_whose_it_is() {
+        let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
+        let foreign = |text: &str| Some(XidOwner::Foreign(text.to_owned()));
+        let ours = Gid::of(&longest()).to_string();
+        assert_eq!(
+            owner(&hex(ours.as_bytes())),
+            Some(XidOwner::Unanimous(longest()))
+        );
+        assert_eq!(owner(""), foreign(""));
+        assert_eq!(owner(&hex("it's é".as_bytes())), foreign("it's é"));
+        assert_eq!(
+            owner(&hex(b"caf\xe9 '\\\n~")),
+            foreign(r"E'caf\xe9 \x27\x5c\x0a~'")
+        );
+        for odd in ["0", "0g", "+1", "é"] {
+            assert_eq!(owner(odd), None, "{odd:?}");
+        }
     }
 
     #[test]

@@ -17,6 +17,10 @@ use crate::config::Settings;
 use crate::failure::Failure;
 use crate::session::{Replies, Session};
 
+/// Two transactions that enlist one after the other, in opposite orders, wait for each other here.
+const BRANCHES_USED_UP: &str = "end transactions sooner, enlist all resources in one call or always \
+    in the same order, or raise pool_size";
+
 /// Makes sessions, and says which may be used again.
 #[derive(Debug)]
 pub(crate) struct Connector {
@@ -84,7 +88,7 @@ impl Pools {
     /// to be dead (the server was restarted) is replaced; that costs nothing in the good case.
     pub(crate) async fn begin(&self, begin: &str) -> Result<Lease, Failure> {
         loop {
-            let lease = self.acquire(&self.branches).await?;
+            let lease = self.acquire(&self.branches, BRANCHES_USED_UP).await?;
             match lease.run(begin).await {
                 Ok(_) => return Ok(lease),
                 Err(failure) if lease.was_pooled && !failure.is_refusal() => {
@@ -98,7 +102,8 @@ impl Pools {
 
     /// A session for recovery. It may turn out to be dead.
     pub(crate) async fn recovery_session(&self) -> Result<Lease, Failure> {
-        self.acquire(&self.recovery).await
+        self.acquire(&self.recovery, "raise recovery_sessions")
+            .await
     }
 
     /// Asks something that may be asked twice, on a session of recovery.
@@ -121,7 +126,7 @@ impl Pools {
         }
     }
 
-    async fn acquire(&self, pool: &Pool<Connector>) -> Result<Lease, Failure> {
+    async fn acquire(&self, pool: &Pool<Connector>, mend: &str) -> Result<Lease, Failure> {
         match pool.get().await {
             Ok(object) => Ok(Lease {
                 was_pooled: Object::metrics(&object).recycle_count > 0,
@@ -130,9 +135,7 @@ impl Pools {
             Err(PoolError::Backend(failure)) => Err(failure),
             Err(PoolError::Timeout(TimeoutType::Wait)) => {
                 let within = self.settings.pool_timeout;
-                let words = format!(
-                    "no connection of the pool was free within {within:?}; raise pool_size"
-                );
+                let words = format!("no connection of the pool was free within {within:?}; {mend}");
                 Err(Failure::lost(words, None))
             }
             Err(other) => Err(Failure::lost(other.to_string(), None)),

@@ -27,7 +27,7 @@ pub(crate) fn unlisted_of(gtrid: &str) -> String {
 impl Service {
     /// Prepares a row in the orders under this text.
     pub(crate) async fn prepare_orders(&self, gid: &str, id: u32) {
-        let table = &self.table;
+        let (table, gid) = (&self.table, gid.replace('\'', "''"));
         self.orders(&format!(
             "BEGIN; INSERT INTO {table} VALUES ({id}); SAVEPOINT s; PREPARE TRANSACTION '{gid}'"
         ))
@@ -36,6 +36,7 @@ impl Service {
 
     /// Ends it again. Fails if it is not there any more.
     pub(crate) async fn unprepare_orders(&self, gid: &str) {
+        let gid = gid.replace('\'', "''");
         self.orders(&format!("ROLLBACK PREPARED '{gid}'")).await;
     }
 

@@ -13,13 +13,17 @@ async fn foreign_are_shown_and_left(service: Service) {
         format!("{tag}_Zm9yZWlnbg==_AQ=="),
         format!("backup {tag}, by hand"),
         format!("Unanimous:{gtrid}:orders"),
+        format!("{tag} it's \"quoted\" \\ ; DROP TABLE orders; --"),
+        format!("{tag}\r\n\u{1b}[2J\u{7} приказ 注文 🦀"),
     ];
     for (gid, id) in gids.iter().zip(10..) {
         service.prepare_orders(gid, id).await;
     }
     // Any bytes; and ours but for the format id (which neither server takes for a part of the key).
+    let bytes = format!("00ff27{tag:08x}");
     let xids = [
         format!("'by hand {tag}','b',1"),
+        format!("X'{bytes}',X'',7"),
         xid(&other_of(&gtrid), "ledger").replace(",1431191886", ",1431191887"),
     ];
     for (xid, id) in xids.iter().zip(10..) {
@@ -41,6 +45,13 @@ async fn foreign_are_shown_and_left(service: Service) {
         "foreign"
     );
     assert_eq!(listed.branch("1431191887").1["state"], "foreign");
+    assert_eq!(listed.branch(&bytes).1["state"], "foreign");
+    let table = service.run(&["list"]).exits(1).stdout;
+    let is_plain = |c: char| c == '\n' || !c.is_control();
+    assert!(
+        table.contains("приказ") && table.chars().all(is_plain),
+        "{table:?}"
+    );
     service.run(&["recover", "--yes"]).exits(0);
     // Nothing is in doubt, whatever else is prepared there.
     let clean = service.run(&["list"]).exits(0);

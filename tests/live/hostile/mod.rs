@@ -4,9 +4,13 @@
 //! Every server here is the test's own: a thousand prepared transactions, or a limit of four, would
 //! disturb other tests.
 
+mod connections;
 mod crowd;
+mod encodings;
 mod names;
 mod others;
+mod pools;
+mod slots;
 mod torn;
 
 use std::collections::BTreeSet;

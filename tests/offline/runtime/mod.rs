@@ -8,6 +8,8 @@ mod every_poll;
 mod fragile;
 mod full_disk;
 mod lifecycle;
+mod liar;
+mod liars;
 mod lost_log;
 mod recovery;
 mod wrong_drivers;
