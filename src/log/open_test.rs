@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use super::appender::segment_name;
 use super::home::Home;
 use super::identity::{FolderId, IDENTITY};
+#[cfg(feature = "operator")]
+use super::open::check_place;
 use super::open::{Opened, inspect, open, remove_older, segment_bytes_min};
 use super::recover::segment_numbers;
 use super::recover_test::home;
@@ -120,6 +122,31 @@ fn i3_an_identity_that_cannot_be_read_is_not_taken_for_none() {
     for error in [open(&home, FOLDER).err(), inspect(&home).err()] {
         let text = error.unwrap().to_string();
         assert!(text.contains("cannot read the file `identity`"), "{text}");
+    }
+}
+
+/// Before the folder is opened and locked: by its path.
+#[cfg(feature = "operator")]
+#[test]
+fn a_folder_that_is_not_the_logs_own_is_told_by_its_path() {
+    use std::os::unix::fs::MetadataExt;
+
+    let temp = tempfile::tempdir().unwrap();
+    let metadata = temp.path().metadata().unwrap();
+    let (device, inode) = (metadata.dev(), metadata.ino());
+    let check = |device, inode| {
+        let disk = SimDisk::new();
+        let mut home = home(disk);
+        check_place(&home).unwrap_err();
+        home.folder = temp.path().into();
+        check_place(&home).expect("nothing is there yet");
+        drop(open(&home, FolderId { device, inode }).unwrap());
+        check_place(&home).map_err(|error| error.to_string())
+    };
+    assert_eq!(check(device, inode), Ok(()));
+    for (device, inode) in [(device + 1, inode), (device, inode + 1)] {
+        let text = check(device, inode).unwrap_err();
+        assert!(text.contains("this folder is a copy"), "{text}");
     }
 }
 
