@@ -270,6 +270,28 @@ mod tests {
     }
 
     #[test]
+    fn i8_a_parameter_is_named_only_if_it_cannot_be_a_piece_of_a_password() {
+        for (param, is_named) in [
+            ("prefer_socket", true),
+            ("wait", true),
+            ("", false),
+            ("s3cret", false),
+            ("Secret", false),
+            ("a-b", false),
+        ] {
+            let (param, value) = (param.to_owned(), "s3cret".to_owned());
+            let start = format!("the value of parameter {param} in");
+            let text = describe(&UrlError::InvalidParamValue { param, value });
+            assert_eq!(text.starts_with(&start), is_named, "{text}");
+            assert!(
+                is_named || text.contains("parameter that is not known"),
+                "{text}"
+            );
+            assert!(!text.contains("s3cret"), "{text}");
+        }
+    }
+
+    #[test]
     fn values_are_decoded_and_the_rest_is_left_to_the_driver() {
         let url =
             "mysql://a%40b:p%3Fq@host:7/d%62?stmt_cache_size=3&ssl-ca=%2Fno%20such%2Fc%2B+.pem";

@@ -1,6 +1,6 @@
 //! Every row of the table, written down a second time as sentences.
 
-use mysql_async::{DriverError, ServerError};
+use mysql_async::{DriverError, ServerError, TlsError};
 use unanimous_core::ports::BranchErrorKind::{
     DuplicateXid, RolledBack, Unavailable, Undetermined, UnknownXid, WrongState,
 };
@@ -124,6 +124,7 @@ fn the_servers_own_rollbacks_are_rollbacks_in_every_phase() {
         let mut expected = [RolledBack(cause); 6];
         expected[0] = Undetermined;
         assert!(is_rolled_back(&server(code)));
+        assert!(!is_rolled_back(&server(1397)));
         assert_eq!(meanings(code), expected, "{code}");
     }
 }
@@ -178,6 +179,7 @@ fn a_failed_statement_says_whether_the_branch_is_gone_and_why() {
         (1205, Cause::Timeout, false),
         (3024, Cause::Timeout, false),
         (1969, Cause::Timeout, false),
+        (1021, Cause::Exhausted, false),
         (1114, Cause::Exhausted, false),
         (1062, Cause::Refused, false),
         (1146, Cause::Refused, false),
@@ -221,10 +223,15 @@ fn what_to_do_about_a_refused_connection_is_said() {
         (server(1045), "user and password"),
         (server(1049), "create it"),
         (server(1129), "FLUSH HOSTS"),
+        (server(1130), "create one for it"),
         (server(1203), "max_user_connections"),
         (server(1226), "MAX_USER_CONNECTIONS"),
+        (server(1251), "caching_sha2_password"),
+        (server(1698), "user and password"),
+        (server(1820), "IDENTIFIED BY"),
         (server(1862), "IDENTIFIED BY"),
         (server(3118), "ACCOUNT UNLOCK"),
+        (server(4151), "ACCOUNT UNLOCK"),
         (server(3159), "ssl-mode=REQUIRED"),
         (
             Error::Driver(DriverError::NoClientSslFlagFromServer),
@@ -242,16 +249,76 @@ fn what_to_do_about_a_refused_connection_is_said() {
 
 #[test]
 fn a_refused_login_needs_a_person_and_a_full_server_does_not() {
-    for code in [1044, 1045, 1049, 1130, 1698] {
+    for code in [
+        1044, 1045, 1049, 1130, 1251, 1698, 1820, 1862, 3118, 3159, 4151,
+    ] {
         assert_eq!(connect(&server(code)), Problem::Unfit, "{code}");
     }
-    for code in [1040, 1053, 1203, 1129] {
+    for code in [1040, 1053, 1129, 1203, 1226] {
         assert_eq!(connect(&server(code)), Problem::Unavailable, "{code}");
     }
     assert_eq!(
         connect(&Error::Driver(DriverError::ConnectionClosed)),
         Problem::Unavailable
     );
+}
+
+/// rustls's error, wherever the driver has put it.
+#[test]
+fn a_certificate_that_is_not_accepted_is_told_with_its_mend() {
+    use rustls::CertificateError as Certificate;
+    use rustls::pki_types::UnixTime;
+    let time = UnixTime::since_unix_epoch(std::time::Duration::ZERO);
+    let not_valid_for = Certificate::NotValidForNameContext {
+        expected: "db".try_into().unwrap(),
+        presented: Vec::new(),
+    };
+    let expired = Certificate::ExpiredContext {
+        time,
+        not_after: time,
+    };
+    let not_yet = Certificate::NotValidYetContext {
+        time,
+        not_before: time,
+    };
+    for (error, mend) in [
+        (Certificate::UnknownIssuer.into(), "whom ssl-ca names"),
+        (Certificate::NotValidForName.into(), "VERIFY_CA"),
+        (not_valid_for.into(), "VERIFY_CA"),
+        (Certificate::Expired.into(), "a new certificate"),
+        (expired.into(), "a new certificate"),
+        (Certificate::NotValidYet.into(), "the one that made"),
+        (not_yet.into(), "the one that made"),
+        (Certificate::BadEncoding.into(), "ssl-ca has signed"),
+        (rustls::Error::DecryptError, "TLS 1.2 or 1.3"),
+    ] {
+        let wrapped = std::io::Error::other(rustls::Error::clone(&error));
+        for error in [TlsError::Tls(error).into(), Error::Io(wrapped.into())] {
+            let said = mend_of_connect(&error);
+            assert!(said.contains(mend), "{error}: {said}");
+            assert_eq!(connect(&error), Problem::Unfit);
+        }
+    }
+}
+
+#[test]
+fn i8_what_the_set_up_failed_with_is_told_by_its_code_alone() {
+    for (code, told) in [
+        (1064, Some("failed with error 1064")),
+        (1157, Some("failed with error 1157")),
+        (1162, Some("failed with error 1162")),
+        (1040, None),
+        (1045, None),
+        (1053, None),
+        (1158, None),
+        (1161, None),
+    ] {
+        assert_eq!(of_setup(&server(code)).as_deref(), told, "{code}");
+    }
+    let closed = Error::Driver(DriverError::ConnectionClosed);
+    assert_eq!(of_setup(&closed), None);
+    assert_eq!(without_words(&server(1064)), "error 1064");
+    assert_eq!(without_words(&closed), closed.to_string());
 }
 
 #[test]
@@ -261,7 +328,10 @@ fn each_question_is_answered_by_its_own_code_only() {
         (is_recover_refused, 1401),
         (is_no_such_table, 1146),
         (is_no_such_connection, 1094),
+        (is_access_denied, 1044),
+        (is_access_denied, 1045),
         (is_access_denied, 1142),
+        (is_access_denied, 1227),
     ] {
         assert!(is(&server(code)));
         assert!(!is(&server(1064)));

@@ -42,13 +42,10 @@ const ACCOUNT_BYTES_MAX: usize = 80;
 impl Holder {
     pub(crate) fn of(session: &Session) -> Self {
         let account = &session.server().account;
-        let fits = !account.is_empty()
-            && account.len() <= ACCOUNT_BYTES_MAX
-            && account.bytes().all(|byte| (b' '..0x7f).contains(&byte));
         Self {
             connection: session.connection_id(),
             started: session.server().started,
-            account: fits.then(|| account.clone()),
+            account: fits(account).then(|| account.clone()),
         }
     }
 
@@ -72,6 +69,12 @@ impl Holder {
             account,
         })
     }
+}
+
+fn fits(account: &str) -> bool {
+    !account.is_empty()
+        && account.len() <= ACCOUNT_BYTES_MAX
+        && account.bytes().all(|byte| (b' '..0x7f).contains(&byte))
 }
 
 impl fmt::Display for Holder {
@@ -212,6 +215,23 @@ mod tests {
         ] {
             let holder = holder(account);
             assert_eq!(Holder::from_evidence(&holder.evidence()), Some(holder));
+        }
+    }
+
+    #[test]
+    fn an_account_is_kept_if_it_fits() {
+        let (longest, longer) = ("x".repeat(80), "x".repeat(81));
+        for (account, kept) in [
+            ("app@%", true),
+            (" ~", true),
+            (&*longest, true),
+            (&*longer, false),
+            ("", false),
+            ("a\n", false),
+            ("a\u{7f}", false),
+            ("ä@%", false),
+        ] {
+            assert_eq!(fits(account), kept, "{account:?}");
         }
     }
 

@@ -288,6 +288,7 @@ mod tests {
             .unwrap();
         assert_eq!(server.identity.unwrap().as_str(), "mysql:a-b");
         assert_eq!(server.scope, "mysql:a-b");
+        assert_eq!(server.started, 7);
         assert!(facts(&[("version", "9.7.4")]).into_server().is_err());
     }
 
@@ -308,7 +309,48 @@ mod tests {
             one.identity.unwrap().as_str(),
             format!("mariadb:{}:3", "1".repeat(32))
         );
-        assert!(of_row("drop table").is_err());
+        for row in ["drop table", &"g".repeat(32), &"1".repeat(31)] {
+            assert!(of_row(row).is_err(), "{row}");
+        }
+    }
+
+    #[test]
+    fn a_mariadb_is_known_by_all_that_tells_servers_apart() {
+        let server = facts(&[
+            ("version", "10.11.19-MariaDB"),
+            ("server_uid", "u"),
+            ("server_id", "3"),
+            ("hostname", "h"),
+            ("port", "3306"),
+            ("datadir", "/d/"),
+        ]);
+        let scope = server.into_server().unwrap().scope;
+        assert_eq!(scope, "mariadb:u:3:h:3306:/d/");
+    }
+
+    #[test]
+    fn each_objection_to_a_server_is_one_finding() {
+        let subjects = |version: &str, change: fn(&mut Facts)| -> Vec<String> {
+            let mut facts = facts(&[("version", version), ("server_uuid", "a-b")]);
+            change(&mut facts);
+            let findings = facts.findings(1).into_iter();
+            findings.map(|finding| finding.subject).collect()
+        };
+        assert_eq!(subjects("9.7.4", |_| {}), [""; 0]);
+        for (subject, change) in [
+            ("Uptime", (|facts| facts.started = None) as fn(&mut Facts)),
+            ("proxy", |facts| facts.connection = Some(2)),
+            ("proxy", |facts| facts.connection = None),
+            ("server_uuid", |facts| {
+                facts.variables.remove("server_uuid");
+            }),
+        ] {
+            assert_eq!(subjects("9.7.4", change), [subject]);
+        }
+        // Of a version that is refused nothing else is told.
+        assert_eq!(subjects("8.0.29", |_| {}), ["version"]);
+        assert_eq!(subjects("8.0.45", |_| {}), ["version"]);
+        assert_eq!(facts(&[("version", "9.7.4-2")]).product(), "MySQL 9.7.4");
     }
 
     #[test]

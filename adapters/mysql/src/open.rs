@@ -152,6 +152,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_person_has_to_mend_is_not_called_unavailable() {
+        let url = "mysql://app@host/db";
+        let ledger = Mysql::builder("ledger", url).build().unwrap();
+        for (problem, kind) in [
+            (Problem::Unfit, BranchErrorKind::Failed),
+            (Problem::Unavailable, BranchErrorKind::Unavailable),
+        ] {
+            let name = ledger.config().name.clone();
+            let error = cannot_open(&ledger, ResourceError::new(problem, name, "why"));
+            assert_eq!(error.kind(), kind);
+        }
+    }
+
+    #[test]
     fn time_outs_are_whole_seconds_that_the_servers_take() {
         for (duration, expected) in [
             (Duration::ZERO, 1),

@@ -440,48 +440,5 @@ fn host_of(presented: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_session_set_up_comes_between_the_database_and_autocommit() {
-        assert_eq!(
-            setup("d", &["", " "]),
-            "USE `d`\n;\nSET SESSION autocommit = 1"
-        );
-        assert_eq!(
-            setup("a`b", &["SET x = 1; ", " SET y = 2 -- why"]),
-            "USE `a``b`;\nSET x = 1;\nSET y = 2 -- why\n;\nSET SESSION autocommit = 1"
-        );
-    }
-
-    #[test]
-    fn the_socket_that_the_server_names_is_never_preferred() {
-        let opts = Opts::from_url("mysql://app@host/db?prefer_socket=true").unwrap();
-        let opts: Opts = base_opts(&"ledger".parse().unwrap(), opts).into();
-        assert!(!opts.prefer_socket());
-    }
-
-    #[test]
-    fn a_server_is_not_taken_for_one_without_encryption_for_ever() {
-        let mut learnt = Learnt::default();
-        let now = Instant::now();
-        assert!(!learnt.goes_without(now));
-        learnt.offers_none = Some(now);
-        assert!(learnt.goes_without(now + WITHOUT_TLS / 2));
-        assert!(!learnt.goes_without(now + WITHOUT_TLS));
-    }
-
-    #[test]
-    fn a_host_is_read_from_what_a_certificate_presents() {
-        for (presented, host) in [
-            ("DnsName(\"db.internal\")", Some("db.internal")),
-            ("DnsName(\"*.db.internal\")", Some("any.db.internal")),
-            ("IpAddress(10.0.0.1)", Some("10.0.0.1")),
-            ("UniformResourceIdentifier(\"a://b\")", None),
-            ("DirectoryName", None),
-        ] {
-            assert_eq!(host_of(presented).as_deref(), host, "{presented}");
-        }
-    }
-}
+#[path = "route_test.rs"]
+mod tests;

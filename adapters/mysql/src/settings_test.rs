@@ -53,6 +53,7 @@ fn safe_settings_are_not_objected_to() {
                 ("max_user_connections", "20"),
                 ("max_statement_time", "0.000000"),
             ],
+            &[("wait_timeout", "60"), ("max_connections", "20")],
         ] {
             assert_eq!(found(flavour, changes), [], "{flavour:?} {changes:?}");
         }

@@ -108,15 +108,11 @@ pub(crate) fn remarks(version: &str) -> Vec<Finding> {
 }
 
 fn has_deadlock_bug(numbers: Numbers) -> bool {
-    let series = |numbers: Numbers| (numbers.0, numbers.1);
-    match DEADLOCK_FIXES
-        .iter()
-        .find(|fixed| series(**fixed) == series(numbers))
-    {
-        Some(fixed) => numbers < *fixed,
-        // A series between two of these is out of support and was not mended.
-        None => series(numbers) < (11, 8),
-    }
+    let is_of_its_series = |fixed: &&Numbers| (fixed.0, fixed.1) == (numbers.0, numbers.1);
+    let fixed = DEADLOCK_FIXES.iter().find(is_of_its_series);
+    // A series between two of these is out of support and was not mended.
+    let fixed = fixed.or(DEADLOCK_FIXES.last());
+    fixed.is_some_and(|fixed| numbers < *fixed)
 }
 
 fn numbers(version: &str) -> Option<Numbers> {

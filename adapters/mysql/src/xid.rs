@@ -50,7 +50,7 @@ pub(crate) fn from_converted(text: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     pairs
-        .map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?))
+        .map(|pair| Some(nibble(pair[0])? * 16 + nibble(pair[1])?))
         .collect()
 }
 

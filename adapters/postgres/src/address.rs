@@ -290,6 +290,8 @@ mod tests {
             "host=",
             "host='db",
             "host=db sslmode",
+            "host=db sslmode='require",
+            "host=db sslcert=",
             "port=5432",
             "postgres:///shop",
             "postgres://db/shop?sslmode",

@@ -145,10 +145,30 @@ fn what_a_person_has_to_mend_is_unfit_and_the_rest_unavailable() {
 
 #[test]
 fn every_guard_says_how_to_mend_it() {
-    for guard in [Guard::MarkerGone, Guard::OtherSession, Guard::MayWrite] {
+    for (guard, part) in [
+        (
+            Guard::MarkerGone,
+            "leave the end of a branch to the transaction",
+        ),
+        (Guard::OtherSession, "a pooler in transaction mode"),
+        (Guard::MayWrite, "a read-only branch was made to write"),
+    ] {
         let (kind, mend) = meaning(Request::Prepare, Answer::Guarded(guard));
         assert_eq!(kind, ROLLBACK_ONLY);
-        assert!(!mend.is_empty());
+        assert!(mend.contains(part), "{mend}");
+    }
+}
+
+#[test]
+fn only_one_refusal_says_that_the_branch_is_another_roles() {
+    assert!(is_not_owner(Answer::Refused("42501")));
+    for answer in [
+        Answer::Refused("42704"),
+        Answer::Ended("42501"),
+        Answer::Guarded(Guard::MarkerGone),
+        Answer::Lost,
+    ] {
+        assert!(!is_not_owner(answer), "{answer:?}");
     }
 }
 

@@ -340,3 +340,7 @@ fn chain(error: &tokio_postgres::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+#[path = "failure_test.rs"]
+mod failure_test;

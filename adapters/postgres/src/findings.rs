@@ -38,7 +38,11 @@ impl Seen {
             let (name, value) = (row.try_get(0).ok()??, row.try_get(1).ok()??);
             Some((name.to_owned(), value.to_owned()))
         });
-        let seen = Self(pairs.collect());
+        Self::of(pairs.collect())
+    }
+
+    pub(crate) fn of(values: BTreeMap<String, String>) -> Option<Self> {
+        let seen = Self(values);
         let knows_versions = seen.number("server_version_num").is_some();
         let knows_slots = seen.number("max_prepared_transactions").is_some();
         (knows_versions && knows_slots).then_some(seen)
@@ -420,12 +424,16 @@ pub(crate) struct Account {
 impl Account {
     /// Reads the row of [`sql::account`](crate::sql::account).
     pub(crate) fn read(replies: &Replies) -> Option<Self> {
-        let is = |column| Some(replies.field(column)? == "t");
+        Self::of([0, 1, 2, 3].map(|column| replies.field(column)))
+    }
+
+    fn of([name, may_become, inherits, is_below]: [Option<&str>; 4]) -> Option<Self> {
+        let is = |field: Option<&str>| Some(field? == "t");
         Some(Self {
-            name: replies.field(0)?.to_owned(),
-            may_become: is(1)?,
-            inherits: is(2)?,
-            is_below: is(3)?,
+            name: name?.to_owned(),
+            may_become: is(may_become)?,
+            inherits: is(inherits)?,
+            is_below: is(is_below)?,
         })
     }
 

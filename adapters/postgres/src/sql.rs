@@ -295,6 +295,87 @@ mod tests {
         }
     }
 
+    fn gid() -> Gid {
+        Gid::of(&env(1).xid)
+    }
+
+    /// Prepare and commit come last, and what must fail before them comes first.
+    #[test]
+    fn nothing_is_prepared_or_committed_without_its_guard() {
+        let gid = gid();
+        for (sql, end) in [
+            (prepare(&gid, 4711), format!("PREPARE TRANSACTION '{gid}'")),
+            (end_reader(&gid, 4711), "COMMIT".to_owned()),
+            (
+                format!("{}; {ONE_PHASE_END}", one_phase_guard(&gid, 4711)),
+                "COMMIT".to_owned(),
+            ),
+        ] {
+            assert!(sql.starts_with("SELECT CASE WHEN "), "{sql}");
+            for part in ["pg_backend_pid() <> 4711 ", OTHER_SESSION, MARKER_GONE] {
+                assert!(sql.contains(part), "{sql}");
+            }
+            let marker = format!("'unanimous.xid', true) IS DISTINCT FROM '{gid}' ");
+            assert!(sql.contains(&marker), "{sql}");
+            let end = format!("; SAVEPOINT unanimous_guard; {end}");
+            assert!(sql.ends_with(&end), "{sql}");
+        }
+        assert!(end_reader(&gid, 1).contains(MAY_WRITE));
+        assert_eq!(commit_prepared(&gid), format!("COMMIT PREPARED '{gid}'"));
+        let rollback = format!("ROLLBACK PREPARED '{gid}'");
+        assert_eq!(rollback_prepared(&gid), rollback);
+        assert!(owner_of(&gid).contains(&format!("WHERE gid = '{gid}' AND database = ")));
+    }
+
+    #[test]
+    fn a_branch_is_begun_with_its_marker_and_its_limits() {
+        let orders = crate::Postgres::builder("orders", "postgres://app@db/shop")
+            .vanished_after(Duration::from_secs(10));
+        let orders = orders.build().unwrap();
+        let gid = gid();
+        let mut env = env(1);
+        let marker = format!("; SET LOCAL unanimous.xid = '{gid}'; SET LOCAL lock_timeout = 1; ");
+        let writer = begin(orders.settings(), &env, &gid);
+        assert!(writer.starts_with(&format!("BEGIN{marker}")), "{writer}");
+        assert!(!writer.contains("SELECT"), "{writer}");
+        env.read_only = true;
+        let reader = begin(orders.settings(), &env, &gid);
+        assert!(
+            reader.starts_with(&format!("BEGIN READ ONLY{marker}")),
+            "{reader}"
+        );
+        assert!(reader.ends_with("; SELECT 1"), "{reader}");
+        assert_eq!(
+            limits(orders.settings()),
+            "SET tcp_user_timeout = 10000; SET tcp_keepalives_idle = 2; \
+             SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
+        );
+    }
+
+    /// Since version 16 a member may be one that cannot become the role.
+    #[test]
+    fn an_account_is_asked_for_the_right_that_its_version_knows() {
+        for (version, right) in [("150000", "MEMBER"), ("160000", "SET")] {
+            let seen = Seen::of(
+                [
+                    ("server_version_num", version),
+                    ("max_prepared_transactions", "1"),
+                    ("our:account_text", "'app'"),
+                    ("our:owner_text", "'owner'"),
+                ]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            );
+            let sql = account(&seen.unwrap());
+            for role in ["app", "owner"] {
+                assert!(
+                    sql.contains(&format!("pg_has_role('{role}', '{right}')")),
+                    "{sql}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn a_limit_is_never_written_as_none() {
         assert_eq!(millis(Duration::ZERO), 1);
@@ -306,6 +387,8 @@ mod tests {
     fn a_guard_is_known_by_code_and_name_only() {
         let message = format!("unrecognized configuration parameter \"{MARKER_GONE}\"");
         assert_eq!(guard_in("42704", &message), Some(Guard::MarkerGone));
+        assert_eq!(guard_in("42704", OTHER_SESSION), Some(Guard::OtherSession));
+        assert_eq!(guard_in("42704", MAY_WRITE), Some(Guard::MayWrite));
         assert_eq!(guard_in("P0001", &message), None);
         assert_eq!(guard_in("42704", "type \"x\" does not exist"), None);
     }
