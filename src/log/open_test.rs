@@ -12,7 +12,7 @@ use super::open::{Opened, inspect, open, remove_older, segment_bytes_min};
 use super::recover::segment_numbers;
 use super::recover_test::home;
 use super::segment::BLOCK;
-use super::sim_disk::SimDisk;
+use super::sim_disk::{Plan, SimDisk, Survival};
 use super::storage::{Storage, StoredFile};
 
 const FOLDER: FolderId = FolderId {
@@ -107,6 +107,27 @@ fn each_opening_has_a_segment_an_epoch_and_random_bits_of_its_own() {
     assert_eq!(second.opening.manager, first.opening.manager);
     assert_ne!(second.opening.nonce, first.opening.nonce);
     assert_eq!(segment_numbers(&home(disk)).unwrap(), [2]);
+}
+
+#[test]
+fn i3_only_a_log_that_was_never_open_begins_again_without_its_segments() {
+    let disk = SimDisk::new();
+    let home = home(disk.clone());
+    // The identity is there, and then nothing works any more.
+    disk.set_plan(Plan::fail(8, 1_000, false));
+    open(&home, FOLDER).err().unwrap();
+    let identity = disk.after_crash(Survival::Everything).read(IDENTITY);
+    let identity = String::from_utf8(identity.unwrap()).unwrap();
+    assert!(identity.contains("birth begun"), "{identity}");
+    disk.set_plan(Plan::well());
+    let manager = open(&home, FOLDER).unwrap().opening.manager;
+    assert!(identity.contains(&manager.to_string()), "{identity}");
+
+    for number in segment_numbers(&home).unwrap() {
+        disk.remove(&segment_name(number)).unwrap();
+    }
+    let text = open(&home, FOLDER).err().unwrap().to_string();
+    assert!(text.contains("are gone"), "{text}");
 }
 
 #[test]
