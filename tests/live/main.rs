@@ -7,6 +7,7 @@ mod bad_names;
 mod bad_statements;
 mod cancel;
 mod commit;
+mod databases;
 mod crash;
 mod hostile;
 mod many;

@@ -300,3 +300,19 @@ pub(crate) fn table(test: &str) -> String {
     let short = &test[..test.len().min(32)];
     format!("{short}_{}_{next}", std::process::id())
 }
+
+/// A variable of the environment that says something.
+pub(crate) fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// How many files this process has open, once it is no more than `expected` or long enough.
+pub(crate) async fn settled_files(expected: usize) -> usize {
+    let count = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let begin = Instant::now();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    while count() > expected && begin.elapsed() < Duration::from_secs(10) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    count()
+}

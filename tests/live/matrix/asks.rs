@@ -8,10 +8,10 @@ use unanimous::{
     CommitError, Committed, Gtrid, Transaction, TransactionManager, TransactionOutcome,
 };
 
-use super::databases::Judges;
 use super::judge::PATIENCE;
 use super::story::App;
 use super::strike::Striker;
+use crate::databases::Judges;
 
 /// When it is asked, seen from the transaction's `commit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

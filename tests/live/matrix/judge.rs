@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use unanimous::{Gtrid, Heuristic, TransactionManager, TransactionOutcome};
 
 use super::cell::Cell;
-use super::databases::{Judges, Place};
 use super::story::App;
+use crate::databases::{Judges, Place};
 
 /// How long recovery has, on a machine that does much else.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);

@@ -8,9 +8,9 @@ use unanimous::{Point, Probe};
 use unanimous_testing::WireFault;
 
 use super::cell::{Cell, Story};
-use super::databases::{Judges, Place};
 use super::story::App;
 use super::strike::Striker;
+use crate::databases::{Judges, Place};
 
 /// See the module; passes all points on.
 pub(super) struct Meddler {

@@ -7,11 +7,10 @@
 
 mod asks;
 mod cell;
-pub(crate) mod databases;
 mod judge;
 mod meddler;
-pub(crate) mod own_servers;
-pub(crate) mod report;
+mod report;
+mod rows;
 mod run;
 mod story;
 mod strike;

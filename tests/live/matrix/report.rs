@@ -7,11 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::cell::{Cell, FAULTS, catalogue, text_of};
 use super::judge::Findings;
-
-/// A variable of the environment that says something.
-pub(crate) fn env(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
+use crate::support::env;
 
 /// See the module.
 pub(super) struct Report {

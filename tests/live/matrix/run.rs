@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 
 use super::cell::{Cell, FAULTS, Fault};
-use super::databases::{Judges, Place, ROWS};
 use super::judge::{Case, Findings};
-use super::own_servers::Own;
-use super::report::{Report, env};
+use super::report::Report;
+use super::rows::{ROWS, places_of};
 use super::story::{App, live};
 use super::strike::Striker;
-use super::victim::{kill_at_the_point, wires_to};
-use crate::support::{Db, table};
+use super::victim::kill_at_the_point;
+use crate::databases::{Judges, Own, Place, wires_to};
+use crate::support::{Db, env, settled_files, table};
 
 /// How many cells run side by side on the shared servers.
 const WORKERS: usize = 8;
@@ -192,7 +192,7 @@ async fn safely(cell: impl Future<Output = Findings>) -> Findings {
 
 async fn one_cell(run: &Run, cell: Cell, own: Option<&Own>, judges: &mut Judges) -> Findings {
     let first = run.next_row.fetch_add(ROWS, Ordering::SeqCst);
-    let places = Place::of(cell.mix, own.map(|own| (own.db, own.url.as_str())));
+    let places = places_of(cell.mix, own.map(|own| (own.db, own.url.as_str())));
     for place in &places {
         judges.make_rows(place, &run.table, first).await;
     }
@@ -257,17 +257,6 @@ async fn connections_left(striker: &Striker) -> u64 {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-}
-
-/// How many files this process has open, once it is no more than `expected` or long enough.
-async fn settled_files(expected: usize) -> usize {
-    let count = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-    let begin = Instant::now();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    while count() > expected && begin.elapsed() < Duration::from_secs(10) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    count()
 }
 
 #[test]

@@ -17,11 +17,11 @@ use unanimous_testing::WireFault;
 
 use super::asks::{self, When};
 use super::cell::{Cell, Fault, Story};
-use super::databases::{Judges, Place};
 use super::judge::PATIENCE;
 use super::meddler::Meddler;
 use super::strike::{DELAY, Striker};
 use super::tricks::Tricky;
+use crate::databases::{Judges, Place};
 use crate::support::Bank;
 
 /// Limits for what should not run into them, on a machine that does much else.

@@ -5,13 +5,12 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use unanimous_testing::Wire;
-
 use super::cell::Cell;
-use super::databases::Place;
 use super::judge::Case;
+use super::rows::places_of;
 use super::story::{App, live};
 use super::strike::Striker;
+use crate::databases::wires_to;
 
 const PLAN: &str = "UNANIMOUS_MATRIX_VICTIM";
 const NOTE: &str = "victim:";
@@ -24,25 +23,13 @@ async fn victim() {
     };
     let [cell, log, table, first] = plan.split('|').collect::<Vec<_>>().try_into().unwrap();
     let cell = Cell::parse(cell).unwrap();
-    let places = Place::of(cell.mix, None);
+    let places = places_of(cell.mix, None);
     let (wires, behind) = wires_to(&places).await;
     let notes = Arc::new(|line: String| println!("{NOTE}{line}"));
     let striker = Striker::new(cell, wires, None, notes);
     let first = first.parse().unwrap();
     let app = App::new(cell, log.into(), table.to_owned(), first, &behind, &places);
     live(&app, &striker).await;
-}
-
-/// A wire to each place, and the places behind them.
-pub(super) async fn wires_to(places: &[Place]) -> (Vec<Wire>, Vec<Place>) {
-    let (mut wires, mut behind) = (Vec::new(), Vec::new());
-    for place in places {
-        let (wire, url) = Wire::between(&place.url).await.unwrap();
-        let is_postgres = place.is_postgres;
-        wires.push(wire);
-        behind.push(Place { url, is_postgres });
-    }
-    (wires, behind)
 }
 
 struct Victim(Child);

@@ -19,7 +19,7 @@ use unanimous::{Config, Gtrid, TransactionManager, TransactionOutcome};
 use super::history::{Claim, Writer};
 use super::transfer::{Bank, Transfer};
 use super::{SERVERS, WORKERS};
-use crate::support::Bank as _;
+use crate::support::{Bank as _, settled_files};
 
 /// The variable with the [`Plan`].
 pub(super) const PLAN: &str = "UNANIMOUS_SOAK_APPLICATION";
@@ -112,7 +112,7 @@ async fn application() {
     let Ok(plan) = std::env::var(PLAN) else {
         return;
     };
-    let files = open_files();
+    let files = settled_files(usize::MAX).await;
     let plan: Plan = plan.parse().unwrap();
     let mut orders = take_orders(plan.round);
     let app = Arc::new(start(&plan).await);
@@ -264,17 +264,4 @@ impl App {
             self.history.outcome(id, known.as_ref());
         }
     }
-}
-
-fn open_files() -> usize {
-    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
-}
-
-/// How many files are open, once it is no more than `expected` or long enough.
-async fn settled_files(expected: usize) -> usize {
-    let begin = Instant::now();
-    while open_files() > expected && begin.elapsed() < Duration::from_secs(10) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    open_files()
 }

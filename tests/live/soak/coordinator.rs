@@ -7,10 +7,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use unanimous_testing::Wire;
 
 use super::application::{IDS_OF_A_LIFE, NOTE, Order, PATIENCE, PLAN, Plan};
 use super::history::Reader;
+use crate::databases::Place;
 
 /// How long an application has to do what it is told, on a machine that does much else.
 const OBEYS: Duration = PATIENCE.saturating_mul(2);
@@ -43,11 +43,11 @@ impl Drop for Running {
 
 impl Coordinator {
     /// One that does not run yet. Its servers are behind wires of its own.
-    pub(super) fn new(index: usize, folder: &Path, urls: Vec<String>) -> Self {
+    pub(super) fn new(index: usize, folder: &Path, servers: &[Place]) -> Self {
         Self {
             index,
             folder: folder.join(format!("application-{index}")),
-            urls,
+            urls: servers.iter().map(|place| place.url.clone()).collect(),
             lives: 0,
             round: 0,
             running: None,
@@ -197,15 +197,4 @@ impl Coordinator {
         }
         None
     }
-}
-
-/// A wire for each server, and the servers' addresses behind them.
-pub(super) async fn wires_to(urls: &[String]) -> (Vec<Wire>, Vec<String>) {
-    let (mut wires, mut behind) = (Vec::new(), Vec::new());
-    for url in urls {
-        let (wire, url) = Wire::between(url).await.unwrap();
-        wires.push(wire);
-        behind.push(url);
-    }
-    (wires, behind)
 }

@@ -8,8 +8,8 @@ use super::application::PATIENCE;
 use super::history::{Claim, Told, Transactions};
 use super::report::Report;
 use super::transfer::digest;
-use super::{ACCOUNTS, ACCOUNTS_TABLE, BALANCE, LISTS_TABLE, SERVERS, lists_of};
-use crate::matrix::databases::{Judges, Place};
+use super::{ACCOUNTS, ACCOUNTS_TABLE, BALANCE, LISTS_TABLE, lists_of};
+use crate::databases::{Judges, Place};
 
 /// The entries of each list of one server.
 type Lists = BTreeMap<u32, Vec<u64>>;
@@ -24,12 +24,7 @@ pub(super) struct Oracle {
 
 impl Oracle {
     /// Makes the tables.
-    pub(super) async fn new(urls: &[String]) -> Self {
-        let place = |(db, url): (crate::support::Db, &String)| Place {
-            url: url.clone(),
-            is_postgres: db.is_postgres(),
-        };
-        let places: Vec<Place> = SERVERS.into_iter().zip(urls).map(place).collect();
+    pub(super) async fn new(places: Vec<Place>) -> Self {
         let mut judges = Judges::default();
         for place in &places {
             let (text, engine) = if place.is_postgres {

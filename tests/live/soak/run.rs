@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use xtask::servers::Server;
 
-use super::coordinator::{Coordinator, wires_to};
+use super::coordinator::Coordinator;
 use super::history::{Reader, Transactions};
 use super::nemesis::{Faults, Nemesis};
 use super::oracle::Oracle;
 use super::report::Report;
 use super::{APPLICATIONS, SERVERS};
-use crate::matrix::own_servers::Own;
-use crate::matrix::report::env;
+use crate::databases::{Own, Place, wires_to};
+use crate::support::env;
 
 /// The longest time without a check.
 const ROUND: Duration = Duration::from_secs(150);
@@ -56,21 +56,24 @@ struct Soak {
 impl Soak {
     async fn start(folder: &Path) -> Self {
         let starting = SERVERS.map(|db| tokio::task::spawn_blocking(move || Own::start(db)));
-        let (mut servers, mut urls) = (Vec::<Arc<Mutex<Server>>>::new(), Vec::new());
+        let (mut servers, mut places) = (Vec::<Arc<Mutex<Server>>>::new(), Vec::new());
         for started in starting {
             let own = started.await.unwrap();
             servers.push(own.server);
-            urls.push(own.url);
+            places.push(Place {
+                url: own.url,
+                is_postgres: own.db.is_postgres(),
+            });
         }
-        let oracle = Oracle::new(&urls).await;
         let (mut coordinators, mut wires, mut readers) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..APPLICATIONS {
-            let (its_wires, behind) = wires_to(&urls).await;
+            let (its_wires, behind) = wires_to(&places).await;
             wires.extend(its_wires.into_iter().map(Arc::new));
-            let coordinator = Coordinator::new(index, folder, behind);
+            let coordinator = Coordinator::new(index, folder, &behind);
             readers.push(coordinator.reader());
             coordinators.push(Arc::new(Mutex::new(coordinator)));
         }
+        let oracle = Oracle::new(places).await;
         let nemesis = Nemesis {
             coordinators,
             servers,

@@ -1,35 +1,23 @@
-//! The databases as an independent client sees them: rows, what is prepared, locks, sessions.
+//! Databases as a judge sees them who is independent of what is tested; servers that may be killed,
+//! and wires that may be cut.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use unanimous::postgres::tokio_postgres;
 
-use super::cell::Mix;
+use unanimous_testing::Wire;
+use xtask::servers::{Kind, Options, Server};
+
 use crate::support::Db;
 
-/// How many rows a cell has: one for each transaction.
-pub(crate) const ROWS: i64 = 16;
-
-/// One database of a cell.
+/// One database.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) url: String,
     pub(crate) is_postgres: bool,
-}
-
-impl Place {
-    pub(super) fn of(mix: Mix, own: Option<(Db, &str)>) -> Vec<Self> {
-        let place = |db: &Db| {
-            let own = own.filter(|(own, _)| own == db).map(|(_, url)| url);
-            Self {
-                url: own.map_or_else(|| db.url(), str::to_owned),
-                is_postgres: db.is_postgres(),
-            }
-        };
-        mix.branches().0.iter().map(place).collect()
-    }
 }
 
 /// Connections of nobody's but the judge's.
@@ -102,40 +90,6 @@ impl Judges {
         Ok(self.mysql.get_mut(url).expect("just inserted"))
     }
 
-    /// Makes the table of this run.
-    pub(crate) async fn make_table(&mut self, place: &Place, table: &str) {
-        let engine = if place.is_postgres {
-            ""
-        } else {
-            " ENGINE=InnoDB"
-        };
-        let sql = format!("CREATE TABLE {table} (id BIGINT PRIMARY KEY, n INT){engine}");
-        self.ask(place, &sql).await.unwrap();
-    }
-
-    pub(crate) async fn drop_table(&mut self, place: &Place, table: &str) {
-        // What a failed cell has left locked stays.
-        let _ = self.try_ask(place, &format!("DROP TABLE {table}")).await;
-    }
-
-    /// Fresh rows, from `first` on.
-    pub(crate) async fn make_rows(&mut self, place: &Place, table: &str, first: i64) {
-        let rows: Vec<_> = (first..first + ROWS)
-            .map(|id| format!("({id}, 0)"))
-            .collect();
-        let sql = format!("INSERT INTO {table} VALUES {}", rows.join(","));
-        self.ask(place, &sql).await.unwrap();
-    }
-
-    /// How often each row was written.
-    pub(crate) async fn rows(&mut self, place: &Place, table: &str, first: i64) -> Vec<u32> {
-        let until = first + ROWS;
-        let sql = format!("SELECT n FROM {table} WHERE id >= {first} AND id < {until} ORDER BY id");
-        let rows = self.ask(place, &sql).await.unwrap();
-        let number = |text: &Vec<u8>| String::from_utf8_lossy(text).parse().unwrap();
-        rows.iter().map(number).collect()
-    }
-
     /// How many branches of this manager, or of this transaction, are prepared.
     pub(crate) async fn prepared(&mut self, place: &Place, whose: &str) -> usize {
         let sql = if place.is_postgres {
@@ -150,7 +104,7 @@ impl Judges {
 
     /// Ends a prepared branch of this transaction, as a person at a client would; `verb` is COMMIT
     /// or ROLLBACK. `false` if there is none, or the server refuses.
-    pub(super) async fn end_by_hand(&mut self, place: &Place, gtrid: &str, verb: &str) -> bool {
+    pub(crate) async fn end_by_hand(&mut self, place: &Place, gtrid: &str, verb: &str) -> bool {
         let ending = if place.is_postgres {
             let listed = "SELECT gid FROM pg_prepared_xacts WHERE gid LIKE";
             let found = self.ask(place, &format!("{listed} '%:{gtrid}:%'")).await;
@@ -172,29 +126,40 @@ impl Judges {
             None => false,
         }
     }
+}
 
-    /// Whether somebody holds a lock on one of the rows for longer than a moment.
-    pub(crate) async fn is_locked(&mut self, place: &Place, table: &str, first: i64) -> bool {
-        let limit = if place.is_postgres {
-            "SET lock_timeout = '2s'"
-        } else {
-            "SET innodb_lock_wait_timeout = 2"
+/// A server that belongs to this run.
+#[derive(Clone)]
+pub(crate) struct Own {
+    pub(crate) db: Db,
+    pub(crate) url: String,
+    pub(crate) server: Arc<Mutex<Server>>,
+}
+
+impl Own {
+    /// Starts one.
+    pub(crate) fn start(db: Db) -> Self {
+        let kind = match db {
+            Db::Postgres15 => Kind::Postgres15,
+            Db::PostgresNewest => Kind::PostgresNewest,
+            Db::Mysql => Kind::Mysql,
+            Db::Mariadb => Kind::Mariadb,
         };
-        self.ask(place, limit).await.unwrap();
-        let until = first + ROWS;
-        let sql = format!("UPDATE {table} SET n = n + 0 WHERE id >= {first} AND id < {until}");
-        self.try_ask(place, &sql).await.is_err()
+        let server = Server::start(kind, &Options::new()).unwrap();
+        let url = server.url();
+        let server = Arc::new(Mutex::new(server));
+        Self { db, url, server }
     }
+}
 
-    /// How many sessions of this manager PostgreSQL knows. (Those of the others are counted on the
-    /// wire.)
-    pub(crate) async fn sessions(&mut self, place: &Place, manager: &str) -> usize {
-        if !place.is_postgres {
-            return 0;
-        }
-        let sql = "SELECT application_name FROM pg_stat_activity";
-        let names = self.ask(place, sql).await.unwrap();
-        let is_its = |name: &&Vec<u8>| String::from_utf8_lossy(name).contains(manager);
-        names.iter().filter(is_its).count()
+/// A wire to each place, and the places behind them.
+pub(crate) async fn wires_to(places: &[Place]) -> (Vec<Wire>, Vec<Place>) {
+    let (mut wires, mut behind) = (Vec::new(), Vec::new());
+    for place in places {
+        let (wire, url) = Wire::between(&place.url).await.unwrap();
+        let is_postgres = place.is_postgres;
+        wires.push(wire);
+        behind.push(Place { url, is_postgres });
     }
+    (wires, behind)
 }
