@@ -5,7 +5,7 @@ use unanimous::mysql::Mysql;
 use unanimous::postgres::Postgres;
 use unanimous::{EnlistError, TransactionManager, TransactionManagerBuilder, TransactionOutcome};
 
-use crate::crash::Killed;
+use crate::killed::Killed;
 use crate::support::{Account, Bank, Db, eventually, short_intervals, table};
 use crate::with_banks;
 

@@ -13,7 +13,7 @@ use unanimous::{
 };
 use unanimous_testing::{Wire, WireFault};
 
-use crate::crash::Killed;
+use crate::killed::Killed;
 use crate::support::{Account, Bank, Db, Transfer, eventually, table};
 use crate::with_banks;
 

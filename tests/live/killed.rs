@@ -1,4 +1,5 @@
-//! SIGKILL of the application at named points, then a restart on the same log.
+//! What an application leaves that was killed with SIGKILL in the middle of a transfer, for tests
+//! of what comes afterwards. (Kills at every point are the matrix's.)
 //!
 //! The victim is this test program itself, run again with a plan in its environment. It stops for
 //! ever at the point, says so, and is killed. Nothing it did not do before that line can happen.
@@ -9,64 +10,32 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use unanimous::{Gtrid, Point, Probe, TransactionOutcome};
+use unanimous::{Gtrid, Point, Probe};
 
-use crate::support::{Account, Bank, Db, PAIRS, Transfer, eventually, table};
+use crate::support::{Account, Bank, Db, Transfer, table};
 use crate::with_banks;
 
 const PLAN: &str = "UNANIMOUS_TEST_VICTIM";
 const AT_POINT: &str = "at the point:";
 
-/// Where the victim is stopped, what is held back so that the point is exactly that, and whether
-/// the decision is durable there.
+/// Where the victim is stopped, and what is held back so that the point is exactly that.
 struct Spot {
     name: &'static str,
     stop: Point,
     hold: Option<Point>,
-    is_decided: bool,
 }
 
-fn spots() -> Vec<Spot> {
+fn spots() -> [Spot; 3] {
     let orders = || "orders".parse().unwrap();
     let ledger = || "ledger".parse().unwrap();
-    let spot = |name, stop, hold, is_decided| Spot {
-        name,
-        stop,
-        hold,
-        is_decided,
-    };
-    vec![
-        spot(
-            "before_prepare",
-            Point::BeforePrepare(orders()),
-            Some(Point::BeforePrepare(ledger())),
-            false,
-        ),
-        spot(
-            "after_the_first_prepare",
-            Point::PrepareAnswered(orders()),
-            Some(Point::BeforePrepare(ledger())),
-            false,
-        ),
-        spot(
-            "after_the_second_prepare",
-            Point::PrepareAnswered(ledger()),
-            Some(Point::BeforePrepare(orders())),
-            false,
-        ),
-        spot("after_both_prepares", Point::BeforeDecide, None, false),
-        spot("after_the_decision", Point::DecisionDurable, None, true),
+    let spot = |name, stop, hold| Spot { name, stop, hold };
+    [
+        spot("after_both_prepares", Point::BeforeDecide, None),
+        spot("after_the_decision", Point::DecisionDurable, None),
         spot(
             "after_the_first_commit",
             Point::CommitAnswered(orders()),
             Some(Point::BeforeCommit(ledger())),
-            true,
-        ),
-        spot(
-            "after_the_second_commit",
-            Point::CommitAnswered(ledger()),
-            Some(Point::BeforeCommit(orders())),
-            true,
         ),
     ]
 }
@@ -90,7 +59,7 @@ impl Probe for StopAt {
     }
 }
 
-/// Not a test of its own: the other half of the tests below. Without a plan it has nothing to do.
+/// Not a test of its own: the other half of [`Killed::at`]. Without a plan it has nothing to do.
 #[tokio::test]
 async fn victim() {
     let Ok(plan) = std::env::var(PLAN) else {
@@ -133,7 +102,7 @@ impl Victim {
         let program = std::env::current_exe().unwrap();
         let mut command = Command::new(program);
         command
-            .args(["crash::victim", "--exact", "--nocapture"])
+            .args(["killed::victim", "--exact", "--nocapture"])
             .env(PLAN, plan);
         Self(command.stdout(Stdio::piped()).spawn().unwrap())
     }
@@ -200,79 +169,4 @@ impl Killed {
         self.from.drop_table().await;
         self.to.drop_table().await;
     }
-}
-
-async fn kill_and_restart(pair: (Db, Db), spot: &Spot) {
-    let killed = Killed::at(pair, spot.name).await;
-    let (from, to, log) = (&killed.from, &killed.to, killed.log());
-    with_banks!(
-        (from, to),
-        check_restart(from, to, &log, killed.gtrid, spot.is_decided)
-    );
-    killed.drop_tables().await;
-}
-
-async fn check_restart<A: Bank, B: Bank>(
-    from: &Account,
-    to: &Account,
-    log: &Path,
-    gtrid: Gtrid,
-    is_decided: bool,
-) {
-    let transfer = Transfer::<A, B>::new(from, to);
-    let tm = transfer.builder(log).start().await.unwrap();
-    for account in [from, to] {
-        eventually("I6: nothing stays in doubt", || async {
-            account.prepared(gtrid).await == 0
-        })
-        .await;
-    }
-    let expected = if is_decided { (70, 130) } else { (100, 100) };
-    let found = (from.balance().await, to.balance().await);
-    assert_eq!(found, expected, "{gtrid}");
-    if is_decided {
-        assert_eq!(
-            tm.outcome(gtrid).await.unwrap(),
-            TransactionOutcome::Committed
-        );
-    }
-    // The restarted application works, and no lock is left behind.
-    transfer.begin(&tm).await.unwrap().commit().await.unwrap();
-    assert_eq!(from.balance().await + to.balance().await, 200);
-    tm.shutdown().await.unwrap();
-}
-
-/// Every spot with each pair of kinds of servers, one spot a test.
-async fn kill_at(name: &str) {
-    let spot = spots().into_iter().find(|spot| spot.name == name).unwrap();
-    for pair in PAIRS {
-        kill_and_restart(pair, &spot).await;
-    }
-}
-
-macro_rules! kill_tests {
-    ($($test:ident at $spot:ident;)+) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                kill_at(stringify!($spot)).await;
-            }
-        )+
-
-        #[test]
-        fn every_spot_has_its_test() {
-            let tested = [$(stringify!($spot)),+];
-            assert!(spots().iter().all(|spot| tested.contains(&spot.name)));
-        }
-    };
-}
-
-kill_tests! {
-    i1_kill_before_prepare_rolls_back at before_prepare;
-    i1_kill_after_the_first_prepare_rolls_back at after_the_first_prepare;
-    i1_kill_after_the_second_prepare_rolls_back at after_the_second_prepare;
-    i1_kill_after_both_prepares_rolls_back at after_both_prepares;
-    i2_kill_after_the_decision_commits at after_the_decision;
-    i2_kill_in_the_middle_of_phase_two_commits at after_the_first_commit;
-    i2_kill_in_the_middle_of_phase_two_the_other_way_round_commits at after_the_second_commit;
 }
