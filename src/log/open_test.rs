@@ -110,6 +110,23 @@ fn each_opening_has_a_segment_an_epoch_and_random_bits_of_its_own() {
 }
 
 #[test]
+fn a_new_log_wants_a_folder_of_its_own_but_for_what_crashes_and_file_systems_leave() {
+    for (name, is_harmless) in [
+        ("holiday.jpg", false),
+        ("segment-000000000001", false),
+        ("lock", true),
+        ("identity.tmp", true),
+        ("segment.tmp", true),
+        ("lost+found", true),
+    ] {
+        let disk = SimDisk::new();
+        drop(disk.create(name).unwrap());
+        let opened = open(&home(disk), FOLDER);
+        assert_eq!(opened.is_ok(), is_harmless, "{name}");
+    }
+}
+
+#[test]
 fn i3_only_a_log_that_was_never_open_begins_again_without_its_segments() {
     let disk = SimDisk::new();
     let home = home(disk.clone());
