@@ -12,14 +12,15 @@
 //!   the others cannot be found out.
 //! * *Rolled back alone* in answer to a commit, and it was not: reported as a heuristic, which it is
 //!   not; the branch itself is committed ([`a_false_alarm_is_reported_and_the_branch_is_committed`]).
-//! * *Gone, and as decided*, for as long as the decision is remembered, while it is prepared: see
-//!   the retention of completed decisions in `docs/log-format.md`.
+//! * *Committed*, *read-only* or *gone as decided*, and it is prepared: borne as long as the log
+//!   remembers the decision, which is some time after it was completed. For all other lies the log
+//!   forgets at once what is completed.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-use unanimous::{CommitError, Gtrid, TransactionManager, TransactionOutcome};
-use unanimous_testing::{Fault, Flavour, MemoryResource, MemoryServer, Step};
+use unanimous::{CommitError, Committed, Gtrid, TransactionManager, TransactionOutcome};
+use unanimous_testing::{Event, Fault, Flavour, MemoryResource, MemoryServer, Step};
 
 use super::World;
 use super::liar::{Liar, Lie};
@@ -106,6 +107,56 @@ impl Court {
         }
         panic!("something is left: {}", self.tm.recover().await);
     }
+
+    async fn judge(
+        &self,
+        gtrid: Gtrid,
+        ended: Option<Result<Committed, CommitError>>,
+        story: Story,
+        forgets: bool,
+        case: &str,
+    ) {
+        let rows = self.world.rows();
+        assert_eq!(rows.0, rows.1, "split: {case}");
+        let is_committed = rows.0.is_some();
+        match ended {
+            Some(Ok(_)) => assert!(is_committed, "acknowledged: {case}"),
+            None | Some(Err(CommitError::RolledBack { .. })) => assert!(!is_committed, "{case}"),
+            Some(Err(CommitError::Undetermined { .. })) => {}
+            Some(Err(error)) => panic!("{error}: {case}"),
+        }
+        if story != Story::Commits {
+            assert!(!is_committed, "{case}");
+        }
+        let expected = if is_committed {
+            TransactionOutcome::Committed
+        } else {
+            TransactionOutcome::RolledBack
+        };
+        let outcome = self.tm.outcome(gtrid).await.unwrap();
+        let is_forgotten = forgets && outcome == TransactionOutcome::Unknown;
+        assert!(is_forgotten || outcome == expected, "{outcome:?}: {case}");
+    }
+}
+
+/// It is found out only when the branch is listed, and the decision has to be known then.
+fn needs_a_memory(lie: &(Step, Lie)) -> bool {
+    match lie.1 {
+        Lie::DoneWithout => lie.0 != Step::Rollback,
+        Lie::ReadOnly => true,
+        Lie::Unknown
+        | Lie::DoneAndUnknown
+        | Lie::RolledBackAlone
+        | Lie::PreparedWithout
+        | Lie::Nonsense
+        | Lie::Slowly
+        | Lie::Late
+        | Lie::Twice
+        | Lie::Omits
+        | Lie::Invents
+        | Lie::Closes
+        | Lie::OtherServer => false,
+    }
 }
 
 /// Whether all of the lies were asked for.
@@ -132,34 +183,24 @@ async fn hear(lies: &[(Step, Lie)], times: usize, story: Story, flavour: Flavour
         }
         Story::Commits | Story::IsRefusedByTheOther => Some(tx.commit().await),
     };
+    let forgets = !lies.iter().any(needs_a_memory);
     // Lies about what is not asked any more would wait for ever.
-    for _ in 0..60 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    for _ in 0..200 {
         if liar.plan.is_told() {
             break;
         }
+        if forgets {
+            world.log.forget_completed();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let is_told = liar.plan.is_told();
     liar.plan.stop();
+    if forgets {
+        world.log.forget_completed();
+    }
     court.settle().await;
-    let rows = world.rows();
-    assert_eq!(rows.0, rows.1, "split: {case}");
-    let is_committed = rows.0.is_some();
-    match &ended {
-        Some(Ok(_)) => assert!(is_committed, "acknowledged: {case}"),
-        None | Some(Err(CommitError::RolledBack { .. })) => assert!(!is_committed, "{case}"),
-        Some(Err(CommitError::Undetermined { .. })) => {}
-        Some(Err(error)) => panic!("{error}: {case}"),
-    }
-    if story != Story::Commits {
-        assert!(!is_committed, "{case}");
-    }
-    let expected = if is_committed {
-        TransactionOutcome::Committed
-    } else {
-        TransactionOutcome::RolledBack
-    };
-    assert_eq!(tm.outcome(gtrid).await.unwrap(), expected, "{case}");
+    court.judge(gtrid, ended, story, forgets, &case).await;
     tm.shutdown().await.unwrap();
     is_told
 }
@@ -244,4 +285,22 @@ async fn a_false_alarm_is_reported_and_the_branch_is_committed() {
         );
         court.tm.shutdown().await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_branch_that_is_listed_twice_is_ended_once() {
+    let court = Court::new(Flavour::Postgres).await;
+    court.liar.plan.tell(Step::Recover, Lie::Twice, 1000);
+    let gtrid = court.tm.begin().gtrid();
+    let bqual = "orders".parse().unwrap();
+    let orphan = unanimous::Xid { gtrid, bqual };
+    court.world.orders.server().plant(&orphan, &[("k", "v")]);
+    court.settle().await;
+    let is_finish = |event: &Event| {
+        let asked = |xid: &Option<unanimous::Xid>| xid.as_ref() == Some(&orphan);
+        matches!(event, Event::Asked { step: Step::Finish, xid, .. } if asked(xid))
+    };
+    assert_eq!(court.world.journal.count(is_finish), 1);
+    assert_eq!(court.world.rows(), (None, None));
+    court.tm.shutdown().await.unwrap();
 }
