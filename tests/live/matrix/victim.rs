@@ -13,7 +13,8 @@ use super::strike::Striker;
 use crate::databases::wires_to;
 
 const PLAN: &str = "UNANIMOUS_MATRIX_VICTIM";
-const NOTE: &str = "victim:";
+/// Nothing that the test program says by itself has it.
+const NOTE: &str = "victim: ";
 
 /// Not a test of its own: the other half of the cells that kill the application.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
