@@ -392,9 +392,34 @@ mod tests {
     }
 
     #[test]
+    fn what_the_recovery_address_leaves_open_is_as_for_the_resource() {
+        let fixed = |url: &str| Source::Fixed(Box::new(Opts::from_url(url).unwrap()));
+        let main = fixed("mysql://app:s3cr3t@host/db?require_ssl=true");
+        let database = |url| {
+            let opts = with_database_of(Opts::from_url(url).unwrap(), &main);
+            opts.db_name().map(str::to_owned)
+        };
+        assert_eq!(database("mysql://rec@host").as_deref(), Some("db"));
+        assert_eq!(database("mysql://rec@host/own").as_deref(), Some("own"));
+        let mode = |source| said_by(&source).map(|security| security.mode);
+        assert_eq!(mode(fixed("mysql://app@host/db")), Some(TlsMode::Disabled));
+        assert_eq!(mode(main.again()), Some(TlsMode::VerifyIdentity));
+        let ask = || boxed(|| async { Ok(String::new()) });
+        assert!(own_password("password_source", Some(ask()), &main).is_err());
+        let without = fixed("mysql://app@host/db");
+        let (method, _) = own_password("password_source", Some(ask()), &without)
+            .unwrap()
+            .unwrap();
+        assert_eq!(method, "password_source");
+    }
+
+    #[test]
     fn i8_the_description_and_the_resource_print_no_password() {
         let builder = Mysql::builder("ledger", "mysql://app:s3cr3t@127.0.0.1:1/db");
-        assert!(!format!("{builder:?}").contains("s3cr3t"));
+        assert_eq!(
+            format!("{builder:?}"),
+            "MysqlBuilder { name: \"ledger\", .. }"
+        );
         let resource = builder.build().unwrap();
         assert_eq!(
             format!("{resource:?}"),

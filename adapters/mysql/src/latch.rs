@@ -97,7 +97,7 @@ impl Latch {
 
     pub(crate) fn of_reader() -> Self {
         let read_only = StatusFlags::SERVER_STATUS_IN_TRANS_READONLY;
-        Self::new(StatusFlags::SERVER_STATUS_IN_TRANS | read_only)
+        Self::new(StatusFlags::SERVER_STATUS_IN_TRANS.union(read_only))
     }
 
     fn new(inside: StatusFlags) -> Self {
@@ -254,6 +254,11 @@ mod tests {
         assert!(!duplicate.failure().unwrap().is_final);
         assert!(duplicate.handled() && duplicate.failure().is_none());
         let mut deadlock = after(&[1213]);
+        let refused = deadlock.failure().unwrap().to_error().to_string();
+        assert!(
+            refused.contains("can only be rolled back: a statement failed: "),
+            "{refused}"
+        );
         assert!(!deadlock.handled());
         assert_eq!(deadlock.failure().unwrap().cause, Cause::Conflict);
     }
@@ -272,6 +277,13 @@ mod tests {
             after(&[1205, 1062]).failure().unwrap().cause,
             Cause::Timeout
         );
+    }
+
+    #[test]
+    fn a_reader_is_inside_a_transaction_that_cannot_write() {
+        let inside = Latch::of_reader().inside;
+        assert!(inside.contains(StatusFlags::SERVER_STATUS_IN_TRANS));
+        assert!(inside.contains(StatusFlags::SERVER_STATUS_IN_TRANS_READONLY));
     }
 
     #[test]

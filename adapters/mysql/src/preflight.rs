@@ -231,6 +231,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_both_accounts_say_is_told_once() {
+        let finding = |subject: &str| Finding::new(Severity::Note, subject, "seen", "mend");
+        let (a, b) = (finding("a"), finding("b"));
+        let told = once_each(vec![a.clone(), b.clone(), a.clone(), b.clone()]);
+        assert_eq!(told, [a, b]);
+    }
+
+    #[test]
     fn an_account_is_quoted_for_pasting() {
         assert_eq!(quoted("app@%"), "'app'@'%'");
         assert_eq!(quoted("o'b@c@10.0.0.1"), "'o''b@c'@'10.0.0.1'");

@@ -78,7 +78,20 @@ fn files_that_are_missing_or_something_else_are_named_with_their_parameter() {
         );
     }
     let whole = Tls::new(TlsMode::Required).identity_files(&certificate, &key);
-    assert!(whole.read().is_ok());
+    assert!(whole.read().unwrap().files.is_some());
+    assert!(Tls::new(TlsMode::Required).read().unwrap().files.is_none());
+    let pem = fs::read(&certificate).unwrap();
+    for (built_in, mode) in [(false, TlsMode::VerifyCa), (true, TlsMode::VerifyIdentity)] {
+        let mut tls = Tls::new(mode).ca_pem(pem.clone());
+        if built_in {
+            tls = tls.built_in_roots();
+        }
+        let security = tls.read().unwrap();
+        assert!(security.files.is_none());
+        let ssl = security.ssl.unwrap();
+        assert_eq!(ssl.disable_built_in_roots(), !built_in);
+        assert_eq!(ssl.skip_domain_validation(), mode == TlsMode::VerifyCa);
+    }
     assert_eq!(format!("{whole:?}"), "Tls { mode: Required, .. }");
 }
 

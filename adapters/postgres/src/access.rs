@@ -243,3 +243,53 @@ fn hosts(config: &Config) -> Vec<String> {
     };
     config.get_hosts().iter().map(host).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As libpq does, whatever the mode says; a number beside the hosts is one of a network.
+    #[test]
+    fn tls_is_not_spoken_over_sockets_alone() {
+        for (address, mode) in [
+            ("host=db", TlsMode::Require),
+            ("hostaddr=10.0.0.1", TlsMode::Require),
+            ("host=/run", TlsMode::Disable),
+            ("host=/run,/tmp", TlsMode::Disable),
+            ("host=/run,db", TlsMode::Require),
+            ("host=/run hostaddr=10.0.0.1", TlsMode::Require),
+        ] {
+            let config: Config = address.parse().unwrap();
+            let access = Access {
+                origin: Origin::Fixed(Box::new(config.clone())),
+                password: None,
+                tls: Some(Tls::new(TlsMode::Require)),
+            };
+            let (tls, spoken) = access.tls_for(&config);
+            assert_eq!((tls.mode(), spoken), (mode, mode), "{address}");
+        }
+    }
+
+    #[test]
+    fn what_the_address_leaves_open_comes_from_the_settings() {
+        let orders = crate::Postgres::builder("orders", "postgres://app@db/shop");
+        let orders = orders.build().unwrap();
+        let settings = orders.settings();
+        let completed = |address: &str| {
+            let mut config: Config = address.parse().unwrap();
+            complete(&mut config, settings);
+            config
+        };
+        let open = completed("hostaddr=10.0.0.1");
+        assert_eq!(open.get_connect_timeout(), Some(&settings.connect_timeout));
+        assert_eq!(open.get_tcp_user_timeout(), Some(&settings.vanished_after));
+        assert_eq!(open.get_hosts(), [Host::Tcp("10.0.0.1".to_owned())]);
+        let name = open.get_application_name();
+        assert_eq!(name, Some(settings.application_name.as_str()));
+        let said = completed("host=db hostaddr=10.0.0.1 connect_timeout=1 tcp_user_timeout=2");
+        let second = std::time::Duration::from_secs;
+        assert_eq!(said.get_connect_timeout(), Some(&second(1)));
+        assert_eq!(said.get_tcp_user_timeout(), Some(&second(2)));
+        assert_eq!(said.get_hosts(), [Host::Tcp("db".to_owned())]);
+    }
+}

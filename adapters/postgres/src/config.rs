@@ -436,7 +436,11 @@ mod tests {
     fn i8_no_debug_text_shows_the_password() {
         let url = format!("{URL}?options=-c%20my.key%3Ds3cret");
         let builder = Postgres::builder("orders", url).session_setup("SET my.key = 's3cret'");
-        assert!(!format!("{builder:?}").contains("s3cret"));
+        let text = format!("{builder:?}");
+        assert!(
+            text.starts_with("PostgresBuilder { ") && !text.contains("s3cret"),
+            "{text}"
+        );
         let resource = builder.build().unwrap();
         let text = format!("{resource:?}");
         assert!(!text.contains("s3cret"), "{text}");
@@ -458,6 +462,10 @@ mod tests {
         ] {
             let error = builder.build().unwrap_err();
             assert!(matches!(error, BuildError::Tls(..)), "{error}");
+        }
+        for mode in ["require", "verify-full"] {
+            let url = format!("{URL}?{direct}&sslmode={mode}");
+            assert!(Postgres::builder("orders", url).build().is_ok());
         }
     }
 
@@ -515,5 +523,7 @@ mod tests {
             let error = builder.build().unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
         }
+        let four = builder().vanished_after(Duration::from_secs(4));
+        assert!(four.build().is_ok());
     }
 }

@@ -266,6 +266,7 @@ fn millis(duration: Duration) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Isolation;
     use unanimous_core::xid::{Epoch, ManagerId, Opening, Xid};
 
     fn env(sequence: u64) -> BranchEnv {
@@ -345,6 +346,17 @@ mod tests {
             "{reader}"
         );
         assert!(reader.ends_with("; SELECT 1"), "{reader}");
+        for (isolation, words) in [
+            (Isolation::ReadCommitted, "READ COMMITTED"),
+            (Isolation::RepeatableRead, "REPEATABLE READ"),
+            (Isolation::Serializable, "SERIALIZABLE"),
+        ] {
+            let builder = crate::Postgres::builder("orders", "postgres://app@db/shop");
+            let orders = builder.isolation(isolation).build().unwrap();
+            let sql = begin(orders.settings(), &env, &gid);
+            let start = format!("BEGIN ISOLATION LEVEL {words} READ ONLY; ");
+            assert!(sql.starts_with(&start), "{sql}");
+        }
         assert_eq!(
             limits(orders.settings()),
             "SET tcp_user_timeout = 10000; SET tcp_keepalives_idle = 2; \
