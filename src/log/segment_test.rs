@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use unanimous_core::xid::{Epoch, ManagerId, Opening};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::segment::{BLOCK, Batch, Contents, FORMAT, Fault, Header, read};
 
@@ -94,6 +95,28 @@ fn a_batch_of_another_segment_opening_or_place_is_never_taken() {
     repeated.copy_within(offsets[1]..offsets[1] + BLOCK, end);
     let damage = Err(Fault::Damage { offset: end as u64 });
     assert_eq!(read(&repeated), damage);
+}
+
+#[test]
+fn a_header_is_believed_only_as_it_was_written() {
+    let (bytes, _) = segment(header(1, 2), &payloads(&[10]));
+    for at in 0..64 {
+        for bit in 0..8 {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << bit;
+            let fault = read(&changed).unwrap_err();
+            let is_damage = fault == Fault::Damage { offset: 0 };
+            assert_eq!(is_damage, at >= 12, "byte {at}: {fault:?}");
+        }
+    }
+    // What is not used yet is zero, whatever the checksum says.
+    for at in 50..56 {
+        let mut changed = bytes.clone();
+        changed[at] = 1;
+        let checksum = xxh3_64(&changed[..56]);
+        changed[56..64].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(read(&changed), Err(Fault::Damage { offset: 0 }));
+    }
 }
 
 /// As a writer would leave it that went on from a batch which was then written over: each batch has
