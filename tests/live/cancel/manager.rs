@@ -72,7 +72,7 @@ impl<A: Narrow, B: Narrow> Bench<A, B> {
 async fn start<A: Narrow, B: Narrow>(turns: &Turns, mut bench: Bench<A, B>, name: &str) {
     at_every_poll(name, 15, async |polls| {
         let before = bench.balances().await;
-        let is_decided = polls % 2 == 0;
+        let is_decided = polls.is_multiple_of(2);
         let gtrid = bench.leave_in_doubt(is_decided).await;
         let started = turns.polled(polls, bench.builder().start()).await;
         let is_done = started.is_some();

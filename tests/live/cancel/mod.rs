@@ -210,20 +210,17 @@ impl<A: Narrow, B: Narrow> Bench<A, B> {
             tm.outcome(gtrid).await.unwrap() != TransactionOutcome::InDoubt
         })
         .await;
-        match tm.outcome(gtrid).await.unwrap() {
+        let outcome = tm.outcome(gtrid).await.unwrap();
+        if outcome == TransactionOutcome::Committed {
             // Branches may still be on their way.
-            TransactionOutcome::Committed => {
-                self.balances_become([before[0] - 30, before[1] + 30]).await;
-                self.becomes_resolved(gtrid).await;
-                true
-            }
-            TransactionOutcome::RolledBack => {
-                assert_eq!(self.balances().await, before, "rolled back");
-                assert_eq!(self.prepared(gtrid).await, 0, "rolled back");
-                false
-            }
-            other => panic!("{other:?}"),
+            self.balances_become([before[0] - 30, before[1] + 30]).await;
+            self.becomes_resolved(gtrid).await;
+            return true;
         }
+        assert_eq!(outcome, TransactionOutcome::RolledBack);
+        assert_eq!(self.balances().await, before, "rolled back");
+        assert_eq!(self.prepared(gtrid).await, 0, "rolled back");
+        false
     }
 
     async fn balances_become(&mut self, balances: [i64; 2]) {

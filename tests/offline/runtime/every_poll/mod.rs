@@ -54,11 +54,17 @@ impl Probe for Pauses {
 async fn at_every_poll(polls_min: usize, one: impl AsyncFn(World, usize) -> bool) {
     for polls in 0..POLLS_MAX {
         if one(World::slow(), polls).await {
-            assert!(polls >= polls_min, "completed after {polls} polls already");
+            completed_after(polls, polls_min);
             return;
         }
     }
     panic!("not completed after {POLLS_MAX} polls");
+}
+
+fn completed_after(polls: usize, polls_min: usize) {
+    let thread = std::thread::current();
+    println!("{}: {polls} polls", thread.name().unwrap_or_default());
+    assert!(polls >= polls_min, "completed after {polls} polls already");
 }
 
 /// The future polled in every tick; `None` if it was dropped.
@@ -89,14 +95,12 @@ impl World {
     async fn is_committed_whole(&self, tm: &TransactionManager, gtrid: Gtrid) -> bool {
         let outcome = soon("the transaction", ended(tm, gtrid)).await;
         self.settle().await;
-        match outcome {
-            TransactionOutcome::Committed => true,
-            TransactionOutcome::RolledBack => {
-                assert_eq!(self.rows(), (None, None), "rolled back");
-                false
-            }
-            other => panic!("{other:?}"),
+        if outcome == TransactionOutcome::Committed {
+            return true;
         }
+        assert_eq!(outcome, TransactionOutcome::RolledBack);
+        assert_eq!(self.rows(), (None, None), "rolled back");
+        false
     }
 
     /// The manager goes on, ends, and its log opens again.
@@ -135,9 +139,10 @@ impl World {
 /// What became of it, once it is not in doubt.
 async fn ended(tm: &TransactionManager, gtrid: Gtrid) -> TransactionOutcome {
     loop {
-        match tm.outcome(gtrid).await.unwrap() {
-            TransactionOutcome::InDoubt => sleep(TICK).await,
-            outcome => return outcome,
+        let outcome = tm.outcome(gtrid).await.unwrap();
+        if outcome != TransactionOutcome::InDoubt {
+            return outcome;
         }
+        sleep(TICK).await;
     }
 }

@@ -8,7 +8,7 @@ use unanimous::operator::{Access, Checked, ConfigFile};
 use unanimous::{ResourceName, TransactionManager};
 use unanimous_testing::{MemoryResource, drop_after};
 
-use super::soon;
+use super::{completed_after, soon};
 
 /// A config file, and a log that was shut down.
 struct Place {
@@ -80,7 +80,7 @@ async fn at_every_poll(polls_min: usize, one: impl AsyncFn(&Place, usize) -> boo
                 None => place.log_is_free().await,
             }
             if is_done {
-                assert!(polls >= polls_min, "completed after {polls} polls already");
+                completed_after(polls, polls_min);
                 break;
             }
         }
