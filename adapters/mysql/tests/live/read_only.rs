@@ -59,6 +59,19 @@ async fn a_reader_that_turns_into_a_writer_is_noticed(db: &Db) {
     assert!(!db.has(1).await);
 }
 
+/// The last of the results that the application reads itself tells it.
+async fn a_reader_that_turns_into_a_writer_by_results_that_are_read_is_noticed(db: &Db) {
+    let mut branch = reader(db).await;
+    let sql = format!(
+        "COMMIT; START TRANSACTION READ WRITE; INSERT INTO {} VALUES (1, 'v')",
+        db.table
+    );
+    let result = branch.query_iter(sql).await.unwrap();
+    result.drop_result().await.unwrap();
+    branch.end_read_only().await.unwrap_err();
+    assert!(!db.has(1).await);
+}
+
 async fn a_session_that_was_a_readers_can_write_again(db: &Db) {
     let resource = db.build(|builder| builder.pool_size(1));
     let mut env = db.env(1);
@@ -97,6 +110,7 @@ on_both!(
     a_reader_cannot_write_and_its_attempt_is_a_rollback_vote,
     a_reader_that_ends_its_transaction_can_still_not_write,
     a_reader_that_turns_into_a_writer_is_noticed,
+    a_reader_that_turns_into_a_writer_by_results_that_are_read_is_noticed,
     a_session_that_was_a_readers_can_write_again,
     a_reader_that_is_asked_to_prepare_votes_read_only,
     a_reader_rolls_back,
