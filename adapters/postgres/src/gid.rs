@@ -61,7 +61,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
         return None;
     }
     pairs
-        .map(|pair| u8::try_from(pair[0] << 4 | pair[1]).ok())
+        .map(|pair| u8::try_from(pair[0] * 16 + pair[1]).ok())
         .collect()
 }
 

@@ -464,3 +464,7 @@ impl ServerCertVerifier for NotTheName {
         self.algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+#[path = "tls_test.rs"]
+mod tests;
