@@ -15,7 +15,7 @@ use super::{completed_after, soon};
 use crate::runtime::World;
 
 /// Runs `one` with 0, 1, 2, … polls, each with a folder of its own, until it says that the future
-/// was completed. How many that are depends on the writer's thread, which may be faster than a poll.
+/// was completed. How many that are is up to the writer's thread, which may be faster than a poll.
 async fn at_every_poll(polls_min: usize, one: impl AsyncFn(&Path, usize) -> bool) {
     for polls in 0..super::POLLS_MAX {
         let folder = tempfile::tempdir().unwrap();
