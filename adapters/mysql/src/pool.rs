@@ -27,8 +27,8 @@ use crate::session::Session;
 const WIPE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Two transactions that enlist one after the other, in opposite orders, wait for each other here.
-const BRANCHES_USED_UP: &str = "end transactions sooner, enlist all resources in one call or always \
-    in the same order, or raise pool_size";
+const BRANCHES_USED_UP: &str = "end transactions sooner, enlist all resources in one call or \
+    always in the same order, or raise pool_size";
 
 /// Makes sessions for a pool.
 pub(crate) struct Manager {

@@ -18,8 +18,8 @@ use crate::failure::Failure;
 use crate::session::{Replies, Session};
 
 /// Two transactions that enlist one after the other, in opposite orders, wait for each other here.
-const BRANCHES_USED_UP: &str = "end transactions sooner, enlist all resources in one call or always \
-    in the same order, or raise pool_size";
+const BRANCHES_USED_UP: &str = "end transactions sooner, enlist all resources in one call or \
+    always in the same order, or raise pool_size";
 
 /// Makes sessions, and says which may be used again.
 #[derive(Debug)]

@@ -51,9 +51,9 @@ pub(crate) const FACTS: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
     (SELECT (extract(epoch FROM backend_start) * 1000000)::bigint \
     FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid())";
 
-/// Everything that is prepared in this database, with its age in microseconds. The bytes of the GIDs
-/// and not their text: in a database with another encoding others may have used bytes that cannot be
-/// sent as UTF-8, and one such GID would fail the whole scan (observed).
+/// Everything that is prepared in this database, with its age in microseconds. The bytes of the
+/// GIDs and not their text: in a database with another encoding others may have used bytes that
+/// cannot be sent as UTF-8, and one such GID would fail the whole scan (observed).
 pub(crate) const SCAN: &str = "SELECT pg_catalog.encode(\
     pg_catalog.convert_to(gid, pg_catalog.getdatabaseencoding()), 'hex'), greatest(0, \
     extract(epoch FROM pg_catalog.clock_timestamp() - prepared) * 1000000)::bigint \

@@ -34,8 +34,8 @@ async fn admin(server: &Server, database: &str, sql: String) {
     account.sql(&sql).await;
 }
 
-/// From a database that takes any bytes for text: elsewhere the GIDs of all databases of the cluster
-/// cannot even be looked at.
+/// From a database that takes any bytes for text: elsewhere the GIDs of all databases of the
+/// cluster cannot even be looked at.
 async fn listed(server: &Server) -> BTreeSet<Vec<u8>> {
     let account = Account {
         url: to_database(&server.admin_url(), "sql_ascii"),

@@ -67,7 +67,7 @@ impl Scene {
     /// One resource after the other; odd workers the other way round.
     async fn one_by_one(&self, id: usize, both_are_there: &Barrier) -> Result<(), BoxError> {
         let mut tx = self.tm.begin();
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             tx.enlist(&self.orders).await?;
             both_are_there.wait().await;
             tx.enlist(&self.ledger).await?;

@@ -1,6 +1,6 @@
-//! A resource that lies. Every lie below, and every two of them one after the other, is told once or
-//! again and again for a while, to a manager that commits, rolls back, or is refused by the other
-//! branch. Whatever is said: both rows or none, `Ok` only with both, nothing left prepared, and no
+//! A resource that lies. Every lie below, and every two of them one after the other, is told once
+//! or again and again for a while, to a manager that commits, rolls back, or is refused by the
+//! other branch. Whatever is said: both rows or none, `Ok` only with both, nothing left prepared, and no
 //! hang.
 //!
 //! # Lies that no manager could bear
@@ -8,10 +8,11 @@
 //! * *Prepared*, and it is not; *read-only*, and what it had written is gone; *committed in one
 //!   phase*, and it is not; *committed*, and it was rolled back. The vote and the acknowledgement
 //!   are all that a manager has. The first is found out if the server can tell what became of the
-//!   branch, and reported as a heuristic ([`a_vote_without_a_prepare_is_reported_if_it_can_be`]);
-//!   the others cannot be found out.
-//! * *Rolled back alone* in answer to a commit, and it was not: reported as a heuristic, which it is
-//!   not; the branch itself is committed ([`a_false_alarm_is_reported_and_the_branch_is_committed`]).
+//!   branch, and reported as a heuristic:
+//!   [`a_vote_without_a_prepare_is_reported_if_it_can_be`]. The others cannot be found out.
+//! * *Rolled back alone* in answer to a commit, and it was not: reported as a heuristic, which it
+//!   is not; the branch itself is committed:
+//!   [`a_false_alarm_is_reported_and_the_branch_is_committed`].
 //! * *Committed*, *read-only* or *gone as decided*, and it is prepared: borne as long as the log
 //!   remembers the decision, which is some time after it was completed. For all other lies the log
 //!   forgets at once what is completed.
