@@ -116,6 +116,15 @@ pub mod ports {
     pub use unanimous_core::ports::*;
 }
 
+/// What the fuzz targets drive (`fuzz/src/targets.rs`): not for anybody else, and without promise.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::log::fuzzing::{identity, record, segment};
+    #[cfg(feature = "operator")]
+    pub use crate::operator::fuzzing::{config, control};
+}
+
 #[cfg(doctest)]
 mod compile_fail;
 

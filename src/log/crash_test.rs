@@ -1,4 +1,4 @@
-//! The log on a disk that crashes and fails at every single operation.
+//! The log on a disk that crashes at every single operation; `fault_test` has the disk that fails.
 //!
 //! One workload (several segments, repeated decisions, completions, heuristic ends, a second
 //! opening) keeps an account of what it was answered. After each crash, and after what survives of
@@ -26,7 +26,7 @@ use super::record::{Id, encode_decision};
 use super::request::Request;
 use super::segment::BLOCK;
 use super::shared::Shared;
-use super::sim_disk::{Luck, Op, Plan, SimDisk, Survival};
+use super::sim_disk::{Fault, Luck, Op, Plan, SimDisk, Survival};
 
 const FOLDER: FolderId = FolderId {
     device: 1,
@@ -62,7 +62,7 @@ fn home(disk: &SimDisk) -> Home {
 
 /// What the log has answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+pub(super) enum Answer {
     Recorded(LogSeq),
     Refused,
     Uncertain,
@@ -70,7 +70,7 @@ enum Answer {
 
 /// What a caller knows of a log, and must find again.
 #[derive(Debug, Default, Clone)]
-struct Account {
+pub(super) struct Account {
     manager: Option<ManagerId>,
     answers: BTreeMap<Gtrid, Answer>,
     completed: Vec<Gtrid>,
@@ -78,9 +78,9 @@ struct Account {
     openings: Vec<Opening>,
 }
 
-struct Member {
+pub(super) struct Member {
     engine: Engine,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     sequence: u64,
 }
 
@@ -96,7 +96,7 @@ fn bytes_of(gtrid: Gtrid) -> Box<[u8]> {
 }
 
 impl Member {
-    fn open(disk: &SimDisk, account: &mut Account) -> Result<Self, LogError> {
+    pub(super) fn open(disk: &SimDisk, account: &mut Account) -> Result<Self, LogError> {
         let home = home(disk);
         let opened = open(&home, FOLDER)?;
         let (engine, shared) = Engine::new(home, opened);
@@ -120,13 +120,13 @@ impl Member {
         })
     }
 
-    fn next_gtrid(&mut self) -> Gtrid {
+    pub(super) fn next_gtrid(&mut self) -> Gtrid {
         self.sequence += 1;
         self.shared.opening().gtrid(self.sequence)
     }
 
     /// One batch. Checks that nobody is told two different final answers.
-    fn decide(&mut self, gtrids: &[Gtrid], account: &mut Account) {
+    pub(super) fn decide(&mut self, gtrids: &[Gtrid], account: &mut Account) {
         self.engine.do_what_is_due();
         let mut replies = Vec::new();
         let requests = gtrids.iter().map(|gtrid| {
@@ -171,7 +171,7 @@ impl Member {
     }
 
     /// Repeats what is uncertain, as a caller has to, until the disk works again.
-    fn resolve(&mut self, account: &mut Account) {
+    pub(super) fn resolve(&mut self, account: &mut Account) {
         let uncertain = account.with(Answer::Uncertain);
         self.decide(&uncertain, account);
     }
@@ -190,13 +190,13 @@ impl Account {
         }
     }
 
-    fn with(&self, wanted: Answer) -> Vec<Gtrid> {
+    pub(super) fn with(&self, wanted: Answer) -> Vec<Gtrid> {
         let found = self.answers.iter().filter(|(_, answer)| **answer == wanted);
         found.map(|(gtrid, _)| *gtrid).collect()
     }
 
     /// Opens the log on the disk and compares; the answer is what is recorded there.
-    fn check(&mut self, disk: &SimDisk) -> Vec<(Gtrid, bool)> {
+    pub(super) fn check(&mut self, disk: &SimDisk) -> Vec<(Gtrid, bool)> {
         let member = Member::open(disk, self).expect("a log opens after every crash");
         let view = member.shared.lock();
         let openings = view.state.openings();
@@ -245,7 +245,7 @@ impl Account {
 }
 
 /// Runs until the end, or until the disk gives up.
-fn workload(disk: &SimDisk, account: &mut Account) -> Result<(), LogError> {
+pub(super) fn workload(disk: &SimDisk, account: &mut Account) -> Result<(), LogError> {
     let mut luck = Luck(7);
     for _ in 0..2 {
         let mut member = Member::open(disk, account)?;
@@ -339,33 +339,18 @@ fn i2_a_crash_while_a_crash_is_recovered_from_loses_nothing_either() {
 }
 
 #[test]
-fn i3_a_failure_of_any_operation_loses_nothing_and_final_answers_stay() {
-    let count = ops_of_workload().len() as u64;
-    for at in 0..=count {
-        for (count, took_effect) in [(1, false), (1, true), (4, true), (25, false)] {
-            println!("{count} failures from operation {at} on, took_effect {took_effect}");
-            let disk = SimDisk::new();
-            disk.set_plan(Plan::fail(at, count, took_effect));
-            let mut account = Account::default();
-            // An opening that fails is tried again, as whoever starts the program does.
-            let ended = (0..30).find_map(|_| workload(&disk, &mut account).ok());
-            assert!(ended.is_some(), "the log works again when the disk does");
-            for survival in [Survival::Nothing, Survival::Everything, Survival::Luck(at)] {
-                let mut account = account.clone();
-                account.check(&disk.after_crash(survival));
-            }
-        }
-    }
-}
-
-#[test]
 fn i2_a_crash_soon_after_a_failure_of_any_operation_loses_nothing() {
     let count = ops_of_workload().len() as u64;
     for at in 0..=count {
-        for (took_effect, later) in [(true, 3), (true, 14), (false, 5), (false, 22)] {
-            println!("failure of operation {at}, took_effect {took_effect}; crash {later} later");
+        for (fault, later) in [
+            (Fault::TookEffect, 3),
+            (Fault::TookEffect, 14),
+            (Fault::Nothing, 5),
+            (Fault::Nothing, 22),
+        ] {
+            println!("{fault:?} at operation {at}; crash {later} later");
             let disk = SimDisk::new();
-            disk.set_plan(Plan::fail(at, 1, took_effect).then_crash(at + later));
+            disk.set_plan(Plan::fail(at, 1, fault).then_crash(at + later));
             let mut account = Account::default();
             // An opening that fails is tried once more; then the crash is there.
             if workload(&disk, &mut account).is_err() {
@@ -381,12 +366,12 @@ fn i2_a_crash_soon_after_a_failure_of_any_operation_loses_nothing() {
 
 #[test]
 fn after_a_failed_sync_the_log_reopens_itself_and_repeating_gives_the_final_answer() {
-    for took_effect in [false, true] {
+    for fault in [Fault::Nothing, Fault::TookEffect] {
         let disk = SimDisk::new();
         let mut account = Account::default();
         let mut member = Member::open(&disk, &mut account).unwrap();
         let gtrids = [member.next_gtrid(), member.next_gtrid()];
-        disk.set_plan(Plan::fail(1, 1, took_effect));
+        disk.set_plan(Plan::fail(1, 1, fault));
         member.decide(&gtrids, &mut account);
         assert_eq!(disk.ops()[..2], [Op::Write, Op::SyncData]);
         assert_eq!(account.with(Answer::Uncertain), gtrids);
@@ -416,7 +401,7 @@ fn while_the_disk_fails_only_what_was_attempted_is_uncertain() {
     member.decide(&[recorded], &mut account);
     let opening = member.shared.opening();
     let attempted = member.next_gtrid();
-    disk.set_plan(Plan::fail(0, 1_000_000, false));
+    disk.set_plan(Plan::fail(0, 1_000_000, Fault::Nothing));
     member.decide(&[attempted], &mut account);
     let never = member.next_gtrid();
     member.decide(&[recorded, attempted, never], &mut account);
@@ -518,7 +503,7 @@ fn a_shutdown_that_cannot_close_the_epoch_says_so_and_nothing_is_lost() {
     let mut member = Member::open(&disk, &mut account).unwrap();
     let gtrid = member.next_gtrid();
     member.decide(&[gtrid], &mut account);
-    disk.set_plan(Plan::fail(0, 1_000, false));
+    disk.set_plan(Plan::fail(0, 1_000, Fault::Nothing));
     let (reply, _) = oneshot::channel();
     let (_, ended) = member.engine.commit([Request::Shutdown(reply)]).unwrap();
     assert!(

@@ -291,7 +291,7 @@ async fn after_change(change: impl FnOnce(&mut Vec<u8>)) -> (TempDir, Vec<Gtrid>
 #[tokio::test]
 async fn a_torn_tail_is_cut_off_and_reported() {
     // Header, state, and three decisions take a block each.
-    let (temp, gtrids) = after_change(|bytes| bytes[4 * 4096 + 100] ^= 1).await;
+    let (temp, gtrids) = after_change(|bytes| bytes[4 * 4096 + 60..].fill(0)).await;
     let log = open(temp.path()).await;
     let torn = log.torn_tail().unwrap();
     assert_eq!(torn.offset, 4 * 4096);
@@ -313,6 +313,13 @@ async fn i3_a_bad_batch_before_a_good_one_is_damage_and_nothing_is_changed() {
         assert_says(&text, &["segment-000000000001", &at, "check the disk"]);
         assert_eq!(std::fs::read(&segments(temp.path())[0]).unwrap(), before);
     }
+}
+
+#[tokio::test]
+async fn i3_a_change_of_the_last_batch_is_damage_and_no_torn_tail() {
+    let (temp, _) = after_change(|bytes| bytes[4 * 4096 + 60] ^= 1).await;
+    let text = refused(temp.path()).await;
+    assert_says(&text, &["segment-000000000001", "damaged at offset 16384"]);
 }
 
 #[tokio::test]

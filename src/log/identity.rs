@@ -51,6 +51,15 @@ impl Identity {
     /// # Panics
     /// When parsing would not give the same identity back.
     pub(super) fn encode(&self) -> String {
+        let text = self.text();
+        assert!(
+            Self::parse(text.as_bytes()) == Ok(*self),
+            "an identity is read back as it was written"
+        );
+        text
+    }
+
+    fn text(&self) -> String {
         let birth = match self.birth {
             Birth::Begun => "begun",
             Birth::Done => "done",
@@ -59,15 +68,10 @@ impl Identity {
             "{TITLE}\nformat {FORMAT}\nmanager {}\ndevice {}\ninode {}\nbirth {birth}\n",
             self.manager, self.folder.device, self.folder.inode
         );
-        let text = format!("{body}checksum {:016x}\n", xxh3_64(body.as_bytes()));
-        assert!(
-            Self::parse(text.as_bytes()) == Ok(*self),
-            "an identity is read back as it was written"
-        );
-        text
+        format!("{body}checksum {:016x}\n", xxh3_64(body.as_bytes()))
     }
 
-    /// Reads the file's bytes.
+    /// Reads the file's bytes: each identity has exactly one text.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, IdentityFault> {
         let text = core::str::from_utf8(bytes).map_err(|_| IdentityFault::Damage)?;
         let format = text
@@ -78,16 +82,13 @@ impl Identity {
         if format != FORMAT {
             return Err(IdentityFault::Format(format));
         }
-        Self::parse_this_format(text).ok_or(IdentityFault::Damage)
+        // Among what has to be the same is the checksum.
+        let identity = Self::parse_lines(text).filter(|identity| identity.text() == text);
+        identity.ok_or(IdentityFault::Damage)
     }
 
-    fn parse_this_format(text: &str) -> Option<Self> {
-        let body_bytes = text.rfind("checksum ")?;
-        let (body, checksum) = text.split_at(body_bytes);
-        if checksum != format!("checksum {:016x}\n", xxh3_64(body.as_bytes())) {
-            return None;
-        }
-        let mut lines = body.lines().skip(2);
+    fn parse_lines(text: &str) -> Option<Self> {
+        let mut lines = text.lines().skip(2);
         let mut value = |key| lines.next()?.strip_prefix(key)?.strip_prefix(' ');
         Some(Self {
             manager: value("manager")?.parse().ok()?,
@@ -129,6 +130,24 @@ mod tests {
                 Identity::parse(&text.as_bytes()[..at]).is_err(),
                 "cut at {at}"
             );
+        }
+    }
+
+    #[test]
+    fn another_text_for_the_same_identity_is_not_read_whatever_its_checksum() {
+        let text = IDENTITY.encode();
+        let (body, _) = text.split_once("checksum").unwrap();
+        for other in [
+            text.clone(),
+            format!("{body}\n"),
+            body.replace("device 65025", "device +65025"),
+            body.replace("inode 4711", "inode 04711"),
+            body.replace("\ndevice", "\r\ndevice"),
+        ] {
+            let checksum = xxh3_64(other.as_bytes());
+            let other = format!("{other}checksum {checksum:016x}\n");
+            let read = Identity::parse(other.as_bytes());
+            assert_eq!(read, Err(IdentityFault::Damage), "{other}");
         }
     }
 

@@ -21,10 +21,16 @@ mod appender_test;
 mod crash_test;
 mod engine;
 mod errors;
+#[cfg(test)]
+mod fault_test;
 mod file;
 #[cfg(test)]
 mod file_test;
+#[cfg(test)]
+mod flip_test;
 mod folder;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod golden_test;
 mod home;

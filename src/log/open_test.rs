@@ -12,7 +12,7 @@ use super::open::{Opened, inspect, open, remove_older, segment_bytes_min};
 use super::recover::segment_numbers;
 use super::recover_test::home;
 use super::segment::BLOCK;
-use super::sim_disk::{Plan, SimDisk, Survival};
+use super::sim_disk::{Fault, Plan, SimDisk, Survival};
 use super::storage::{Storage, StoredFile};
 
 const FOLDER: FolderId = FolderId {
@@ -131,7 +131,7 @@ fn i3_only_a_log_that_was_never_open_begins_again_without_its_segments() {
     let disk = SimDisk::new();
     let home = home(disk.clone());
     // The identity is there, and then nothing works any more.
-    disk.set_plan(Plan::fail(8, 1_000, false));
+    disk.set_plan(Plan::fail(8, 1_000, Fault::Nothing));
     open(&home, FOLDER).err().unwrap();
     let identity = disk.after_crash(Survival::Everything).read(IDENTITY);
     let identity = String::from_utf8(identity.unwrap()).unwrap();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use unanimous_core::ports::{BranchRecord, DecisionLog, DecisionRecord, Evidence, ServerIdentity};
 use unanimous_core::xid::Gtrid;
 
+use super::storage::{DiskFolder, Storage};
 use super::{FileLog, OpenFileLog};
 
 const FOLDER: &str = "UNANIMOUS_TEST_LOG_FOLDER";
@@ -178,4 +179,24 @@ async fn with_room_for_short_segments_only_the_log_goes_on_with_short_segments()
         2,
         "it never had to reopen itself"
     );
+}
+
+/// The limit cuts the write in its middle: the system writes a part, and says only how much.
+#[test]
+fn a_write_that_is_cut_short_is_an_error() {
+    if let Some(folder) = victims_folder() {
+        let folder = DiskFolder::open(&folder).unwrap();
+        let file = folder.create("short").unwrap();
+        let error = file.write_at(0, &[1; 8192]).unwrap_err();
+        println!("victim: {error}");
+        return println!("victim: {}", folder.read("short").unwrap().len());
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let test = "a_write_that_is_cut_short_is_an_error";
+    let (mut child, stdout) = victim(test, temp.path(), "trap '' XFSZ; ulimit -f 5;");
+    let said: Vec<_> = said(stdout).collect();
+    assert!(child.wait().unwrap().success());
+    assert!(said[0].contains("File too large"), "{said:?}");
+    // A shell counts in 512 or 1024 bytes.
+    assert!(["2560", "5120"].contains(&said[1].as_str()), "{said:?}");
 }

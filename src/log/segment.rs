@@ -14,8 +14,9 @@
 //! batch stands behind an invalid one, the invalid one had been synced: the disk lost or changed
 //! it, and decisions may be gone (damage). An invalid batch with nothing genuine behind it may be
 //! the one whose write was under way when the writer died; nobody was told that it is durable
-//! (torn tail). Batch 0 is synced before the segment gets its name: if it is invalid, that is
-//! damage. Damage to the very last batch cannot be told from a torn tail.
+//! (torn tail). But such a write leaves a part of the batch as zeros: if no part is missing, the
+//! whole of it had arrived, and something changed it later (damage, see [`was_written`]). Batch 0
+//! is synced before the segment gets its name: if it is invalid, that is damage.
 
 use unanimous_core::xid::{Epoch, ManagerId, Opening};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -26,6 +27,14 @@ pub(super) const BLOCK: usize = 4096;
 
 /// The version of the format that this module writes, and the only one that it reads.
 pub(super) const FORMAT: u32 = 1;
+
+/// What a disk writes in one step. A write that did not end leaves each sector as it was (zeros) or
+/// as it was to be.
+const SECTOR: usize = 512;
+
+/// More zeros in a row than any batch has: its longest are a completed decision's epoch and
+/// sequence number.
+const ZEROS: usize = 16;
 
 const MAGIC: [u8; 8] = *b"UNANLOG\0";
 const HEADER_BYTES: usize = 64;
@@ -224,7 +233,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Contents<'_>, Fault> {
     }
     let rest = bytes.get(at..).unwrap_or_default();
     let is_zero = rest.iter().all(|byte| *byte == 0);
-    let damaged = batches.is_empty() || (!is_zero && has_batch(bytes, at, chain.seed));
+    let is_torn = || !has_batch(bytes, at, chain.seed) && !was_written(rest, chain);
+    let damaged = batches.is_empty() || (!is_zero && !is_torn());
     if damaged {
         return Err(Fault::Damage { offset: at as u64 });
     }
@@ -264,6 +274,49 @@ fn read_batch(bytes: &[u8], at: usize, seed: u64) -> Option<(Sealed, ReadBatch<'
 fn has_batch(bytes: &[u8], at: usize, seed: u64) -> bool {
     let mut blocks = (at..bytes.len()).step_by(BLOCK);
     blocks.any(|at| read_batch(bytes, at, seed).is_some())
+}
+
+/// Had the whole of the next batch arrived at the front of `rest`, where it is invalid now? Then
+/// something changed it, and it may have been durable.
+///
+/// It has if its header names the batch before, and neither a sector nor the end of the bytes that
+/// it claims is missing. A change of either of these two fields would hide that; so it is tried
+/// whether the batch is valid with the right one.
+fn was_written(rest: &[u8], chain: Chain) -> bool {
+    let Some(header) = rest.first_chunk::<BATCH_HEADER_BYTES>() else {
+        return false;
+    };
+    let claimed = BATCH_HEADER_BYTES.saturating_add(u32_at(header, 24) as usize);
+    if u64_at(header, 8) != chain.previous {
+        return is_valid_with(rest, chain, claimed);
+    }
+    let Some(sealed) = rest.get(..claimed) else {
+        // A batch is never longer than its segment.
+        return true;
+    };
+    let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    let is_missing = is_zero(&rest[BATCH_HEADER_BYTES..])
+        || sealed.chunks(SECTOR).any(is_zero)
+        || sealed.ends_with(&[0; ZEROS]);
+    let end = rest
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |at| at + 1);
+    !is_missing || (end..end + ZEROS).any(|end| is_valid_with(rest, chain, end))
+}
+
+/// Would `rest` begin with a valid batch if it were that long and named the batch before?
+fn is_valid_with(rest: &[u8], chain: Chain, bytes: usize) -> bool {
+    let Some(len) = bytes.checked_sub(BATCH_HEADER_BYTES) else {
+        return false;
+    };
+    let (Some(sealed), Ok(len)) = (rest.get(..bytes), u32::try_from(len)) else {
+        return false;
+    };
+    let mut sealed = sealed.to_vec();
+    sealed[8..16].copy_from_slice(&chain.previous.to_le_bytes());
+    sealed[24..28].copy_from_slice(&len.to_le_bytes());
+    u64_at(&sealed, 0) == xxh3_64_with_seed(&sealed[8..], chain.seed)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

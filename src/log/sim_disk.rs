@@ -46,43 +46,57 @@ pub(super) enum Survival {
     Luck(u64),
 }
 
+/// How an operation fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It does nothing. A sync leaves the bytes in the page cache, and no later one writes them.
+    Nothing,
+    /// It has the effect that it denies.
+    TookEffect,
+    /// A write ends after that many sectors, for want of room; everything else does nothing.
+    Short(usize),
+    /// A sync throws the page cache away: from then on one reads what is durable, and that is not
+    /// what was written. Everything else does nothing.
+    Dropped,
+}
+
 /// What goes wrong, and when. Operations are counted from 0.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    fails: Range<u64>,
-    took_effect: bool,
+    faults: Vec<(Range<u64>, Fault)>,
     crash_at: u64,
 }
 
 impl Plan {
     pub(super) const fn well() -> Self {
         Self {
-            fails: 0..0,
-            took_effect: false,
+            faults: Vec::new(),
             crash_at: u64::MAX,
         }
     }
 
     /// This operation is begun, and nothing works any more.
     pub(super) const fn crash(at: u64) -> Self {
+        let faults = Vec::new();
         Self {
+            faults,
             crash_at: at,
-            ..Self::well()
         }
     }
 
-    /// That many operations from this one on fail; `took_effect` says whether they had the effect
-    /// that they deny.
-    pub(super) const fn fail(at: u64, count: u64, took_effect: bool) -> Self {
-        Self {
-            fails: at..at + count,
-            took_effect,
-            ..Self::well()
-        }
+    /// That many operations from this one on fail.
+    pub(super) fn fail(at: u64, count: u64, fault: Fault) -> Self {
+        Self::well().then_fail(at, count, fault)
+    }
+
+    /// And later others.
+    pub(super) fn then_fail(mut self, at: u64, count: u64, fault: Fault) -> Self {
+        self.faults.push((at..at + count, fault));
+        self
     }
 
     /// And later it crashes.
-    pub(super) const fn then_crash(self, at: u64) -> Self {
+    pub(super) fn then_crash(self, at: u64) -> Self {
         Self {
             crash_at: at,
             ..self
@@ -129,7 +143,7 @@ struct Bytes {
 /// How an operation goes.
 enum Going {
     Well,
-    Fails { took_effect: bool },
+    Fails(Fault),
     Crashed { begun: bool },
 }
 
@@ -152,6 +166,16 @@ impl SimDisk {
 
     fn lock(&self) -> MutexGuard<'_, Disk> {
         self.0.lock().unwrap()
+    }
+
+    /// Changes a byte behind everybody's back, in what is read and in what is durable. Answers the
+    /// byte that was there.
+    pub(super) fn change(&self, name: &str, at: usize, byte: u8) -> u8 {
+        let mut disk = self.lock();
+        let file = disk.names[name];
+        let file = &mut disk.files[file];
+        file.durable[at] = byte;
+        std::mem::replace(&mut file.live[at], byte)
     }
 
     /// From now on, operations being counted anew.
@@ -260,11 +284,10 @@ impl Disk {
         if number >= self.plan.crash_at {
             let begun = number == self.plan.crash_at;
             Going::Crashed { begun }
-        } else if self.plan.fails.contains(&number) {
-            let took_effect = self.plan.took_effect;
-            Going::Fails { took_effect }
         } else {
-            Going::Well
+            let mut faults = self.plan.faults.iter();
+            let fault = faults.find(|(numbers, _)| numbers.contains(&number));
+            fault.map_or(Going::Well, |(_, fault)| Going::Fails(*fault))
         }
     }
 
@@ -272,7 +295,7 @@ impl Disk {
     fn act(&mut self, op: Op, effect: impl FnOnce(&mut Self)) -> Result<()> {
         let (has_effect, answer) = match self.begin(op) {
             Going::Well => (true, Ok(())),
-            Going::Fails { took_effect } => (took_effect, Err(failure())),
+            Going::Fails(fault) => (fault == Fault::TookEffect, Err(failure())),
             // What was begun is unsynced, and survives by luck.
             Going::Crashed { begun } => (begun, Err(failure())),
         };
@@ -283,10 +306,10 @@ impl Disk {
     }
 
     /// Does a sync reach the disk? `None` when it never ends.
-    fn begin_sync(&mut self, op: Op) -> Option<(bool, Result<()>)> {
+    fn begin_sync(&mut self, op: Op) -> Option<std::result::Result<(), Fault>> {
         match self.begin(op) {
-            Going::Well => Some((true, Ok(()))),
-            Going::Fails { took_effect } => Some((took_effect, Err(failure()))),
+            Going::Well => Some(Ok(())),
+            Going::Fails(fault) => Some(Err(fault)),
             Going::Crashed { begun: _ } => None,
         }
     }
@@ -307,17 +330,19 @@ impl Disk {
     }
 
     fn sync(&mut self, op: Op, file: usize) -> Result<()> {
-        let Some((reaches_disk, answer)) = self.begin_sync(op) else {
+        let Some(ended) = self.begin_sync(op) else {
             return Err(failure());
         };
         let file = &mut self.files[file];
         let unsynced = std::mem::take(&mut file.unsynced);
-        if reaches_disk {
+        if matches!(ended, Ok(()) | Err(Fault::TookEffect)) {
             for (offset, written) in unsynced {
                 put(&mut file.durable, offset, &written);
             }
+        } else if ended == Err(Fault::Dropped) {
+            file.live.clone_from(&file.durable);
         }
-        answer
+        ended.map_err(|_| failure())
     }
 }
 
@@ -370,16 +395,18 @@ impl Storage for SimDisk {
 
     fn sync_folder(&self) -> Result<()> {
         let mut disk = self.lock();
-        let Some((reaches_disk, answer)) = disk.begin_sync(Op::SyncFolder) else {
+        let Some(ended) = disk.begin_sync(Op::SyncFolder) else {
             return Err(failure());
         };
         let changes = std::mem::take(&mut disk.unsynced_names);
-        if reaches_disk {
+        if matches!(ended, Ok(()) | Err(Fault::TookEffect)) {
             for change in changes {
                 apply_names(&mut disk.durable_names, change);
             }
+        } else if ended == Err(Fault::Dropped) {
+            disk.names = disk.durable_names.clone();
         }
-        answer
+        ended.map_err(|_| failure())
     }
 }
 
@@ -396,11 +423,22 @@ impl StoredFile for SimFile {
         if disk.bytes() + grows_by > disk.bytes_max {
             return Err(ErrorKind::StorageFull.into());
         }
-        disk.act(Op::Write, |disk| {
-            let file = &mut disk.files[self.file];
-            put(&mut file.live, offset, bytes);
-            file.unsynced.push((offset, bytes.to_vec()));
-        })
+        let (len, answer) = match disk.begin(Op::Write) {
+            Going::Well => (bytes.len(), Ok(())),
+            Going::Fails(Fault::Nothing | Fault::Dropped) => (0, Err(failure())),
+            Going::Fails(Fault::TookEffect) => (bytes.len(), Err(failure())),
+            Going::Fails(Fault::Short(sectors)) => {
+                let full = Err(ErrorKind::StorageFull.into());
+                (bytes.len().min(sectors * SECTOR), full)
+            }
+            Going::Crashed { begun } => (if begun { bytes.len() } else { 0 }, Err(failure())),
+        };
+        if len > 0 {
+            let (file, written) = (&mut disk.files[self.file], &bytes[..len]);
+            put(&mut file.live, offset, written);
+            file.unsynced.push((offset, written.to_vec()));
+        }
+        answer
     }
 
     fn sync(&self) -> Result<()> {

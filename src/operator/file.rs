@@ -54,7 +54,7 @@ impl ConfigFile {
         Self::parse(path, &text)
     }
 
-    fn parse(path: PathBuf, text: &str) -> Result<Self, ConfigFileError> {
+    pub(super) fn parse(path: PathBuf, text: &str) -> Result<Self, ConfigFileError> {
         let at = |place: &str, problem: &str| {
             ConfigFileError::new(format!("config file {}{place}: {problem}", path.display()))
         };

@@ -67,6 +67,8 @@ mod file;
 #[cfg(test)]
 mod file_test;
 mod finding;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod limits;
 mod report;
 mod secret;

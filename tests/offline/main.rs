@@ -8,6 +8,7 @@
 
 mod clocks;
 mod compose;
+mod fuzzing;
 mod guarantees;
 mod model;
 mod names;

@@ -1,7 +1,8 @@
-//! The project's own commands: `cargo xtask crash | demo | servers | soak | test`.
+//! The project's own commands: `cargo xtask crash | demo | fuzz | servers | soak | test`.
 
 mod crash;
 mod demo;
+mod fuzz;
 mod live;
 mod servers_command;
 mod soak;
@@ -19,6 +20,8 @@ The project's own commands.
   cargo xtask servers -- COMMAND…  run a command with the servers, and stop them after it
   cargo xtask crash [--full]       a sample of the crash matrix, or all of it; also
                                    --cell PART --shard I/N --resume FILE --json FILE
+  cargo xtask fuzz [TARGET]        libFuzzer on every reader of bytes, or on one of them; also
+                                   --seconds N --input FILE
   cargo xtask soak --minutes N     transfers under a nemesis; also --json FILE
   cargo xtask test [STEP…]         run every check, or only these steps
   cargo xtask test --list          say which steps there are
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     match command {
         "crash" => crash::run(rest),
         "demo" => demo::run(rest),
+        "fuzz" => fuzz::run(rest),
         "servers" => servers_command::run(rest),
         "soak" => soak::run(rest),
         "test" => test_command::run(rest),
