@@ -1,7 +1,7 @@
 //! A resource that lies. Every lie below, and every two of them one after the other, is told once
 //! or again and again for a while, to a manager that commits, rolls back, or is refused by the
-//! other branch. Whatever is said: both rows or none, `Ok` only with both, nothing left prepared, and no
-//! hang.
+//! other branch. Whatever is said: both rows or none, `Ok` only with both, nothing left prepared,
+//! and no hang.
 //!
 //! # Lies that no manager could bear
 //!
