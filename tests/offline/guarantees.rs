@@ -11,6 +11,7 @@ const DOCUMENTS: &[(&str, usize)] = &[
     ("docs/guarantees.md", 40),
     ("docs/servers.md", 15),
     ("docs/operations.md", 5),
+    ("docs/planted-bugs.md", 40),
     (BAD_INPUT, 90),
 ];
 
