@@ -21,8 +21,11 @@ mod gid;
 #[path = "../../adapters/mysql/src/xid.rs"]
 mod xa_xid;
 
-/// By their names, which are those of the folders in `fuzz/corpus`.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 8] = [
+/// A name, which is that of a folder in `fuzz/corpus`, and what takes the bytes.
+pub(crate) type Target = (&'static str, fn(&[u8]));
+
+/// All of them, by their names.
+pub(crate) const TARGETS: [Target; 8] = [
     ("config", fuzzing::config),
     ("control", fuzzing::control),
     ("gid", gid_text),
