@@ -16,6 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_native_certs::{CertificateResult, load_native_certs};
 use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -395,9 +396,12 @@ fn add_pem(store: &mut RootCertStore, pem: &[u8], place: &str) -> Result<(), Bad
     Ok(())
 }
 
-/// Single certificates of the system that cannot be used are left out, as every client does.
 fn add_system(store: &mut RootCertStore) -> Result<(), Bad> {
-    let found = rustls_native_certs::load_native_certs();
+    add_found(store, load_native_certs())
+}
+
+/// Single certificates of the system that cannot be used are left out, as every client does.
+fn add_found(store: &mut RootCertStore, found: CertificateResult) -> Result<(), Bad> {
     let (added, _) = store.add_parsable_certificates(found.certs);
     if added > 0 {
         return Ok(());

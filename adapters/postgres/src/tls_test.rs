@@ -10,14 +10,15 @@ fn set_up(tls: &Tls) -> String {
     }
 }
 
+fn write(path: PathBuf, text: &str) -> PathBuf {
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
 #[test]
 fn files_are_looked_at_where_tls_is_spoken() {
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    };
+    let file = |name, text: &str| write(folder.path().join(name), text);
     let key = rcgen::KeyPair::generate().unwrap();
     let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
     let params = rcgen::CertificateParams::new(Vec::new()).unwrap();
@@ -106,4 +107,10 @@ fn only_the_mode_that_looks_at_the_name_leaves_it_to_the_library() {
     let unused = Tls::new(TlsMode::Disable).root_file(missing);
     let text = set_up(&unused.identity_files(missing, missing));
     assert!(text.starts_with("ClientConfig"), "{text}");
+}
+
+#[test]
+fn a_system_without_authorities_is_told_with_its_mend() {
+    let bad = add_found(&mut RootCertStore::empty(), CertificateResult::default());
+    assert!(bad.err().unwrap().mend.contains("ca-certificates"));
 }
