@@ -165,7 +165,7 @@ fn a_text_that_is_too_long_or_not_printable_is_not_decoded() {
 
 #[test]
 fn a_decision_is_only_that_of_its_transaction_and_nothing_may_follow_it() {
-    let branches = vec![branch("orders", "pg 1", "xid 4711")];
+    let branches = vec![branch("Orders_2-eu", "pg 1", "xid 4711")];
     let bytes = encode_decision(ID, &branches).unwrap();
     let opening = unanimous_core::xid::Opening {
         manager: unanimous_core::xid::ManagerId::from_bytes([7; 10]),
