@@ -1,5 +1,5 @@
-//! What the driver's errors become. The driver itself makes them here: it logs in at some bytes that
-//! stand for a server.
+//! What the driver's errors become. The driver itself makes them here: it logs in at some bytes
+//! that stand for a server.
 
 use std::error::Error;
 use std::future::{Ready, ready};
