@@ -86,3 +86,31 @@ fn tell(resource: &ResourceName, preflight: &Preflight) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use unanimous_core::ports::Finding;
+
+    #[test]
+    fn i6_only_a_server_that_is_nothing_but_read_only_is_taken_for_away() {
+        let orders: ResourceName = "orders".parse().unwrap();
+        let judged = |severities: &[Severity], is_read_only| {
+            let found = severities.iter();
+            let found = found.map(|severity| Finding::new(*severity, "subject", "seen", "mend"));
+            let checked = Preflight::new("server", None, found.collect());
+            let judged = judge(&orders, Ok(checked.read_only(is_read_only)));
+            judged.map_err(|error| error.problem())
+        };
+        use Severity::{Error, Note, Warning};
+        assert_eq!(judged(&[], false), Ok(()));
+        assert_eq!(judged(&[Warning, Note], true), Ok(()));
+        assert_eq!(judged(&[Error, Note], true), Err(Problem::Unavailable));
+        assert_eq!(judged(&[Error, Error], true), Err(Problem::Unfit));
+        assert_eq!(judged(&[Error], false), Err(Problem::Unfit));
+        assert_eq!(judged(&[Error, Error], false), Err(Problem::Unfit));
+        let away = ResourceError::new(Problem::Unavailable, orders.clone(), "away");
+        let error = judge(&orders, Err(away)).unwrap_err();
+        assert_eq!(error.problem(), Problem::Unavailable);
+    }
+}

@@ -89,3 +89,15 @@ impl TransactionManager {
 fn jittered(pause: Duration, luck: u32) -> Duration {
     pause.mul_f64(0.5 + 0.5 * f64::from(luck) / f64::from(u32::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_cut_to_a_half_at_most() {
+        let pause = Duration::from_secs(4);
+        assert_eq!(jittered(pause, 0), Duration::from_secs(2));
+        assert_eq!(jittered(pause, u32::MAX), pause);
+    }
+}

@@ -352,3 +352,6 @@ impl Pacing {
 fn jittered(pause: Duration, luck: u32) -> Duration {
     pause.mul_f64(0.75 + 0.5 * f64::from(luck) / f64::from(u32::MAX))
 }
+
+#[cfg(test)]
+mod pacing_test;

@@ -206,3 +206,7 @@ impl fmt::Display for Left {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "report_test.rs"]
+mod report_test;
