@@ -29,7 +29,8 @@ pub(super) enum Mix {
     MyMaria,
     PgPg,
     Three,
-    WriterReader,
+    MyReader,
+    PgReader,
     TwoWritersReader,
 }
 
@@ -71,13 +72,14 @@ pub(super) const FAULTS: [(Fault, &str); 6] = [
     (Fault::DropFuture, "drop_future"),
 ];
 
-const MIXES: [(Mix, &str); 7] = [
+const MIXES: [(Mix, &str); 8] = [
     (Mix::PgMy, "pg+my"),
     (Mix::MariaPg, "maria+pg"),
     (Mix::MyMaria, "my+maria"),
     (Mix::PgPg, "pg+pg"),
     (Mix::Three, "three"),
-    (Mix::WriterReader, "writer+reader"),
+    (Mix::MyReader, "my+reader"),
+    (Mix::PgReader, "pg+reader"),
     (Mix::TwoWritersReader, "two+reader"),
 ];
 
@@ -121,7 +123,8 @@ impl Mix {
             Self::MyMaria => (&[Db::Mysql, Db::Mariadb], false),
             Self::PgPg => (&[Db::Postgres15, Db::PostgresNewest], false),
             Self::Three => (&[Db::PostgresNewest, Db::Mysql, Db::Mariadb], false),
-            Self::WriterReader => (&[Db::Mysql, Db::Postgres15], true),
+            Self::MyReader => (&[Db::Mysql, Db::Postgres15], true),
+            Self::PgReader => (&[Db::PostgresNewest, Db::Mariadb], true),
             Self::TwoWritersReader => (&[Db::Mariadb, Db::Postgres15, Db::Mysql], true),
         }
     }
