@@ -302,7 +302,8 @@ fn was_written(rest: &[u8], chain: Chain) -> bool {
         .iter()
         .rposition(|byte| *byte != 0)
         .map_or(0, |at| at + 1);
-    !is_missing || (end..end + ZEROS).any(|end| is_valid_with(rest, chain, end))
+    let mut lengths = (end..).take(ZEROS);
+    !is_missing || lengths.any(|len| is_valid_with(rest, chain, len))
 }
 
 /// Would `rest` begin with a valid batch if it were that long and named the batch before?

@@ -141,6 +141,28 @@ fn a_lost_first_block_of_the_last_batch_is_a_torn_tail() {
     assert_eq!(contents.batches.len(), 1);
 }
 
+/// What is missing of it then is only said to be.
+#[test]
+fn a_last_batch_that_was_whole_before_its_length_or_link_was_changed_is_damage() {
+    for zeros in [0, 1, 15] {
+        let mut payload = vec![9; 600];
+        payload.resize(600 + zeros, 0);
+        let (bytes, offsets) = segment(header(1, 2), &[vec![1; 10], payload]);
+        let last = offsets[1];
+        let damage = Err(Fault::Damage {
+            offset: last as u64,
+        });
+        let mut link = bytes.clone();
+        link[last + 8] ^= 1;
+        assert_eq!(read(&link), damage, "{zeros}");
+        for len in [600 + zeros + 2048, 600 - 1] {
+            let mut length = bytes.clone();
+            length[last + 24..last + 28].copy_from_slice(&(len as u32).to_le_bytes());
+            assert_eq!(read(&length), damage, "{zeros}, {len}");
+        }
+    }
+}
+
 #[test]
 fn a_lost_batch_before_a_good_one_is_damage() {
     let (mut bytes, offsets) = segment(header(1, 2), &payloads(&[10, 10, 10]));
