@@ -234,3 +234,7 @@ const fn is_known(view: EpochView) -> bool {
         EpochView::OtherOpen | EpochView::Unlisted | EpochView::OtherManager => false,
     }
 }
+
+#[cfg(test)]
+#[path = "survey_test.rs"]
+mod survey_test;
