@@ -297,7 +297,7 @@ fn connect_failure(error: &Error) -> Option<(Problem, &'static str)> {
         return Some((Problem::Unfit, mend));
     }
     if let Some(error) = tls_error(error) {
-        return Some((Problem::Unfit, mend_of_tls(error)));
+        return mend_of_tls(error).map(|mend| (Problem::Unfit, mend));
     }
     match server_code(error)? {
         1044 => Some((
@@ -354,12 +354,26 @@ fn connect_failure(error: &Error) -> Option<(Problem, &'static str)> {
     }
 }
 
-fn mend_of_tls(error: &rustls::Error) -> &'static str {
+/// What mends an error that comes back at every attempt, if this is one.
+fn mend_of_tls(error: &rustls::Error) -> Option<&'static str> {
+    use rustls::AlertDescription as Alert;
+    use rustls::Error::{AlertReceived, InvalidCertificate, PeerIncompatible};
+    if let InvalidCertificate(reason) = error {
+        return Some(mend_of_certificate(reason));
+    }
+    let is_disagreement = matches!(
+        error,
+        PeerIncompatible(_) | AlertReceived(Alert::HandshakeFailure | Alert::ProtocolVersion)
+    );
+    // Anything else may be a line that was cut, or a server that is going down.
+    is_disagreement.then_some(
+        "the server and this program cannot agree on an encryption: the server has to offer TLS \
+         1.2 or 1.3; ssl-mode=DISABLED goes without",
+    )
+}
+
+fn mend_of_certificate(reason: &rustls::CertificateError) -> &'static str {
     use rustls::CertificateError as Certificate;
-    let rustls::Error::InvalidCertificate(reason) = error else {
-        return "the server and this program cannot agree on an encryption: the server has to \
-                offer TLS 1.2 or 1.3; ssl-mode=DISABLED goes without";
-    };
     let is_name = matches!(
         reason,
         Certificate::NotValidForName | Certificate::NotValidForNameContext { .. }

@@ -266,7 +266,9 @@ fn a_refused_login_needs_a_person_and_a_full_server_does_not() {
 /// rustls's error, wherever the driver has put it.
 #[test]
 fn a_certificate_that_is_not_accepted_is_told_with_its_mend() {
+    use rustls::AlertDescription as Alert;
     use rustls::CertificateError as Certificate;
+    use rustls::Error::AlertReceived as alert;
     use rustls::pki_types::UnixTime;
     let time = UnixTime::since_unix_epoch(std::time::Duration::ZERO);
     let not_valid_for = Certificate::NotValidForNameContext {
@@ -290,13 +292,36 @@ fn a_certificate_that_is_not_accepted_is_told_with_its_mend() {
         (Certificate::NotValidYet.into(), "the one that made"),
         (not_yet.into(), "the one that made"),
         (Certificate::BadEncoding.into(), "ssl-ca has signed"),
-        (rustls::Error::DecryptError, "TLS 1.2 or 1.3"),
+        (alert(Alert::ProtocolVersion), "TLS 1.2 or 1.3"),
+        (alert(Alert::HandshakeFailure), "TLS 1.2 or 1.3"),
+        (
+            rustls::PeerIncompatible::Tls12NotOfferedOrEnabled.into(),
+            "TLS 1.2 or 1.3",
+        ),
     ] {
         let wrapped = std::io::Error::other(rustls::Error::clone(&error));
         for error in [TlsError::Tls(error).into(), Error::Io(wrapped.into())] {
             let said = mend_of_connect(&error);
             assert!(said.contains(mend), "{error}: {said}");
             assert_eq!(connect(&error), Problem::Unfit);
+        }
+    }
+}
+
+/// Seen on a machine that did much else: a start must not be refused for it.
+#[test]
+fn i6_an_encryption_that_breaks_off_is_tried_again() {
+    for error in [
+        rustls::Error::DecryptError,
+        rustls::Error::InappropriateMessage {
+            expect_types: vec![rustls::ContentType::Handshake],
+            got_type: rustls::ContentType::ApplicationData,
+        },
+        rustls::Error::AlertReceived(rustls::AlertDescription::InternalError),
+    ] {
+        let wrapped = std::io::Error::other(rustls::Error::clone(&error));
+        for error in [TlsError::Tls(error).into(), Error::Io(wrapped.into())] {
+            assert_eq!(connect(&error), Problem::Unavailable, "{error}");
         }
     }
 }
