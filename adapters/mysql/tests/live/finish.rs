@@ -41,6 +41,43 @@ async fn i3_unknown_before_a_late_prepare_proves_nothing(db: &Db) {
     assert!(!db.has(1).await);
 }
 
+/// A session of recovery that went stale is replaced and the request repeated. That the repeated one
+/// hears "unknown" is no proof that the first one has ended the branch.
+async fn i3_unknown_at_the_second_try_after_a_stale_session_proves_nothing(db: &Db) {
+    let mut admin = db.admin().await;
+    let database = format!("d_{}", &db.table[2..]);
+    let create = format!("CREATE DATABASE {database}");
+    admin.query_drop(create).await.unwrap();
+    // By their database the sessions of this one are told from everybody else's.
+    let port = admin.opts().tcp_port();
+    let url = format!("{}@127.0.0.1:{port}/{database}", db.admin_login());
+    let resource = unanimous_mysql::Mysql::builder("ledger", url)
+        .recovery_sessions(1)
+        .build()
+        .unwrap();
+    resource.preflight().await.unwrap();
+    let mut branch = db.active(1).await;
+    for decision in [Decision::Commit, Decision::Rollback] {
+        resource.recover().await.unwrap();
+        let of_ours =
+            format!("SELECT id FROM information_schema.processlist WHERE db = '{database}'");
+        let pooled: Vec<u64> = admin.query(&of_ours).await.unwrap();
+        assert_eq!(pooled.len(), 1, "the session that waits in the pool");
+        let kill = format!("KILL {}", pooled[0]);
+        admin.query_drop(kill).await.unwrap();
+        eventually("it is gone", async || {
+            !db.connections().await.contains(&pooled[0])
+        })
+        .await;
+        let error = resource.finish(&db.xid(1), decision).await.unwrap_err();
+        assert_eq!(error.kind(), BranchErrorKind::UnknownXid, "{error}");
+    }
+    expect_prepared(branch.prepare().await);
+    branch.commit().await.unwrap();
+    let drop = format!("DROP DATABASE {database}");
+    admin.query_drop(drop).await.unwrap();
+}
+
 /// A branch is finished by whoever may connect, not only by who prepared it.
 async fn another_account_can_finish_a_branch(db: &Db) {
     let (branch, _) = db.prepared(1).await;
@@ -87,6 +124,7 @@ async fn mariadb_does_not_look_at_the_format_id(db: &Db) {
 on_both!(
     i3_unknown_while_its_connection_is_open_is_not_taken_for_finished,
     i3_unknown_before_a_late_prepare_proves_nothing,
+    i3_unknown_at_the_second_try_after_a_stale_session_proves_nothing,
     another_account_can_finish_a_branch,
     an_xid_is_opened_once,
     mariadb_does_not_look_at_the_format_id,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use unanimous_core::ports::{Branch, Cause, Resource, ResourceManager};
+use unanimous_core::ports::{Branch, Cause, OnePhaseReply, Resource, ResourceManager};
 use unanimous_core::protocol::Decision;
 use unanimous_mysql::RollbackOnly;
 use unanimous_mysql::mysql_async::Error;
@@ -114,6 +114,54 @@ async fn a_deadlock_is_a_conflict_in_one_phase_and_at_rollback_too(db: &Db) {
     branch.rollback().await.unwrap();
     Box::new(branch).release().await;
     plain.query_drop("ROLLBACK").await.unwrap();
+}
+
+/// A procedure whose handler swallows the deadlock says that all is well, and goes on writing. Some
+/// versions of MariaDB would do that in a transaction of InnoDB's own.
+async fn a_deadlock_that_a_procedure_swallowed_is_a_rollback_vote(db: &Db) {
+    two_rows(db).await;
+    let table = &db.table;
+    let procedure = format!("p_{}", &table[2..]);
+    let mut plain = db.plain().await;
+    plain
+        .query_drop(format!(
+            "CREATE PROCEDURE {procedure}() BEGIN \
+             DECLARE CONTINUE HANDLER FOR SQLEXCEPTION SET @swallowed = 1; \
+             UPDATE {table} SET v = 'x' WHERE id = 101; \
+             INSERT INTO {table} VALUES (103, 'v'); END"
+        ))
+        .await
+        .unwrap();
+    for one_phase in [false, true] {
+        let mut env = db.env(if one_phase { 2 } else { 1 });
+        env.lock_timeout = Duration::from_secs(20);
+        let mut branch = db.resource.open(env).await.unwrap();
+        db.insert(&mut branch, 1).await.unwrap();
+        update(db, &mut branch, 102).await.unwrap();
+        // The transaction with fewer changes is the victim.
+        let setup = "SET innodb_lock_wait_timeout = 20; BEGIN";
+        plain.query_drop(setup).await.unwrap();
+        for id in 200..260 {
+            let sql = format!("INSERT INTO {table} VALUES ({id}, 'v')");
+            plain.query_drop(sql).await.unwrap();
+        }
+        let hold = format!("UPDATE {table} SET v = 'y' WHERE id = 101");
+        plain.query_drop(hold).await.unwrap();
+        let close = format!("UPDATE {table} SET v = 'y' WHERE id = 102");
+        let call = format!("CALL {procedure}()");
+        let (ours, theirs) = tokio::join!(branch.query_drop(call), plain.query_drop(close));
+        theirs.unwrap();
+        ours.unwrap();
+        plain.query_drop("ROLLBACK").await.unwrap();
+        if one_phase {
+            let reply = branch.commit_one_phase().await;
+            assert!(matches!(reply, OnePhaseReply::RolledBack(_)), "{reply:?}");
+        } else {
+            expect_rolled_back(branch.prepare().await);
+        }
+        assert!(!db.has(1).await && !db.has(103).await);
+    }
+    db.sql(&format!("DROP PROCEDURE {procedure}")).await;
 }
 
 /// Two branches of one transaction on one server are not joined: the second waits for the first.
@@ -228,6 +276,7 @@ on_both!(
     a_lock_wait_timeout_that_was_handled_lets_the_rest_be_committed,
     after_a_deadlock_no_statement_is_let_through,
     a_deadlock_is_a_conflict_in_one_phase_and_at_rollback_too,
+    a_deadlock_that_a_procedure_swallowed_is_a_rollback_vote,
     two_branches_of_one_gtrid_on_one_server_block_each_other,
     a_row_that_is_only_locked_is_not_guarded_by_a_prepared_branch,
     a_prepared_branch_without_changes_can_be_finished_either_way,
