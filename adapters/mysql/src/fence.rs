@@ -18,8 +18,8 @@ use unanimous_core::ports::{Evidence, Finding, Severity};
 use crate::session::{Flavour, Session, text};
 use crate::{codes, preflight};
 
-/// How often and how long to look until a killed connection is gone. On MariaDB it rolls back first,
-/// which takes as long as its changes were many.
+/// How often and how long to look until a killed connection is gone. On MariaDB it rolls back
+/// first, which takes as long as its changes were many.
 const LOOKS_MAX: u32 = 100;
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -90,9 +90,9 @@ impl fmt::Display for Holder {
 /// Whether a connection is gone.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fenced {
-    /// It is, and nothing that was sent to it will be carried out any more. MySQL may still be rolling
-    /// back what was not prepared, and hold its locks until then: neither the list of processes nor
-    /// `KILL` knows the connection any more, `INNODB_TRX` does (seen with 9.7).
+    /// It is, and nothing that was sent to it will be carried out any more. MySQL may still be
+    /// rolling back what was not prepared, and hold its locks until then: neither the list of
+    /// processes nor `KILL` knows the connection any more, `INNODB_TRX` does (seen with 9.7).
     Gone,
     /// That cannot be seen. Says why, and what to do.
     NotSeen(Finding),

@@ -41,8 +41,8 @@ async fn i3_unknown_before_a_late_prepare_proves_nothing(db: &Db) {
     assert!(!db.has(1).await);
 }
 
-/// A session of recovery that went stale is replaced and the request repeated. That the repeated one
-/// hears "unknown" is no proof that the first one has ended the branch.
+/// A session of recovery that went stale is replaced and the request repeated. That the repeated
+/// one hears "unknown" is no proof that the first one has ended the branch.
 async fn i3_unknown_at_the_second_try_after_a_stale_session_proves_nothing(db: &Db) {
     let mut admin = db.admin().await;
     let database = format!("d_{}", &db.table[2..]);
