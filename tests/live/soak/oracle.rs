@@ -11,6 +11,9 @@ use super::transfer::digest;
 use super::{ACCOUNTS, ACCOUNTS_TABLE, BALANCE, LISTS_TABLE, lists_of};
 use crate::databases::{Judges, Place};
 
+/// How long nothing has to be prepared before that is believed.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// The entries of each list of one server.
 type Lists = BTreeMap<u32, Vec<u64>>;
 
@@ -66,19 +69,23 @@ impl Oracle {
     /// back may still arrive. Everything was repaired at `begin`.
     pub(super) async fn wait_for_recovery(&mut self, begin: Instant, report: &mut Report) {
         let called = Instant::now();
-        let (mut since, mut left) = (Instant::now(), 0);
-        while since.elapsed() < Duration::from_secs(1) && called.elapsed() < PATIENCE {
-            left = 0;
+        // The last time that something was seen, and how much.
+        let mut last = (called, 0);
+        while last.0.elapsed() < QUIET {
+            let mut left = 0;
             for place in &self.places {
                 left += self.judges.prepared(place, "").await as u64;
             }
             if left > 0 {
-                since = Instant::now();
+                last = (Instant::now(), left);
+            }
+            if called.elapsed() > PATIENCE {
+                report.left_in_doubt += last.1;
+                break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        report.left_in_doubt += left;
-        let took = since.saturating_duration_since(begin);
+        let took = last.0.saturating_duration_since(begin);
         report.slowest_recovery = report.slowest_recovery.max(took);
     }
 

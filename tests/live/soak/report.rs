@@ -31,8 +31,10 @@ impl Report {
         self.violations.push(text);
     }
 
-    pub(super) const fn is_good(&self) -> bool {
-        self.violations.is_empty() && self.left_in_doubt == 0 && self.leaks == 0
+    /// A soak in which nothing happened proves nothing.
+    pub(super) fn is_good(&self) -> bool {
+        let has_happened = self.committed > 0 && !self.faults.is_empty();
+        has_happened && self.violations.is_empty() && self.left_in_doubt == 0 && self.leaks == 0
     }
 
     pub(super) fn print(&self, took: Duration) {

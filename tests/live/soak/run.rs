@@ -42,7 +42,10 @@ async fn soak() {
     if let Some(path) = env("UNANIMOUS_SOAK_JSON") {
         std::fs::write(path, report.json(begin.elapsed())).unwrap();
     }
-    assert!(report.is_good(), "see above");
+    assert!(
+        report.is_good(),
+        "see above; a soak in which nothing was committed or struck is none"
+    );
 }
 
 struct Soak {

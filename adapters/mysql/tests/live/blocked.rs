@@ -243,8 +243,15 @@ async fn a_read_only_server_keeps_the_branch_and_its_scan_does_not_count(kind: K
     let server = start(kind, &[]);
     let db = Db::on(&server).await;
     let (mut branch, record) = db.prepared(1).await;
-    let (by_xid, _) = db.prepared(2).await;
+    let mut by_xid = db.active(2).await;
+    let connection = connection_id(&mut by_xid).await;
+    expect_prepared(by_xid.prepare().await);
     drop(by_xid);
+    // Until it is gone, nobody else may end its branch.
+    eventually("its connection is gone", async || {
+        !db.connections().await.contains(&connection)
+    })
+    .await;
     let mut admin = db.admin().await;
     admin.query_drop("SET GLOBAL read_only = 1").await.unwrap();
     let committed = branch.commit().await;
