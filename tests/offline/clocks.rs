@@ -30,6 +30,10 @@ const MONOTONIC: &[(&str, &str)] = &[
         "how long connecting may take",
     ),
     (
+        "adapters/mysql/src/settling.rs",
+        "how long a closing connection of MariaDB is given before its branch is ended elsewhere",
+    ),
+    (
         "src/driver/calls.rs",
         "how long a call took, told in debug events",
     ),

@@ -48,6 +48,9 @@ pub(crate) async fn finish(
             continue;
         };
         let flavour = session.server().flavour;
+        if flavour == Flavour::MariaDb {
+            resource.settling().settled(xid).await;
+        }
         let Err(error) = session.run(&sql).await else {
             lease.give_back();
             return Ok(());
@@ -81,6 +84,7 @@ pub(crate) async fn recover(resource: &Mysql) -> Result<RecoveryScan, ResourceEr
     let identity = resource.identity_of(session).await?;
     let branches = scan(resource, session).await?;
     lease.give_back();
+    resource.settling().listed(&branches);
     Ok(RecoveryScan { identity, branches })
 }
 

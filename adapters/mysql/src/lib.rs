@@ -163,6 +163,7 @@ mod queryable;
 mod route;
 mod session;
 mod settings;
+mod settling;
 mod tls;
 mod version;
 mod xid;
@@ -194,6 +195,7 @@ use config::Config;
 use fence::{Fenced, Holder};
 use pool::{Lease, Pool};
 use session::Session;
+use settling::Settling;
 
 /// A MySQL or MariaDB database that takes part in global transactions.
 ///
@@ -207,6 +209,7 @@ struct Inner {
     config: Arc<Config>,
     branches: Pool,
     control: Pool,
+    settling: Settling,
 }
 
 impl fmt::Debug for Mysql {
@@ -266,6 +269,7 @@ impl Mysql {
                 config,
                 branches,
                 control,
+                settling: Settling::default(),
             }),
         })
     }
@@ -284,6 +288,10 @@ impl Mysql {
 
     async fn lend_control(&self) -> Result<Lease, ResourceError> {
         self.inner.control.lend().await
+    }
+
+    pub(crate) fn settling(&self) -> &Settling {
+        &self.inner.settling
     }
 
     fn purge_control(&self) {
