@@ -85,8 +85,10 @@ async fn i1_a_branch_of_a_closing_connection_is_not_ended_before_its_time(db: &D
     for id in 1..=4 {
         let mut branch = db.active(id).await;
         let variables: Vec<_> = (0..100_000).map(|name| format!("@v{name} = 1")).collect();
-        let set = format!("SET {}", variables.join(", "));
-        branch.query_drop(set).await.unwrap();
+        for some in variables.chunks(1000) {
+            let set = format!("SET {}", some.join(", "));
+            branch.query_drop(set).await.unwrap();
+        }
         expect_prepared(branch.prepare().await);
         drop(branch);
         let xid = db.xid(id);
