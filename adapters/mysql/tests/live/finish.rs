@@ -78,9 +78,9 @@ async fn i3_unknown_at_the_second_try_after_a_stale_session_proves_nothing(db: &
     admin.query_drop(drop).await.unwrap();
 }
 
-/// MariaDB hands over the XID some moments before InnoDB's transaction: ended in between, the branch
-/// would be listed no more, not committed, and locked until the server restarts. Between the two it
-/// frees the session's variables.
+/// MariaDB hands over the XID some moments before InnoDB's transaction: ended in between, the
+/// branch would be listed no more, not committed, and locked until the server restarts. Between the
+/// two it frees the session's variables.
 async fn i1_a_branch_of_a_closing_connection_is_not_ended_before_its_time(db: &Db) {
     for id in 1..=4 {
         let mut branch = db.active(id).await;
