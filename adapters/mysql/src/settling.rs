@@ -20,7 +20,7 @@ use unanimous_core::ports::{ScannedBranch, XidOwner};
 use unanimous_core::xid::Xid;
 
 /// Some thousand times what a server needs to close a connection.
-pub(crate) const SETTLES: Duration = Duration::from_millis(500);
+const SETTLES: Duration = Duration::from_millis(500);
 
 /// When each branch was last seen to begin something that has to settle.
 #[derive(Debug, Default)]

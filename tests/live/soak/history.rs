@@ -50,7 +50,7 @@ impl Writer {
         self.line(&format!("outcome {id} {word}"));
     }
 
-    /// How often a transaction saw which list, and a digest of what it saw before its own entry.
+    /// What a transaction saw of its list before its own entry: how many bytes, and their digest.
     pub(super) fn seen(&self, id: u64, server: usize, length: usize, digest: u64) {
         self.line(&format!("seen {id} {server} {length} {digest}"));
     }

@@ -73,7 +73,7 @@ impl Transfer {
         }
     }
 
-    /// Runs it, and writes down what was said of it. True: its outcome is to be asked for.
+    /// Runs it, and writes down what was said of it.
     pub(super) async fn run(
         &self,
         tm: &TransactionManager,
