@@ -116,7 +116,7 @@ async fn restart(folder: &Path) -> Result<()> {
     let is_locked = other.put("note", "overwritten").is_err();
     let is_repeated = other.get("letter")?.as_deref() == Some("reprinted");
     drop(other);
-    shelf.finish(&xid, Decision::Commit).await?;
+    shelf.finish(&xid, Decision::Commit, None).await?;
     let note = fs::read_to_string(folder.join("documents/note"))?;
     if is_locked && is_repeated && note == "kept" {
         Ok(())
@@ -200,7 +200,7 @@ impl Harness for ShelfHarness {
     }
 
     async fn end_by_hand(&self, xid: &Xid, decision: Decision) {
-        let ended = self.shelf.finish(xid, decision).await;
+        let ended = self.shelf.finish(xid, decision, None).await;
         ended.expect("the branch is prepared");
     }
 

@@ -229,7 +229,12 @@ impl ResourceManager for Shelf {
         })
     }
 
-    async fn finish(&self, xid: &Xid, decision: Decision) -> Result<(), BranchError> {
+    async fn finish(
+        &self,
+        xid: &Xid,
+        decision: Decision,
+        _recorded: Option<&BranchRecord>,
+    ) -> Result<(), BranchError> {
         self.end_prepared(xid, decision)
     }
 

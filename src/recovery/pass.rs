@@ -3,7 +3,8 @@
 //!
 //! 1. **P**: what the resource holds prepared.
 //! 2. **A**: which of those transactions are active here.
-//! 3. **T**: the log's openings and pending decisions; then A once more, for the decisions.
+//! 3. **T**: the log's openings and pending decisions; then, for the decisions, A once more and the
+//!    pending ones once more.
 //! 4. **Q**: what the resource holds prepared, again.
 //! 5. Each of ours in P and Q is ended as the plan says; the log is looked up for one that is not
 //!    pending, because a completed decision is a decision, too.
@@ -108,15 +109,18 @@ async fn observe(
     let t = match ask_log(inner, Recorded::read(inner)).await {
         Ok(recorded) => recorded,
         Err(error) => {
-            let why = format!("the log cannot be read: {error}");
-            let left = p.into_iter().map(|xid| (xid, Left::Retry(why.clone())));
-            report.left = left.collect();
-            report.log_error = Some(error);
+            report.cannot_read_log(p, error);
             return None;
         }
     };
     reached(Point::LogRead).await;
-    let named = t.named(inner, resource);
+    let named = match t.named(inner, resource).await {
+        Ok(named) => named,
+        Err(error) => {
+            report.cannot_read_log(p, error);
+            return None;
+        }
+    };
     if p.is_empty() && named.is_empty() {
         return None;
     }
@@ -132,6 +136,13 @@ async fn observe(
 }
 
 impl ResourceReport {
+    fn cannot_read_log(&mut self, p: Vec<Xid>, error: LogError) {
+        let why = format!("the log cannot be read: {error}");
+        let left = p.into_iter().map(|xid| (xid, Left::Retry(why.clone())));
+        self.left = left.collect();
+        self.log_error = Some(error);
+    }
+
     fn count(&mut self, ended: Vec<(Xid, Done)>) {
         for (xid, done) in ended {
             match done {
@@ -203,13 +214,24 @@ impl Recorded {
         })
     }
 
+    /// What a pending decision says of a branch.
+    fn branch(&self, xid: &Xid) -> Option<&BranchRecord> {
+        let branches = &self.pending.get(&xid.gtrid)?.branches;
+        branches.iter().find(|branch| branch.resource == xid.bqual)
+    }
+
     /// Branches at this resource that pending decisions name, which no driver here looks after and
-    /// which are not proven yet. The set A is asked after T: whoever is not in it has ended.
-    pub(super) fn named(
+    /// which are not proven yet.
+    ///
+    /// The set A is asked after T: whoever is not in it has ended. Then the log is asked once more:
+    /// one that ended between T and A has completed its decision before it left A, and its
+    /// connections may serve others by now, which a proof would end. What is pending yet was left
+    /// to recovery.
+    pub(super) async fn named(
         &self,
         inner: &Inner,
         resource: &dyn ResourceManager,
-    ) -> Vec<(Xid, BranchRecord)> {
+    ) -> Result<Vec<(Xid, BranchRecord)>, LogError> {
         let is_ours_to_end = |decision: &&DecisionRecord| {
             let opening = decision.gtrid.opening;
             let closed = self.openings.get(&opening) == Some(&true);
@@ -227,7 +249,12 @@ impl Recorded {
                 }
             }
         }
-        named
+        if !named.is_empty() {
+            let pending = ask_log(inner, inner.log.pending()).await?;
+            let pending: HashSet<Gtrid> = pending.iter().map(|record| record.gtrid).collect();
+            named.retain(|(xid, _)| pending.contains(&xid.gtrid));
+        }
+        Ok(named)
     }
 }
 
@@ -260,7 +287,7 @@ async fn end_present(
     let Some(_claim) = inner.recovery.claim(xid) else {
         return Done::Left(Left::Retry(ENDED_ELSEWHERE.to_owned()));
     };
-    let finishing = resource.finish(xid, decision);
+    let finishing = resource.finish(xid, decision, t.branch(xid));
     reached(Point::BeforeFinish).await;
     let finished = bounded(inner.config.recovery_timeout, finishing).await;
     reached(Point::FinishAnswered).await;

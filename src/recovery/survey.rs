@@ -169,7 +169,7 @@ async fn look(
     let t = ask_log(inner, Recorded::read(inner))
         .await
         .map_err(Unseen::Log)?;
-    let named = t.named(inner, resource);
+    let named = t.named(inner, resource).await.map_err(Unseen::Log)?;
     if p.is_empty() && named.is_empty() {
         return Ok(());
     }

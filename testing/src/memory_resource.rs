@@ -100,7 +100,12 @@ impl ResourceManager for MemoryResource {
         self.received(delivery.await)
     }
 
-    async fn finish(&self, xid: &Xid, decision: Decision) -> Result<(), BranchError> {
+    async fn finish(
+        &self,
+        xid: &Xid,
+        decision: Decision,
+        _recorded: Option<&BranchRecord>,
+    ) -> Result<(), BranchError> {
         let request = self.request(Step::Finish, Some(xid));
         let target = xid.clone();
         let delivery = self

@@ -263,7 +263,7 @@ impl<H: Harness> Suite<H> {
                 return true;
             }
             // Ok or not: the next look tells.
-            let _ = self.resource().finish(xid, decision).await;
+            let _ = self.resource().finish(xid, decision, None).await;
             false
         })
         .await;
@@ -276,7 +276,7 @@ impl<H: Harness> Suite<H> {
         for _ in 0..600 {
             if self.is_listed(xid).await {
                 // Ok or not: the next look tells.
-                let _ = self.resource().finish(xid, Decision::Rollback).await;
+                let _ = self.resource().finish(xid, Decision::Rollback, None).await;
                 quiet = 0;
             } else {
                 quiet += 1;

@@ -81,7 +81,10 @@ async fn a_crash_ends_active_branches_and_keeps_prepared_ones() {
     assert!(matches!(reply, PrepareReply::Undetermined(_)), "{reply:?}");
     let error = kept.commit().await.unwrap_err();
     assert_eq!(error.kind(), BranchErrorKind::Undetermined);
-    resource.finish(&xid(1), Decision::Commit).await.unwrap();
+    resource
+        .finish(&xid(1), Decision::Commit, None)
+        .await
+        .unwrap();
     assert_eq!(resource.server().row("k").as_deref(), Some("v"));
     assert_eq!(resource.server().row("other"), None);
 }
@@ -99,7 +102,7 @@ async fn a_lost_request_has_no_effect_and_a_lost_reply_has() {
     }
     resource.server().fail_next(Step::Finish, Fault::LoseReply);
     let error = resource
-        .finish(&xid(1), Decision::Commit)
+        .finish(&xid(1), Decision::Commit, None)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), BranchErrorKind::Undetermined);
@@ -207,7 +210,7 @@ async fn a_server_that_cannot_be_reached_does_nothing() {
     assert!(resource.recover().await.is_err());
     assert!(resource.absent(&xid(1), &record).await.is_err());
     let error = resource
-        .finish(&xid(1), Decision::Commit)
+        .finish(&xid(1), Decision::Commit, None)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), BranchErrorKind::Unavailable);
@@ -233,13 +236,16 @@ async fn in_one_flavour_an_open_connection_hides_its_branch() {
     let resource = resource(Flavour::Mariadb);
     let (branch, _) = prepared(&resource, 1).await;
     let error = resource
-        .finish(&xid(1), Decision::Commit)
+        .finish(&xid(1), Decision::Commit, None)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), BranchErrorKind::UnknownXid);
     assert_eq!(resource.server().prepared(), [xid(1)]);
     drop(branch);
-    resource.finish(&xid(1), Decision::Commit).await.unwrap();
+    resource
+        .finish(&xid(1), Decision::Commit, None)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -253,7 +259,7 @@ async fn a_crash_loses_a_rollback_that_nothing_has_flushed_in_one_flavour() {
         let resource = resource(flavour);
         let (branch, _) = prepared(&resource, 1).await;
         drop(branch);
-        let rolled_back = resource.finish(&xid(1), Decision::Rollback).await;
+        let rolled_back = resource.finish(&xid(1), Decision::Rollback, None).await;
         rolled_back.unwrap();
         if is_flushed_by_another {
             prepared(&resource, 2).await.0.commit().await.unwrap();

@@ -476,9 +476,6 @@ impl Branch for MysqlBranch {
 
 impl Drop for MysqlBranch {
     fn drop(&mut self) {
-        if matches!(self.stage, Stage::Doubt | Stage::Prepared) {
-            self.resource.settling().closing(&self.xid);
-        }
         self.lease.close();
         // A statement that runs, or waits for a lock, keeps its own locks until the server notices.
         let lingers = self.stage == Stage::Active && self.latch.is_in_flight();

@@ -56,6 +56,15 @@ impl Holder {
         Evidence::new(self.to_string()).unwrap_or_default()
     }
 
+    pub(crate) const fn connection(&self) -> u32 {
+        self.connection
+    }
+
+    /// No connection of that time is left, and none of its transactions has an owner.
+    pub(crate) fn is_of_another_start(&self, session: &Session) -> bool {
+        session.server().started != self.started
+    }
+
     pub(crate) fn from_evidence(evidence: &Evidence) -> Option<Self> {
         let rest = evidence.as_str().strip_prefix("connection=")?;
         let (connection, rest) = rest.split_once(" started=")?;
@@ -102,7 +111,7 @@ pub(crate) enum Fenced {
 ///
 /// `session` is another connection to the server whose identity the branch has.
 pub(crate) async fn fence(session: &mut Session, holder: &Holder) -> Result<Fenced, Error> {
-    if session.server().started != holder.started {
+    if holder.is_of_another_start(session) {
         return Ok(Fenced::Gone);
     }
     let connection = holder.connection;

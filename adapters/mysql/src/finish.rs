@@ -19,6 +19,7 @@ use unanimous_core::xid::Xid;
 
 use crate::codes::{self, During};
 use crate::fence::{Fenced, Holder, fence};
+use crate::handover::{HandedOver, SETTLES, see_handed_over};
 use crate::session::{Flavour, Session, bytes, text};
 use crate::xid::ListedXid;
 use crate::{Mysql, preflight, settings, xid};
@@ -28,6 +29,7 @@ pub(crate) async fn finish(
     resource: &Mysql,
     xid: &Xid,
     decision: Decision,
+    recorded: Option<&BranchRecord>,
 ) -> Result<(), BranchError> {
     let (verb, during) = match decision {
         Decision::Commit => ("COMMIT", During::CommitElsewhere),
@@ -36,20 +38,23 @@ pub(crate) async fn finish(
     let sql = format!("XA {verb} {}", xid::literal(xid));
     let failed =
         |kind, message: String| BranchError::new(kind, resource.config().name.clone(), message);
+    let unavailable = |error: ResourceError| {
+        let message = format!("cannot {verb} {xid}: {error}");
+        failed(BranchErrorKind::Unavailable, message).with_source(error)
+    };
+    let mut is_handed_over = false;
     loop {
-        let mut lease = match resource.lend_control().await {
-            Ok(lease) => lease,
-            Err(error) => {
-                let message = format!("cannot {verb} {xid}: {error}");
-                return Err(failed(BranchErrorKind::Unavailable, message).with_source(error));
-            }
-        };
+        let mut lease = resource.lend_control().await.map_err(unavailable)?;
         let Some(session) = lease.session() else {
             continue;
         };
         let flavour = session.server().flavour;
-        if flavour == Flavour::MariaDb {
-            resource.settling().settled(xid).await;
+        if flavour == Flavour::MariaDb && !is_handed_over {
+            lease.give_back();
+            let handed_over = await_handover(resource, recorded).await;
+            handed_over.map_err(unavailable)?;
+            is_handed_over = true;
+            continue;
         }
         let Err(error) = session.run(&sql).await else {
             lease.give_back();
@@ -75,6 +80,33 @@ pub(crate) async fn finish(
     }
 }
 
+/// Returns when the branch may be ended from elsewhere: see [`handover`](crate::handover).
+async fn await_handover(
+    resource: &Mysql,
+    recorded: Option<&BranchRecord>,
+) -> Result<(), ResourceError> {
+    let unavailable = |message: String| resource.error(Problem::Unavailable, message);
+    let mut lease = resource.lend_checked_control().await?;
+    let Some(session) = lease.session() else {
+        return Err(unavailable("the connection is closed".to_owned()));
+    };
+    let identity = resource.identity_of(session).await?;
+    let seen = see_handed_over(resource.looks(), session, &identity, recorded).await;
+    let seen = seen.map_err(|error| {
+        let message = format!("cannot see the connection that prepared it gone: {error}");
+        unavailable(message).with_source(error)
+    })?;
+    lease.give_back();
+    match seen {
+        HandedOver::Yes => Ok(()),
+        HandedOver::Unseen => {
+            tokio::time::sleep(SETTLES).await;
+            Ok(())
+        }
+        HandedOver::NotYet(why) => Err(unavailable(why)),
+    }
+}
+
 /// All that the server holds prepared.
 pub(crate) async fn recover(resource: &Mysql) -> Result<RecoveryScan, ResourceError> {
     let mut lease = resource.lend_checked_control().await?;
@@ -84,7 +116,6 @@ pub(crate) async fn recover(resource: &Mysql) -> Result<RecoveryScan, ResourceEr
     let identity = resource.identity_of(session).await?;
     let branches = scan(resource, session).await?;
     lease.give_back();
-    resource.settling().listed(&branches);
     Ok(RecoveryScan { identity, branches })
 }
 

@@ -154,6 +154,7 @@ mod codes;
 mod config;
 mod fence;
 mod finish;
+mod handover;
 mod identity;
 mod latch;
 mod open;
@@ -163,7 +164,6 @@ mod queryable;
 mod route;
 mod session;
 mod settings;
-mod settling;
 mod tls;
 mod version;
 mod xid;
@@ -193,9 +193,9 @@ pub use tls::{Tls, TlsMode};
 
 use config::Config;
 use fence::{Fenced, Holder};
+use handover::Looks;
 use pool::{Lease, Pool};
 use session::Session;
-use settling::Settling;
 
 /// A MySQL or MariaDB database that takes part in global transactions.
 ///
@@ -209,7 +209,7 @@ struct Inner {
     config: Arc<Config>,
     branches: Pool,
     control: Pool,
-    settling: Settling,
+    looks: Looks,
 }
 
 impl fmt::Debug for Mysql {
@@ -269,7 +269,7 @@ impl Mysql {
                 config,
                 branches,
                 control,
-                settling: Settling::default(),
+                looks: Looks::default(),
             }),
         })
     }
@@ -290,8 +290,8 @@ impl Mysql {
         self.inner.control.lend().await
     }
 
-    pub(crate) fn settling(&self) -> &Settling {
-        &self.inner.settling
+    pub(crate) fn looks(&self) -> &Looks {
+        &self.inner.looks
     }
 
     fn purge_control(&self) {
@@ -400,8 +400,13 @@ impl ResourceManager for Mysql {
         finish::recover(self).await
     }
 
-    async fn finish(&self, xid: &Xid, decision: Decision) -> Result<(), BranchError> {
-        finish::finish(self, xid, decision).await
+    async fn finish(
+        &self,
+        xid: &Xid,
+        decision: Decision,
+        recorded: Option<&BranchRecord>,
+    ) -> Result<(), BranchError> {
+        finish::finish(self, xid, decision, recorded).await
     }
 
     async fn absent(&self, xid: &Xid, branch: &BranchRecord) -> Result<Absence, ResourceError> {

@@ -261,7 +261,12 @@ impl ResourceManager for Postgres {
         self.scan().await
     }
 
-    async fn finish(&self, xid: &Xid, decision: Decision) -> Result<(), BranchError> {
+    async fn finish(
+        &self,
+        xid: &Xid,
+        decision: Decision,
+        _recorded: Option<&BranchRecord>,
+    ) -> Result<(), BranchError> {
         self.finish_prepared(xid, decision).await
     }
 

@@ -256,11 +256,18 @@ pub trait ResourceManager: Send + Sync + 'static {
     async fn recover(&self) -> Result<RecoveryScan, ResourceError>;
 
     /// Ends a branch that a scan listed, from a connection other than the one that prepared it.
+    /// `recorded` is what the decision says of the branch; nothing if it is to be rolled back, or
+    /// the decision's branches are known no more.
     ///
     /// # Errors
     /// By kind: `UnknownXid` proves nothing; `RolledBack` under [`Decision::Commit`] is a
     /// heuristic; else the branch is as it was, or undetermined: scan again.
-    async fn finish(&self, xid: &Xid, decision: Decision) -> Result<(), BranchError>;
+    async fn finish(
+        &self,
+        xid: &Xid,
+        decision: Decision,
+        recorded: Option<&BranchRecord>,
+    ) -> Result<(), BranchError>;
 
     /// What became of a prepared branch that a successful scan did not list. Ends or awaits the
     /// session that may still hold it before it answers.

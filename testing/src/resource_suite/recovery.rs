@@ -49,7 +49,7 @@ pub async fn a_branch_that_ended_is_an_unknown_xid<H: Harness>(suite: &Suite<H>)
     Box::new(branch).release().await;
     for xid in [&committed, &rolled_back, &suite.next_xid()] {
         for decision in [Decision::Commit, Decision::Rollback] {
-            let finished = suite.resource().finish(xid, decision).await;
+            let finished = suite.resource().finish(xid, decision, None).await;
             let error = finished.expect_err("what is not there cannot be finished");
             assert_eq!(error.kind(), BranchErrorKind::UnknownXid, "{error}");
         }
@@ -63,7 +63,7 @@ pub async fn a_branch_that_ended_is_an_unknown_xid<H: Harness>(suite: &Suite<H>)
 pub async fn finishing_beside_an_open_connection_is_no_lie<H: Harness>(suite: &Suite<H>) {
     let xid = suite.next_xid();
     let (branch, _) = suite.prepared(&xid).await;
-    let finished = suite.resource().finish(&xid, Decision::Commit).await;
+    let finished = suite.resource().finish(&xid, Decision::Commit, None).await;
     match finished {
         Ok(()) => assert!(!suite.is_listed(&xid).await, "finished, but still listed"),
         Err(error) => assert!(suite.is_listed(&xid).await, "{error}, but it is gone"),
@@ -238,7 +238,7 @@ pub async fn an_unreachable_server_is_no_proof_and_no_secret_is_told<H: Harness>
     let error = error.expect_err("nobody answers");
     texts.extend([error.to_string(), format!("{error:?}")]);
 
-    let finished = resource.finish(&xid, Decision::Commit).await;
+    let finished = resource.finish(&xid, Decision::Commit, None).await;
     let error = finished.expect_err("nobody answers");
     assert_eq!(error.kind(), BranchErrorKind::Unavailable, "{error}");
     texts.extend([error.to_string(), format!("{error:?}")]);

@@ -64,17 +64,9 @@ impl Request {
         matches!(self, Self::Commit | Self::RollbackPrepared | Self::Release)
     }
 
-    /// What recovery does with the branch, if it is prepared afterwards.
-    const fn decision(self) -> Decision {
-        match self {
-            Self::Commit | Self::Release => Decision::Commit,
-            Self::Open
-            | Self::Prepare
-            | Self::Rollback
-            | Self::RollbackPrepared
-            | Self::CommitOnePhase
-            | Self::EndReadOnly => Decision::Rollback,
-        }
+    /// A decision was made before it.
+    const fn is_decided(self) -> bool {
+        matches!(self, Self::Commit | Self::Release)
     }
 }
 
@@ -164,8 +156,9 @@ impl<R: Narrow> Port<R> {
 
     async fn drop_request(&mut self, request: Request, polls: usize) -> bool {
         let (gtrid, before) = (self.next(), self.judge.balance().await);
-        let is_done = self.ask(request, gtrid, polls).await;
-        self.resolve(gtrid, request.decision()).await;
+        let (is_done, prepared) = self.ask(request, gtrid, polls).await;
+        let decided = prepared.filter(|_| request.is_decided());
+        self.resolve(gtrid, decided.as_ref()).await;
         let added = self.judge.balance().await - before;
         let context = format!("{request:?} after {polls} polls");
         match request {
@@ -182,16 +175,24 @@ impl<R: Narrow> Port<R> {
         is_done
     }
 
-    /// Was it answered? The branch is dropped with the future.
-    async fn ask(&self, request: Request, gtrid: Gtrid, polls: usize) -> bool {
+    /// Was it answered? The branch is dropped with the future. If it was prepared before, what a
+    /// decision would say of it.
+    async fn ask(
+        &self,
+        request: Request,
+        gtrid: Gtrid,
+        polls: usize,
+    ) -> (bool, Option<BranchRecord>) {
         if request == Request::Open {
             let opening = self.resource.open(env(&self.resource, gtrid));
-            return self.turns.polled(polls, opening).await.is_some();
+            return (self.turns.polled(polls, opening).await.is_some(), None);
         }
-        let mut branch = if request.needs_prepare() {
-            self.prepared(gtrid).await.0
+        let (mut branch, prepared) = if request.needs_prepare() {
+            let (branch, record) = self.prepared(gtrid).await;
+            (branch, Some(record))
         } else {
-            self.branch(gtrid, request == Request::EndReadOnly).await
+            let read_only = request == Request::EndReadOnly;
+            (self.branch(gtrid, read_only).await, None)
         };
         let turns = &self.turns;
         let answered = match request {
@@ -220,19 +221,20 @@ impl<R: Narrow> Port<R> {
                 turns.polled(polls, Box::new(branch).release()).await
             }
         };
-        answered.is_some()
+        (answered.is_some(), prepared)
     }
 
     /// What recovery does, until the branch is gone and its lock is free: what was sent may take
     /// effect later.
-    async fn resolve(&mut self, gtrid: Gtrid, decision: Decision) {
+    async fn resolve(&mut self, gtrid: Gtrid, decided: Option<&BranchRecord>) {
+        let decision = decided.map_or(Decision::Rollback, |_| Decision::Commit);
         let (xid, began) = (self.xid(gtrid), Instant::now());
         loop {
             let scan = self.resource.recover().await.unwrap();
             let ours = XidOwner::Unanimous(xid.clone());
             if scan.branches.iter().any(|branch| branch.owner == ours) {
                 // Held or just being ended by its session, or gone since: the next round tells.
-                let finished = self.resource.finish(&xid, decision).await;
+                let finished = self.resource.finish(&xid, decision, decided).await;
                 let kind = finished.as_ref().err().map(BranchError::kind);
                 let may_be = [BranchErrorKind::UnknownXid, BranchErrorKind::Unavailable];
                 let is_clear = kind.is_none_or(|kind| may_be.contains(&kind));
@@ -270,9 +272,9 @@ impl<R: Narrow> Port<R> {
             let xid = self.xid(gtrid);
             let (branch, record) = self.prepared(gtrid).await;
             drop(branch);
-            let finishing = self.resource.finish(&xid, Decision::Commit);
+            let finishing = self.resource.finish(&xid, Decision::Commit, Some(&record));
             let finished = self.turns.polled(polls, finishing).await;
-            self.resolve(gtrid, Decision::Commit).await;
+            self.resolve(gtrid, Some(&record)).await;
             assert_eq!(self.judge.balance().await, before + 1, "{polls} polls");
             let proving = self.resource.absent(&xid, &record);
             let proven = self.turns.polled(polls, proving).await;

@@ -144,9 +144,14 @@ impl ResourceManager for FragileResource {
         scan
     }
 
-    async fn finish(&self, xid: &Xid, decision: Decision) -> Result<(), BranchError> {
+    async fn finish(
+        &self,
+        xid: &Xid,
+        decision: Decision,
+        recorded: Option<&BranchRecord>,
+    ) -> Result<(), BranchError> {
         self.fates.meet(Call::Finish).await;
-        self.inner.finish(xid, decision).await
+        self.inner.finish(xid, decision, recorded).await
     }
 
     async fn absent(&self, xid: &Xid, branch: &BranchRecord) -> Result<Absence, ResourceError> {

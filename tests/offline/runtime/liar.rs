@@ -183,10 +183,15 @@ impl ResourceManager for Liar {
         Ok(scan)
     }
 
-    async fn finish(&self, xid: &Xid, decision: Decision) -> Result<(), BranchError> {
+    async fn finish(
+        &self,
+        xid: &Xid,
+        decision: Decision,
+        recorded: Option<&BranchRecord>,
+    ) -> Result<(), BranchError> {
         let (said, is_asked) = self.ends(Step::Finish).await;
         let done = if is_asked {
-            self.inner.finish(xid, decision).await
+            self.inner.finish(xid, decision, recorded).await
         } else {
             Ok(())
         };

@@ -1,9 +1,11 @@
 //! Recovery at start and while running.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 use unanimous::{Left, Point, Probe, TransactionOutcome, Xid};
 use unanimous_testing::{Event, MemoryResource, MemoryServer, Step};
 
@@ -274,6 +276,73 @@ async fn a_thousand_branches_in_doubt_are_ended_in_one_pass() {
             .sum::<usize>(),
         1000
     );
+}
+
+/// Lets a transaction end between two looks of a pass: the pass has read the log while its decision
+/// was pending, and asks whether it is active when it has ended.
+#[derive(Default)]
+struct EndsAfterTheLogWasRead {
+    decided: Notify,
+    read: Notify,
+    ended: Notify,
+    is_over: AtomicBool,
+}
+
+#[async_trait]
+impl Probe for EndsAfterTheLogWasRead {
+    async fn reached(&self, point: Point) {
+        match point {
+            Point::DecisionDurable => {
+                self.decided.notify_one();
+                self.read.notified().await;
+            }
+            Point::LeftActive => self.ended.notify_one(),
+            Point::ActiveSeen(name)
+                if name.as_str() == "orders" && !self.is_over.load(Ordering::SeqCst) =>
+            {
+                self.decided.notified().await;
+            }
+            Point::LogRead(name)
+                if name.as_str() == "orders" && !self.is_over.swap(true, Ordering::SeqCst) =>
+            {
+                self.read.notify_one();
+                self.ended.notified().await;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A proof ends the session that may still hold the branch, and that one serves others by now.
+#[tokio::test]
+async fn i5_a_transaction_that_ends_during_a_pass_is_not_asked_for() {
+    let world = World::new();
+    let resources = world
+        .builder()
+        .config(|config| config.recovery_interval = Duration::from_secs(60))
+        .resource(&world.orders)
+        .resource(&world.ledger);
+    let probe = Arc::new(EndsAfterTheLogWasRead::default());
+    probe.is_over.store(true, Ordering::SeqCst);
+    let tm = resources
+        .probe(Arc::clone(&probe) as Arc<dyn Probe>)
+        .start()
+        .await
+        .unwrap();
+    let tx = world.begin_with_both(&tm, "1").await;
+    // The passes that begin by themselves after the start are over by then.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    probe.is_over.store(false, Ordering::SeqCst);
+    let (report, committed) = tokio::join!(tm.recover(), tx.commit());
+    assert!(committed.unwrap().unfinished().is_empty());
+    assert!(report.is_clean(), "{report}");
+    assert!(probe.is_over.load(Ordering::SeqCst));
+    let asked = world.journal.count(|event| {
+        let step = Step::Absent;
+        matches!(event, Event::Asked { step: asked, .. } if *asked == step)
+    });
+    assert_eq!(asked, 0, "a connection that serves others would be ended");
+    world.settle().await;
 }
 
 /// The resource's name, which is also the bqual of its branches.

@@ -94,17 +94,20 @@ impl ResourceManager for Remote {
         scanned.await.unwrap_or_else(|| Err(self.silent()))
     }
 
-    async fn finish(&self, xid: &Xid, decision: Decision) -> Result<(), BranchError> {
+    async fn finish(
+        &self,
+        xid: &Xid,
+        decision: Decision,
+        recorded: Option<&BranchRecord>,
+    ) -> Result<(), BranchError> {
         self.life.lives().await;
         let account = &self.world.account;
         account.recovery_ends(&self.world.journal, self.member, xid, decision);
         let (server, target) = (self.server.clone(), xid.clone());
+        let recorded = recorded.cloned();
         let what = format!("finish {decision:?} {xid}");
-        let finished = self.ask(
-            what,
-            None,
-            async move { server.finish(&target, decision).await },
-        );
+        let finish = async move { server.finish(&target, decision, recorded.as_ref()).await };
+        let finished = self.ask(what, None, finish);
         let lost = || Err(self.broken(BranchErrorKind::Undetermined));
         finished.await.unwrap_or_else(lost)
     }

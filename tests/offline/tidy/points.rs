@@ -59,7 +59,8 @@ const REASONS: &[(&str, &[Place])] = &[
             ("src/log/file.rs", "decide", 1),
             ("src/log/file.rs", "shutdown", 1),
             ("src/preflight.rs", "check_all", 2),
-            ("src/recovery/pass.rs", "observe", 1),
+            ("src/recovery/pass.rs", "observe", 3),
+            ("src/recovery/pass.rs", "named", 1),
             ("src/recovery/pass.rs", "scan", 1),
             ("src/recovery/pass.rs", "ask_log", 1),
             ("src/transaction.rs", "open_as", 1),
@@ -84,7 +85,7 @@ const REASONS: &[(&str, &[Place])] = &[
         &[
             ("src/manager.rs", "survey_all", 3),
             ("src/recovery/survey.rs", "survey", 1),
-            ("src/recovery/survey.rs", "look", 4),
+            ("src/recovery/survey.rs", "look", 5),
             ("src/recovery/survey.rs", "planned", 1),
         ],
     ),

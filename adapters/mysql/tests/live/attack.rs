@@ -8,15 +8,15 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use unanimous_core::ports::{
-    Absence, Branch, BranchErrorKind, BranchRecord, Evidence, Resource, ResourceManager, Severity,
+    Absence, Branch, BranchErrorKind, Resource, ResourceManager, Severity,
 };
+use unanimous_mysql::Mysql;
 use unanimous_mysql::mysql_async::prelude::Queryable;
 use unanimous_mysql::mysql_async::{Opts, OptsBuilder};
-use unanimous_mysql::{Mysql, MysqlBranch};
 use unanimous_testing::drop_after;
 
 use crate::preflight::the;
-use crate::support::{Db, connection_id, eventually, expect_prepared, expect_rolled_back};
+use crate::support::{Db, connection_id, eventually, expect_prepared, expect_rolled_back, record};
 
 /// How the server's bytes are passed on.
 #[derive(Clone, Copy)]
@@ -87,15 +87,6 @@ async fn pass(client: TcpStream, server: TcpStream, way: Way, freezes: Arc<Atomi
             }
             tokio::task::yield_now().await;
         }
-    }
-}
-
-/// What a decision would store of a branch.
-fn record(branch: &MysqlBranch, evidence: Evidence) -> BranchRecord {
-    BranchRecord {
-        resource: branch.xid().bqual.clone(),
-        identity: branch.identity().clone(),
-        evidence,
     }
 }
 

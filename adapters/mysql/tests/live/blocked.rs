@@ -71,7 +71,7 @@ async fn a_lock_wait_timeout_ends_a_prepare_and_only_delays_a_commit(kind: Kind)
         prepared.commit().await.unwrap_err(),
         to_roll_back.rollback().await.unwrap_err(),
         db.resource
-            .finish(&db.xid(5), Decision::Commit)
+            .finish(&db.xid(5), Decision::Commit, None)
             .await
             .unwrap_err(),
     ] {
@@ -227,7 +227,7 @@ async fn i3_a_prepare_that_was_given_up_surfaces_later_and_can_be_swept(kind: Ki
     assert!(!db.is_listed(1).await);
     let error = db
         .resource
-        .finish(&db.xid(1), Decision::Rollback)
+        .finish(&db.xid(1), Decision::Rollback, None)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), BranchErrorKind::UnknownXid, "{error}");
@@ -261,7 +261,7 @@ async fn a_read_only_server_keeps_the_branch_and_its_scan_does_not_count(kind: K
         assert_eq!(error.kind(), BranchErrorKind::Unavailable, "{error}");
         let error = db
             .resource
-            .finish(&db.xid(2), Decision::Commit)
+            .finish(&db.xid(2), Decision::Commit, None)
             .await
             .unwrap_err();
         assert_eq!(error.kind(), BranchErrorKind::Unavailable, "{error}");

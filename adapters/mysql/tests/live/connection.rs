@@ -277,7 +277,7 @@ async fn a_restarted_server_is_used_again_at_once(kind: Kind) {
     let mut branch = db.active(6).await;
     branch.rollback().await.unwrap();
     db.resource
-        .finish(&db.xid(5), Decision::Commit)
+        .finish(&db.xid(5), Decision::Commit, None)
         .await
         .unwrap();
     assert!(db.has(5).await && !db.has(6).await);

@@ -36,10 +36,13 @@ async fn i2_what_was_acknowledged_survives_a_crash_but_for_mariadbs_rollback(kin
     );
     other.rollback().await.unwrap();
     db.resource
-        .finish(&db.xid(1), Decision::Commit)
+        .finish(&db.xid(1), Decision::Commit, None)
         .await
         .unwrap();
-    let swept = db.resource.finish(&db.xid(4), Decision::Rollback).await;
+    let swept = db
+        .resource
+        .finish(&db.xid(4), Decision::Rollback, None)
+        .await;
     if db.is_mariadb() {
         swept.unwrap();
     } else {
@@ -68,7 +71,7 @@ async fn a_row_that_was_only_locked_is_free_after_a_crash(kind: Kind) {
     other.query_drop(update).await.unwrap();
     other.rollback().await.unwrap();
     db.resource
-        .finish(&db.xid(1), Decision::Commit)
+        .finish(&db.xid(1), Decision::Commit, None)
         .await
         .unwrap();
     assert!(db.has(1).await);
@@ -120,7 +123,7 @@ async fn i2_a_prepared_branch_survives_a_clean_restart(kind: Kind) {
     assert!(db.is_listed(1).await);
     eventually("it is finished", async || {
         db.resource
-            .finish(&db.xid(1), Decision::Commit)
+            .finish(&db.xid(1), Decision::Commit, None)
             .await
             .is_ok()
     })

@@ -2,15 +2,16 @@
 
 use unanimous_core::ports::{Branch, BranchErrorKind, Resource, ResourceManager};
 use unanimous_core::protocol::Decision;
+use unanimous_mysql::Mysql;
 use unanimous_mysql::mysql_async::prelude::Queryable;
 
-use crate::support::{Db, code, eventually, expect_prepared, source_code};
+use crate::support::{Db, code, eventually, expect_prepared, record, source_code};
 
 /// MariaDB answers 1397 as long as the preparing connection is open, as it does for a branch that
 /// has ended; MySQL finishes it.
 async fn i3_unknown_while_its_connection_is_open_is_not_taken_for_finished(db: &Db) {
     let (mut branch, _) = db.prepared(1).await;
-    let finished = db.resource.finish(&db.xid(1), Decision::Commit).await;
+    let finished = db.resource.finish(&db.xid(1), Decision::Commit, None).await;
     if db.is_mariadb() {
         let error = finished.unwrap_err();
         assert_eq!(error.kind(), BranchErrorKind::UnknownXid, "{error}");
@@ -30,7 +31,7 @@ async fn i3_unknown_before_a_late_prepare_proves_nothing(db: &Db) {
     let mut branch = db.active(1).await;
     let error = db
         .resource
-        .finish(&db.xid(1), Decision::Rollback)
+        .finish(&db.xid(1), Decision::Rollback, None)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), BranchErrorKind::UnknownXid, "{error}");
@@ -69,7 +70,10 @@ async fn i3_unknown_at_the_second_try_after_a_stale_session_proves_nothing(db: &
             !db.connections().await.contains(&pooled[0])
         })
         .await;
-        let error = resource.finish(&db.xid(1), decision).await.unwrap_err();
+        let error = resource
+            .finish(&db.xid(1), decision, None)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), BranchErrorKind::UnknownXid, "{error}");
     }
     expect_prepared(branch.prepare().await);
@@ -82,19 +86,51 @@ async fn i3_unknown_at_the_second_try_after_a_stale_session_proves_nothing(db: &
 /// branch would be listed no more, not committed, and locked until the server restarts. Between the
 /// two it frees the session's variables.
 async fn i1_a_branch_of_a_closing_connection_is_not_ended_before_its_time(db: &Db) {
-    for id in 1..=4 {
+    let admin = Mysql::builder("ledger", &db.admin_url).build().unwrap();
+    admin.preflight().await.unwrap();
+    // Who may see InnoDB's transactions, and who has to wait; with and without the decision.
+    for (id, (finisher, is_recorded)) in [
+        (&admin, true),
+        (&db.resource, true),
+        (&db.resource, false),
+        (&admin, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (id, variables) = (id as u64, if is_recorded { 300_000 } else { 100_000 });
         let mut branch = db.active(id).await;
-        let variables: Vec<_> = (0..100_000).map(|name| format!("@v{name} = 1")).collect();
+        let variables: Vec<_> = (0..variables).map(|v| format!("@v{v} = 1")).collect();
         for some in variables.chunks(1000) {
             let set = format!("SET {}", some.join(", "));
             branch.query_drop(set).await.unwrap();
         }
-        expect_prepared(branch.prepare().await);
+        let evidence = expect_prepared(branch.prepare().await);
+        let record = record(&branch, evidence);
         drop(branch);
-        let xid = db.xid(id);
-        while db.resource.finish(&xid, Decision::Commit).await.is_err() {}
+        let (xid, recorded) = (db.xid(id), is_recorded.then_some(&record));
+        let commit = async || finisher.finish(&xid, Decision::Commit, recorded).await;
+        while commit().await.is_err() {}
         assert!(db.has(id).await, "{id}");
     }
+}
+
+/// A proxy may keep the connection of a branch open for as long as it likes, and close it in the
+/// very moment in which the branch is committed from elsewhere. So it is ended first.
+async fn i1_a_connection_that_somebody_keeps_open_is_ended_before_its_branch(db: &Db) {
+    let (branch, record) = db.prepared(1).await;
+    let connection = record.evidence.as_str().split(['=', ' ']).nth(1).unwrap();
+    let connection: u64 = connection.parse().unwrap();
+    let xid = db.xid(1);
+    let commit = db.resource.finish(&xid, Decision::Commit, Some(&record));
+    commit.await.unwrap();
+    assert!(db.has(1).await && !db.is_listed(1).await);
+    // MySQL commits it as it is.
+    assert_eq!(
+        db.connections().await.contains(&connection),
+        !db.is_mariadb()
+    );
+    drop(branch);
 }
 
 /// A branch is finished by whoever may connect, not only by who prepared it.
@@ -105,7 +141,10 @@ async fn another_account_can_finish_a_branch(db: &Db) {
         .build()
         .unwrap();
     eventually("it is finished", async || {
-        admin.finish(&db.xid(1), Decision::Commit).await.is_ok()
+        admin
+            .finish(&db.xid(1), Decision::Commit, None)
+            .await
+            .is_ok()
     })
     .await;
     assert!(db.has(1).await);
@@ -145,6 +184,7 @@ on_both!(
     i3_unknown_before_a_late_prepare_proves_nothing,
     i3_unknown_at_the_second_try_after_a_stale_session_proves_nothing,
     i1_a_branch_of_a_closing_connection_is_not_ended_before_its_time,
+    i1_a_connection_that_somebody_keeps_open_is_ended_before_its_branch,
     another_account_can_finish_a_branch,
     an_xid_is_opened_once,
     mariadb_does_not_look_at_the_format_id,

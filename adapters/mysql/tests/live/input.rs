@@ -208,7 +208,7 @@ async fn a_server_that_becomes_unreachable_loses_nothing(db: &Db) {
     cannot_open(&error, BranchErrorKind::Undetermined, &["cannot commit"]);
     let error = resource.recover().await.unwrap_err();
     assert_eq!(error.problem(), Problem::Unavailable, "{error}");
-    let error = resource.finish(&db.xid(2), Decision::Commit).await;
+    let error = resource.finish(&db.xid(2), Decision::Commit, None).await;
     assert_eq!(error.unwrap_err().kind(), BranchErrorKind::Unavailable);
     drop((active, prepared));
 
@@ -272,7 +272,7 @@ async fn an_address_that_leads_nowhere_says_what_to_check(db: &Db) {
         };
         assert_eq!(resource.preflight().await.unwrap_err().problem(), problem);
         assert_eq!(resource.recover().await.unwrap_err().problem(), problem);
-        let ended = resource.finish(&db.xid(1), Decision::Rollback).await;
+        let ended = resource.finish(&db.xid(1), Decision::Rollback, None).await;
         assert_eq!(ended.unwrap_err().kind(), BranchErrorKind::Unavailable);
     }
 }

@@ -215,7 +215,7 @@ async fn a_prepared_branch_without_changes_can_be_finished_either_way(db: &Db) {
         let xid = db.xid(sequence);
         let mut answers = Vec::new();
         for _ in 0..50 {
-            answers.push(db.resource.finish(&xid, decision).await);
+            answers.push(db.resource.finish(&xid, decision, None).await);
             if !db.is_listed(sequence).await {
                 break;
             }

@@ -107,7 +107,10 @@ async fn a_thousand_branches_are_listed_and_finished(db: &Db) {
     assert_eq!(listed.len(), 1000);
     for xid in &listed {
         eventually("it is finished", async || {
-            db.resource.finish(xid, Decision::Commit).await.is_ok()
+            db.resource
+                .finish(xid, Decision::Commit, None)
+                .await
+                .is_ok()
         })
         .await;
     }

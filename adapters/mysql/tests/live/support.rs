@@ -177,11 +177,7 @@ impl Db {
     pub(crate) async fn prepared(&self, sequence: u64) -> (MysqlBranch, BranchRecord) {
         let mut branch = self.active(sequence).await;
         let evidence = expect_prepared(branch.prepare().await);
-        let record = BranchRecord {
-            resource: "ledger".parse().unwrap(),
-            identity: branch.identity().clone(),
-            evidence,
-        };
+        let record = record(&branch, evidence);
         (branch, record)
     }
 
@@ -217,7 +213,7 @@ impl Db {
     /// Finishes a branch whose connection is closed, or about to be noticed as closed.
     pub(crate) async fn finish(&self, xid: &Xid, decision: Decision) {
         eventually("a listed branch can be finished", async || {
-            let _ = self.resource.finish(xid, decision).await;
+            let _ = self.resource.finish(xid, decision, None).await;
             !self.listed().await.contains(xid)
         })
         .await;
@@ -266,6 +262,15 @@ pub(crate) async fn connection_id(branch: &mut MysqlBranch) -> u64 {
         .await
         .unwrap()
         .unwrap()
+}
+
+/// What a decision would store of a branch.
+pub(crate) fn record(branch: &MysqlBranch, evidence: Evidence) -> BranchRecord {
+    BranchRecord {
+        resource: branch.xid().bqual.clone(),
+        identity: branch.identity().clone(),
+        evidence,
+    }
 }
 
 pub(crate) fn expect_prepared(reply: PrepareReply) -> Evidence {

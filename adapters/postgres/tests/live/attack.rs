@@ -54,7 +54,7 @@ async fn i6_a_branch_prepared_under_another_role_is_ended(db: &Db) {
             Decision::Rollback
         };
         db.resource
-            .finish(&db.xid(sequence + 10), decision)
+            .finish(&db.xid(sequence + 10), decision, None)
             .await
             .unwrap();
     }
@@ -65,7 +65,7 @@ async fn i6_a_branch_prepared_under_another_role_is_ended(db: &Db) {
     let (branch, _) = db.prepared(20).await;
     drop(branch);
     db.resource
-        .finish(&db.xid(20), Decision::Commit)
+        .finish(&db.xid(20), Decision::Commit, None)
         .await
         .unwrap();
     db.sql(&format!("DROP TABLE {table}")).await;
@@ -91,7 +91,7 @@ async fn a_branch_whose_role_was_revoked_waits_for_a_person(db: &Db) {
     let error = branch.commit().await.unwrap_err();
     assert_eq!(error.kind(), BranchErrorKind::Failed, "{error}");
     assert!(error.to_string().contains("SET ROLE"), "{error}");
-    let error = db.resource.finish(&db.xid(1), Decision::Commit).await;
+    let error = db.resource.finish(&db.xid(1), Decision::Commit, None).await;
     assert_eq!(error.unwrap_err().kind(), BranchErrorKind::Failed);
     assert!(db.is_prepared(1).await, "nothing was done");
     db.admin(&format!("GRANT {role} TO app")).await;
@@ -305,7 +305,7 @@ async fn odd_names_and_passwords_work(db: &Db) {
         } else {
             drop(branch);
             resource
-                .finish(&db.xid(id), Decision::Commit)
+                .finish(&db.xid(id), Decision::Commit, None)
                 .await
                 .unwrap();
         }

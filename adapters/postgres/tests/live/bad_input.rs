@@ -40,7 +40,10 @@ async fn a_prepare_by_hand_is_told_and_left_to_recovery_or_its_owner(db: &Db) {
     let of = |owner: XidOwner| scan.branches.iter().any(|branch| branch.owner == owner);
     assert!(of(XidOwner::Foreign(foreign.clone())));
     assert!(of(XidOwner::Unanimous(db.xid(2))));
-    let rolled_back = db.resource.finish(&db.xid(2), Decision::Rollback).await;
+    let rolled_back = db
+        .resource
+        .finish(&db.xid(2), Decision::Rollback, None)
+        .await;
     rolled_back.unwrap();
     db.assert_nothing_of(2).await;
     db.sql(&format!("COMMIT PREPARED '{foreign}'")).await;
@@ -116,7 +119,7 @@ async fn an_unreachable_server_is_told_at_every_step_and_loses_nothing(db: &Db) 
     assert_eq!(lost.kind(), BranchErrorKind::Undetermined, "{lost}");
     let scanned = resource.recover().await.unwrap_err();
     assert_eq!(scanned.problem(), Problem::Unavailable, "{scanned}");
-    let finished = resource.finish(&db.xid(2), Decision::Commit).await;
+    let finished = resource.finish(&db.xid(2), Decision::Commit, None).await;
     let finished = finished.unwrap_err();
     assert_eq!(finished.kind(), BranchErrorKind::Unavailable, "{finished}");
     for (error, asked) in [
@@ -132,7 +135,10 @@ async fn an_unreachable_server_is_told_at_every_step_and_loses_nothing(db: &Db) 
 
     wire.set(WireFault::None);
     db.wait_gone(pid).await;
-    resource.finish(&db.xid(2), Decision::Commit).await.unwrap();
+    resource
+        .finish(&db.xid(2), Decision::Commit, None)
+        .await
+        .unwrap();
     assert!(db.has_row(2).await);
     db.assert_nothing_of(1).await;
 }
@@ -224,7 +230,7 @@ async fn i3_a_lost_answer_says_what_was_asked(db: &Db) {
     drop(branch);
     eventually("it is listed", async || db.is_listed(1).await).await;
     resource
-        .finish(&db.xid(1), Decision::Rollback)
+        .finish(&db.xid(1), Decision::Rollback, None)
         .await
         .unwrap();
     db.assert_nothing_of(1).await;

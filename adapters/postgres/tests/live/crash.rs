@@ -33,7 +33,7 @@ async fn i2_a_prepared_branch_survives_a_crash_with_its_locks(kind: Kind) {
     let error = oracle(&db.url, &update).await.unwrap_err();
     assert_eq!(error.code().unwrap().code(), "55P03");
     db.resource
-        .finish(&db.xid(1), Decision::Commit)
+        .finish(&db.xid(1), Decision::Commit, None)
         .await
         .unwrap();
     assert!(db.has_row(1).await);
@@ -89,7 +89,7 @@ async fn a_server_that_is_away_is_unavailable_and_comes_back(kind: Kind) {
     assert_eq!(error.kind(), BranchErrorKind::Unavailable, "{error}");
     let error = db
         .resource
-        .finish(&db.xid(1), Decision::Commit)
+        .finish(&db.xid(1), Decision::Commit, None)
         .await
         .unwrap_err();
     assert_eq!(
@@ -178,7 +178,7 @@ async fn a_standby_lists_nothing_and_is_refused_until_it_is_promoted(kind: Kind)
         "{error}"
     );
     let error = resource
-        .finish(&db.xid(1), Decision::Commit)
+        .finish(&db.xid(1), Decision::Commit, None)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), BranchErrorKind::Unavailable, "{error}");
@@ -197,7 +197,10 @@ async fn a_standby_lists_nothing_and_is_refused_until_it_is_promoted(kind: Kind)
     let fate = resource.absent(&db.xid(2), &ended_record).await.unwrap();
     assert!(matches!(fate, Absence::Hazard(_)), "{fate:?}");
     // What is present is resolved wherever it is found.
-    resource.finish(&db.xid(1), Decision::Commit).await.unwrap();
+    resource
+        .finish(&db.xid(1), Decision::Commit, None)
+        .await
+        .unwrap();
     let row = format!("SELECT 1 FROM {} WHERE id = 1", db.table);
     assert!(!oracle(&standby.url(), &row).await.unwrap().is_empty());
 }
@@ -220,7 +223,7 @@ async fn a_branch_that_is_being_ended_by_another_session_is_busy(kind: Kind) {
     .await;
     let error = db
         .resource
-        .finish(&db.xid(1), Decision::Commit)
+        .finish(&db.xid(1), Decision::Commit, None)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), BranchErrorKind::Unavailable, "{error}");

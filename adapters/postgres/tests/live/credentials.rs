@@ -69,7 +69,7 @@ async fn i6_recovery_works_by_an_account_of_its_own(db: &Db) {
         drop(branch);
         let listed = resource.recover().await.unwrap().branches;
         assert!(!listed.is_empty());
-        resource.finish(&db.xid(id), decision).await.unwrap();
+        resource.finish(&db.xid(id), decision, None).await.unwrap();
         // The session that took the application's role gave it back, and is used again.
         let mine = format!("SELECT 1 FROM pg_stat_activity WHERE usename = '{recovery_name}'");
         assert_eq!(db.admin(&mine).await.len(), 1);

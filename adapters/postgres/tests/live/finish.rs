@@ -12,11 +12,11 @@ async fn recovery_commits_and_rolls_back_from_another_connection(db: &Db) {
     // One preparing connection is closed, one still open: PostgreSQL knows no difference.
     drop(first);
     db.resource
-        .finish(&db.xid(1), Decision::Commit)
+        .finish(&db.xid(1), Decision::Commit, None)
         .await
         .unwrap();
     db.resource
-        .finish(&db.xid(2), Decision::Rollback)
+        .finish(&db.xid(2), Decision::Rollback, None)
         .await
         .unwrap();
     drop(second);
@@ -34,7 +34,7 @@ async fn a_branch_that_is_not_there_is_an_unknown_xid_whatever_became_of_it(db: 
         for decision in [Decision::Commit, Decision::Rollback] {
             let error = db
                 .resource
-                .finish(&db.xid(sequence), decision)
+                .finish(&db.xid(sequence), decision, None)
                 .await
                 .unwrap_err();
             assert_eq!(
@@ -63,7 +63,7 @@ async fn a_branch_of_another_database_is_refused_and_not_listed(db: &Db) {
     let (mut branch, record) = db.prepared(1).await;
 
     let error = other
-        .finish(&db.xid(1), Decision::Commit)
+        .finish(&db.xid(1), Decision::Commit, None)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), BranchErrorKind::Failed, "{error}");
@@ -95,7 +95,7 @@ async fn a_read_only_default_does_not_keep_a_branch_from_its_end(db: &Db) {
     let url = format!("{}?options=-c%20default_transaction_read_only%3Don", db.url);
     let read_only = Postgres::builder("orders", url).build().unwrap();
     read_only
-        .finish(&db.xid(1), Decision::Commit)
+        .finish(&db.xid(1), Decision::Commit, None)
         .await
         .unwrap();
     assert!(db.has_row(1).await);

@@ -330,7 +330,7 @@ async fn a_prepare_whose_process_dies_surfaces_later(db: &Db) {
     assert!(first.branches.iter().all(|branch| branch.owner != own));
     eventually("it surfaces", async || db.is_listed(1).await).await;
     db.resource
-        .finish(&db.xid(1), Decision::Rollback)
+        .finish(&db.xid(1), Decision::Rollback, None)
         .await
         .unwrap();
     drop_trigger(db).await;

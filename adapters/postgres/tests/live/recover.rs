@@ -97,7 +97,7 @@ async fn i6_ten_thousand_branches_are_listed(kind: Kind) {
     assert!(listed == expected, "{} of {COUNT} are listed", listed.len());
     for sequence in [1, COUNT / 2, COUNT] {
         db.resource
-            .finish(&db.xid(sequence), Decision::Commit)
+            .finish(&db.xid(sequence), Decision::Commit, None)
             .await
             .unwrap();
     }

@@ -233,9 +233,12 @@ async fn the_whole_protocol_runs_over_tls(kind: Kind) {
         expect_prepared(lost.prepare().await);
     }
     assert_eq!(resource.recover().await.unwrap().branches.len(), 3);
-    resource.finish(&db.xid(2), Decision::Commit).await.unwrap();
     resource
-        .finish(&db.xid(3), Decision::Rollback)
+        .finish(&db.xid(2), Decision::Commit, None)
+        .await
+        .unwrap();
+    resource
+        .finish(&db.xid(3), Decision::Rollback, None)
         .await
         .unwrap();
     kept.commit().await.unwrap();
@@ -289,7 +292,10 @@ async fn i3_a_tls_connection_lost_at_prepare_is_undetermined(kind: Kind) {
         db.wait_gone(pid).await;
         assert_eq!(db.is_prepared(id).await, is_prepared, "{fault:?}");
     }
-    resource.finish(&db.xid(1), Decision::Commit).await.unwrap();
+    resource
+        .finish(&db.xid(1), Decision::Commit, None)
+        .await
+        .unwrap();
     assert!(db.has_row(1).await);
     db.assert_nothing_of(2).await;
 }

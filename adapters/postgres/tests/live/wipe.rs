@@ -144,7 +144,7 @@ async fn i6_recovery_works_while_the_pool_is_used_up(db: &Db) {
     resource.recover().await.unwrap();
     let xid = db.xid(1);
     resource
-        .finish(&xid, unanimous_core::protocol::Decision::Rollback)
+        .finish(&xid, unanimous_core::protocol::Decision::Rollback, None)
         .await
         .unwrap();
     assert!(!db.is_prepared(1).await);
