@@ -58,6 +58,8 @@ points! {
         ReaderEnded = "reader.answered",
         BeforeOnePhase = "one_phase.before",
         OnePhaseAnswered = "one_phase.answered",
+        BeforeLast = "last.before",
+        LastAnswered = "last.answered",
         BeforeCommit = "commit.before",
         CommitAnswered = "commit.answered",
         BeforeRollback = "rollback.before",

@@ -22,7 +22,6 @@ use crate::observe::{Point, Probes};
 use crate::transaction::AnyBranch;
 
 pub(super) type Call = BoxFuture<'static, Event>;
-pub(super) type BranchCall = fn(CallEnv, Box<dyn AnyBranch>) -> Call;
 
 /// A reply, or none.
 pub(super) type Heard<T> = Result<T, Unanswered>;
@@ -46,7 +45,8 @@ pub(super) enum Event {
         Box<dyn AnyBranch>,
         Heard<Result<(), BranchError>>,
     ),
-    Decided(Result<LogSeq, Refusal>),
+    Decided(Way, Result<LogSeq, Refusal>),
+    LastEnded(Box<dyn AnyBranch>, Deciding, Heard<OnePhaseReply>),
     /// It may have been recorded: the same decision has to be asked for again.
     DecideUncertain(Deciding, String),
     DecideOverdue,
@@ -97,6 +97,31 @@ pub(super) fn commit_one_phase(env: CallEnv, mut branch: Box<dyn AnyBranch>) -> 
     .boxed()
 }
 
+/// From here on the decision is in flight, until the branch or the log has told its end.
+pub(super) fn commit_last(
+    env: CallEnv,
+    mut branch: Box<dyn AnyBranch>,
+    mut deciding: Deciding,
+) -> Call {
+    async move {
+        deciding.in_flight = Some(DecisionInFlight::new(&deciding.token));
+        env.reached(Point::BeforeLast).await;
+        let log = &deciding.log;
+        let reply = match log.last_statement(branch.scope(), &deciding.decision) {
+            Some(statement) => {
+                let limit = env.config.prepare_timeout;
+                env.timed("commit last", limit, branch.commit_last(&statement))
+                    .await
+            }
+            // The log has changed its mind; nothing was sent, and it says so itself.
+            None => Err(Unanswered::Panicked),
+        };
+        env.reached(Point::LastAnswered).await;
+        Event::LastEnded(branch, deciding, reply)
+    }
+    .boxed()
+}
+
 pub(super) fn commit(env: CallEnv, mut branch: Box<dyn AnyBranch>) -> Call {
     async move {
         env.reached(Point::BeforeCommit).await;
@@ -136,16 +161,35 @@ pub(super) async fn release(
     released
 }
 
+/// How a decision gets into the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By the log itself.
+    Decide,
+    /// By the last resource, whose reply was lost: the log finds out, or keeps it out.
+    SettleLast,
+}
+
 /// A decision on its way to the log.
 pub(super) struct Deciding {
     pub(super) log: Arc<dyn DecisionLog>,
     pub(super) probes: Probes,
     pub(super) decision: DecisionRecord,
+    pub(super) way: Way,
     pub(super) token: Arc<ActiveToken>,
     /// An earlier attempt that may still be recorded.
     pub(super) in_flight: Option<DecisionInFlight>,
     /// How long to wait before the next attempt.
     pub(super) pause: Duration,
+}
+
+impl Deciding {
+    /// Its end is known: nothing is in flight any more.
+    pub(super) fn answered(&mut self) {
+        if let Some(in_flight) = self.in_flight.take() {
+            in_flight.answered();
+        }
+    }
 }
 
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -165,7 +209,12 @@ pub(super) fn decide(mut deciding: Deciding) -> Call {
             .in_flight
             .take()
             .unwrap_or_else(|| DecisionInFlight::new(token));
-        let decided = AssertUnwindSafe(deciding.log.decide(&deciding.decision)).catch_unwind();
+        let log = &deciding.log;
+        let asked = match deciding.way {
+            Way::Decide => log.decide(&deciding.decision),
+            Way::SettleLast => log.settle_last(&deciding.decision),
+        };
+        let decided = AssertUnwindSafe(asked).catch_unwind();
         // Not bounded: dropping it would help nobody, for nothing but its answer ends it.
         let decided = decided.await.unwrap_or_else(|_panic| {
             Err(DecideError::Uncertain(LogError::new(
@@ -178,12 +227,12 @@ pub(super) fn decide(mut deciding: Deciding) -> Call {
             Ok(seq) => {
                 in_flight.answered();
                 deciding.probes.reached(|| Point::DecisionDurable).await;
-                Event::Decided(Ok(seq))
+                Event::Decided(deciding.way, Ok(seq))
             }
             Err(DecideError::Refused(refusal)) => {
                 in_flight.answered();
                 deciding.probes.reached(|| Point::DecisionRefused).await;
-                Event::Decided(Err(refusal))
+                Event::Decided(deciding.way, Err(refusal))
             }
             Err(DecideError::Uncertain(error)) => {
                 deciding.in_flight = Some(in_flight);

@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span, debug, warn};
 use unanimous_core::ports::DecisionRecord;
 use unanimous_core::protocol::{
-    BranchIndex, BranchState, Command, Coordinator, Finish, Outcome, Phase,
+    BranchIndex, BranchRole, BranchState, Command, Coordinator, Finish, Outcome, Phase,
 };
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
-use self::calls::{Call, Deciding, Event};
+use self::calls::{Call, Deciding, Event, Way};
 use crate::active::ActiveToken;
 use crate::error::{CommitError, RollbackCause};
 use crate::manager::Inner;
@@ -85,7 +85,8 @@ impl Driver {
             if self.cause.is_some() {
                 self.coordinator.rollback();
             } else {
-                self.coordinator.commit();
+                let last = self.last_resource();
+                self.coordinator.commit_with_last(last);
             }
             self.run().await;
         }
@@ -154,12 +155,17 @@ impl Driver {
             Command::Commit(index, _) => self.call_branch(index, calls::commit),
             Command::Rollback(index) => self.call_rollback(index),
             Command::Decide(indices) => self.call_decide(&indices),
+            Command::CommitLast(index, indices) => self.call_last(index, &indices),
             Command::HandOver(index) => self.hand_over(index).await,
             Command::Complete(_) => self.complete().await,
         }
     }
 
-    fn call_branch(&mut self, index: BranchIndex, call: calls::BranchCall) {
+    fn call_branch(
+        &mut self,
+        index: BranchIndex,
+        call: impl FnOnce(calls::CallEnv, Box<dyn AnyBranch>) -> Call,
+    ) {
         let slot = &mut self.slots[index.0];
         let branch = slot
             .branch
@@ -183,7 +189,17 @@ impl Driver {
         }
     }
 
-    fn call_decide(&mut self, indices: &[BranchIndex]) {
+    /// The first writer that lives in the log's own database.
+    fn last_resource(&self) -> Option<BranchIndex> {
+        let log = &self.manager.log;
+        let takes = |slot: &Slot| {
+            let scope = slot.branch.as_ref().map(|branch| branch.scope());
+            slot.role == BranchRole::Writer && scope.is_some_and(|scope| log.takes_last(scope))
+        };
+        self.slots.iter().position(takes).map(BranchIndex)
+    }
+
+    fn decision_of(&self, indices: &[BranchIndex]) -> DecisionRecord {
         let record_of = |index: &BranchIndex| self.slots[index.0].record.clone();
         let branches: Vec<_> = indices.iter().filter_map(record_of).collect();
         assert_eq!(
@@ -191,23 +207,41 @@ impl Driver {
             indices.len(),
             "a prepared branch has its record"
         );
-        let decision = DecisionRecord {
+        DecisionRecord {
             gtrid: self.gtrid,
             branches,
-        };
-        let log = Arc::clone(&self.manager.log);
-        let probes = self.manager.probes.clone();
-        let deciding = Deciding {
-            log,
-            probes,
+        }
+    }
+
+    fn call_decide(&mut self, indices: &[BranchIndex]) {
+        let deciding = self.deciding(self.decision_of(indices), Way::Decide);
+        self.calls.push(calls::decide(deciding));
+        self.push_overdue();
+    }
+
+    fn call_last(&mut self, index: BranchIndex, indices: &[BranchIndex]) {
+        let deciding = self.deciding(self.decision_of(indices), Way::SettleLast);
+        self.call_branch(index, |env, branch| {
+            calls::commit_last(env, branch, deciding)
+        });
+        self.push_overdue();
+    }
+
+    fn deciding(&self, decision: DecisionRecord, way: Way) -> Deciding {
+        Deciding {
+            log: Arc::clone(&self.manager.log),
+            probes: self.manager.probes.clone(),
             decision,
+            way,
             token: Arc::clone(&self.token),
             in_flight: None,
             pause: std::time::Duration::ZERO,
-        };
-        self.calls.push(calls::decide(deciding));
-        self.calls
-            .push(calls::overdue(self.manager.config.decide_timeout));
+        }
+    }
+
+    fn push_overdue(&mut self) {
+        let limit = self.manager.config.decide_timeout;
+        self.calls.push(calls::overdue(limit));
     }
 
     /// A heuristic that the log did not take yet keeps its decision pending: recovery finds both.
@@ -241,11 +275,16 @@ impl Driver {
                 let finish = self.rollback_of(index, branch, reply);
                 self.coordinator.handle_rolled_back(index, finish);
             }
-            Event::Decided(Ok(seq)) => self.coordinator.handle_decision_durable(seq),
-            Event::Decided(Err(refusal)) => {
+            Event::Decided(Way::Decide, Ok(seq)) => self.coordinator.handle_decision_durable(seq),
+            Event::Decided(Way::SettleLast, Ok(seq)) => self.coordinator.handle_last_committed(seq),
+            Event::Decided(way, Err(refusal)) => {
                 self.cause.get_or_insert(RollbackCause::Log(refusal));
-                self.coordinator.handle_decision_refused();
+                match way {
+                    Way::Decide => self.coordinator.handle_decision_refused(),
+                    Way::SettleLast => self.coordinator.handle_last_rolled_back(),
+                }
             }
+            Event::LastEnded(branch, deciding, reply) => self.handle_last(branch, deciding, reply),
             Event::DecideUncertain(deciding, error) => {
                 self.unheard = Some(error);
                 self.calls.push(calls::decide(deciding));

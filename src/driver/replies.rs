@@ -9,7 +9,7 @@ use unanimous_core::protocol::{BranchIndex, Finish, Heuristic, OnePhaseEnd, Vote
 use unanimous_core::xid::ResourceName;
 
 use super::Driver;
-use super::calls::Heard;
+use super::calls::{self, Deciding, Heard};
 use crate::bounded::Unanswered;
 use crate::error::RollbackCause;
 use crate::transaction::AnyBranch;
@@ -108,6 +108,35 @@ impl Driver {
             }
         };
         self.coordinator.handle_one_phase(index, end);
+    }
+
+    pub(super) fn handle_last(
+        &mut self,
+        branch: Box<dyn AnyBranch>,
+        mut deciding: Deciding,
+        reply: Heard<OnePhaseReply>,
+    ) {
+        let unheard = match reply {
+            Ok(OnePhaseReply::Committed) => {
+                self.ended.push(branch);
+                let seq = deciding.log.note_last(&deciding.decision);
+                deciding.answered();
+                return self.coordinator.handle_last_committed(seq);
+            }
+            Ok(OnePhaseReply::RolledBack(error)) => {
+                self.ended.push(branch);
+                self.cause.get_or_insert(RollbackCause::Branch(error));
+                deciding.answered();
+                return self.coordinator.handle_last_rolled_back();
+            }
+            Ok(OnePhaseReply::Undetermined(error)) => error,
+            Err(silence) => unheard(&branch.xid().bqual, "commit", silence),
+        };
+        warn!(target: "unanimous", error = %unheard, "the last resource was not heard; its log is asked");
+        self.unheard = Some(unheard.to_string());
+        // Closed before the log is asked: nothing more is sent to it.
+        drop(branch);
+        self.calls.push(calls::decide(deciding));
     }
 
     pub(super) fn finish_of(

@@ -222,7 +222,7 @@ const fn state(planned: &Planned) -> State {
         Planned::Leave(reason) => match reason {
             LeaveReason::Active => State::Active,
             LeaveReason::OtherMember => State::OtherMember,
-            LeaveReason::UnlistedOpening => State::Unlisted,
+            LeaveReason::UnlistedOpening | LeaveReason::DecisionMayBeLost => State::Unlisted,
             LeaveReason::OtherManager => State::OtherManager,
             LeaveReason::Gone => State::Ended,
         },

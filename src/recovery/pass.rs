@@ -334,7 +334,10 @@ pub(super) async fn look_up(
 ) -> Result<(EpochView, bool), LogError> {
     match view {
         EpochView::OwnOpen | EpochView::Closed => {}
-        EpochView::OtherOpen | EpochView::Unlisted | EpochView::OtherManager => {
+        EpochView::OtherOpen
+        | EpochView::Unlisted
+        | EpochView::MayBeLost
+        | EpochView::OtherManager => {
             return Ok((view, false));
         }
     }
@@ -346,6 +349,7 @@ pub(super) async fn look_up(
         Lookup::NoRecord => Ok((view, false)),
         Lookup::Open if view == EpochView::OwnOpen => Ok((view, false)),
         Lookup::Open => Err(LogError::new("a closed epoch was answered to be open")),
+        Lookup::MayBeLost => Ok((EpochView::MayBeLost, false)),
         Lookup::UnknownOpening | _ => Ok((EpochView::Unlisted, false)),
     }
 }

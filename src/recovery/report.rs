@@ -183,7 +183,10 @@ impl Left {
     pub(crate) const fn needs_a_person(&self) -> bool {
         match self {
             Self::Refused(_) | Self::Person(_) => true,
-            Self::Plan(reason) => matches!(reason, LeaveReason::UnlistedOpening),
+            Self::Plan(reason) => matches!(
+                reason,
+                LeaveReason::UnlistedOpening | LeaveReason::DecisionMayBeLost
+            ),
             Self::Retry(_) => false,
         }
     }
@@ -201,6 +204,10 @@ impl fmt::Display for Left {
             Self::Plan(LeaveReason::UnlistedOpening) => f.write_str(
                 "its opening is not in the log: was the log restored or copied? Nobody here knows \
                  what was decided, so a person has to find out and end it",
+            ),
+            Self::Plan(LeaveReason::DecisionMayBeLost) => f.write_str(
+                "there is no decision, but the log's database has failed over since and may have \
+                 lost one: find out and end it, or declare the fail-over lossless",
             ),
             Self::Retry(why) | Self::Refused(why) | Self::Person(why) => f.write_str(why),
         }

@@ -92,7 +92,7 @@ impl Planned {
         match self {
             Self::Commit | Self::RollBack | Self::Prove | Self::Wait(_) => true,
             Self::Leave(reason) => match reason {
-                LeaveReason::UnlistedOpening => true,
+                LeaveReason::UnlistedOpening | LeaveReason::DecisionMayBeLost => true,
                 LeaveReason::Active
                 | LeaveReason::OtherMember
                 | LeaveReason::OtherManager
@@ -231,7 +231,10 @@ async fn planned(
 const fn is_known(view: EpochView) -> bool {
     match view {
         EpochView::OwnOpen | EpochView::Closed => true,
-        EpochView::OtherOpen | EpochView::Unlisted | EpochView::OtherManager => false,
+        EpochView::OtherOpen
+        | EpochView::Unlisted
+        | EpochView::MayBeLost
+        | EpochView::OtherManager => false,
     }
 }
 

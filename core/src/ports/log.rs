@@ -18,6 +18,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 
 use async_trait::async_trait;
 
@@ -52,6 +53,9 @@ pub enum Lookup {
     Open,
     /// The log does not list the opening: another log's, or this log was restored or copied.
     UnknownOpening,
+    /// No record, and that proves nothing: the log's database is another server now than the one
+    /// on which the opening was made, and decisions may have been lost in between.
+    MayBeLost,
 }
 
 /// One line of the log's list of openings.
@@ -63,6 +67,22 @@ pub struct OpeningState {
     pub closed: bool,
 }
 
+/// One that shares the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its opening.
+    pub opening: Opening,
+    /// Who it is, for people: host and process.
+    pub label: String,
+    /// It is the one that was asked.
+    pub is_self: bool,
+    /// Since when it has given no sign of life, as far as the one that was asked can tell. A hint,
+    /// never a proof.
+    pub silent_for: Duration,
+    /// Nothing more is decided under its opening.
+    pub is_closed: bool,
+}
+
 /// Why `decide` refused. Nothing was recorded and nothing will be: the transaction rolls back.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -72,6 +92,8 @@ pub enum Refusal {
     EpochClosed,
     /// The log could not even begin to write, for example because the disk is full.
     NotAttempted(LogError),
+    /// The last resource has not committed, and cannot any more.
+    LastRolledBack,
 }
 
 impl fmt::Display for Refusal {
@@ -79,6 +101,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::EpochClosed => f.write_str("the epoch of this transaction was closed"),
             Self::NotAttempted(error) => write!(f, "nothing could be written: {error}"),
+            Self::LastRolledBack => f.write_str("the last resource was rolled back"),
         }
     }
 }
@@ -163,7 +186,47 @@ pub trait DecisionLog: Send + Sync + 'static {
     /// See [`DecideError`]: refused means rolled back, uncertain means *repeat*.
     async fn decide(&self, decision: &DecisionRecord) -> Result<LogSeq, DecideError>;
 
-    /// Notes that every branch is committed. Lazy: returns at once, is not forced.
+    /// The statement by which a branch with this scope records the decision inside its own
+    /// transaction, as last resource. `None`: the log does not live in that database, or is not to
+    /// be written to in this way.
+    fn last_statement(&self, _scope: &str, _decision: &DecisionRecord) -> Option<String> {
+        None
+    }
+
+    /// Whether [`last_statement`](Self::last_statement) has one for this scope.
+    fn takes_last(&self, _scope: &str) -> bool {
+        false
+    }
+
+    /// A last resource has answered that it committed the statement of this decision.
+    fn note_last(&self, _decision: &DecisionRecord) -> LogSeq {
+        LogSeq(0)
+    }
+
+    /// After a last resource's lost reply: waits for its commit, if that is still running, and keeps
+    /// a later one from happening. Its answers mean what those of [`decide`](Self::decide) mean.
+    ///
+    /// # Errors
+    /// See [`DecideError`]: refused means rolled back, the last resource included; uncertain means
+    /// *repeat*.
+    async fn settle_last(&self, decision: &DecisionRecord) -> Result<LogSeq, DecideError> {
+        self.decide(decision).await
+    }
+
+    /// Calls `wake` whenever the epoch of another member was closed: its branches can be ended.
+    fn on_close(&self, _wake: Arc<dyn Fn() + Send + Sync>) {}
+
+    /// The members that share this log, this one included, as far as they are known. Empty if
+    /// nobody can share it.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    async fn members(&self) -> Result<Vec<Member>, LogError> {
+        Ok(Vec::new())
+    }
+
+    /// Notes that every branch is committed. From then on [`pending`](Self::pending) of this same
+    /// log does not list the decision. Lazy: returns at once, is not forced.
     fn complete(&self, gtrid: Gtrid);
 
     /// Records, durably, that a branch ended against the decision.

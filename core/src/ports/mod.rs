@@ -7,15 +7,22 @@ mod error;
 mod log;
 mod preflight;
 mod resource;
+mod table;
 
 pub use error::{BranchError, BranchErrorKind, Cause, Problem, ResourceError};
 pub use log::{
-    DecideError, DecisionLog, DecisionRecord, LogError, LogHome, Lookup, OpeningState, Refusal,
+    DecideError, DecisionLog, DecisionRecord, LogError, LogHome, Lookup, Member, OpeningState,
+    Refusal,
 };
 pub use preflight::{Finding, Preflight, Severity};
 pub use resource::{
     Absence, Branch, BranchEnv, BranchRecord, Evidence, OnePhaseReply, PrepareReply, RecoveryScan,
     Resource, ResourceManager, ScannedBranch, ServerIdentity, XidOwner,
+};
+
+pub use table::{
+    Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, OpeningRow, RowAnswer, RowState,
+    SLOTS, Snapshot, TableError, TableErrorKind, TableHome, TableState,
 };
 
 /// The error of a driver, kept so that the caller can look for it in the chain of sources.

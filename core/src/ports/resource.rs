@@ -18,7 +18,7 @@ use core::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{BranchError, Cause, Preflight, ResourceError};
+use super::{BranchError, BranchErrorKind, Cause, Preflight, ResourceError};
 use crate::protocol::{Decision, Heuristic};
 use crate::xid::{Gtrid, ResourceName, Xid};
 
@@ -176,6 +176,22 @@ pub trait Branch: Send + 'static {
 
     /// Commits without preparing: the only branch that may write.
     async fn commit_one_phase(&mut self) -> OnePhaseReply;
+
+    /// Commits without preparing, as last resource: `statement` (see
+    /// [`DecisionTable::last_statement`](super::DecisionTable::last_statement)) records the
+    /// decision to commit all the others inside this branch's own transaction. One batch, which
+    /// stops at the first error and then rolls back.
+    ///
+    /// Asked only of branches whose [`scope`](Self::scope) is that of a log that has such a
+    /// statement. After [`OnePhaseReply::Undetermined`] the branch is dropped, and the log is asked.
+    /// A branch that does not implement it answers that, and has sent nothing.
+    async fn commit_last(&mut self, _statement: &str) -> OnePhaseReply {
+        OnePhaseReply::Undetermined(BranchError::new(
+            BranchErrorKind::Undetermined,
+            self.xid().bqual.clone(),
+            "it cannot be a last resource",
+        ))
+    }
 
     /// Ends a branch that was opened read-only.
     ///

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Active ─┬─ Preparing ── Deciding ── Committing ── Committed
+//!         │    (Deciding is the commit of the last resource, where there is one)
 //!         ├─ EndingReaders ── OnePhase ─┬─ Committed
 //!         │                             ├─ RolledBack
 //!         │                             └─ Undetermined
@@ -13,6 +14,8 @@
 //! * A decision is asked for once, after the vote of every branch is in, and is not revoked by
 //!   anything but the log's own refusal (I3).
 //! * One phase is chosen before any prepare is sent, never after.
+//! * A last resource is asked after the vote of every other branch is in, and its commit is the
+//!   decision: it is committed if, and only if, the decision is recorded.
 //! * At most one command per branch is under way.
 
 use alloc::collections::VecDeque;
@@ -39,6 +42,8 @@ pub enum Command {
     CommitOnePhase(BranchIndex),
     /// Force the decision to commit these prepared branches into the log.
     Decide(Vec<BranchIndex>),
+    /// Commit the last resource, together with the decision to commit these prepared branches.
+    CommitLast(BranchIndex, Vec<BranchIndex>),
     /// Commit the prepared branch. Holds the position that had to be durable first.
     Commit(BranchIndex, LogSeq),
     /// Roll the branch back, active or prepared. Needs no record: abort is presumed.
@@ -115,6 +120,7 @@ struct BranchSlot {
 pub struct Coordinator {
     phase: Phase,
     branches: Vec<BranchSlot>,
+    last: Option<BranchIndex>,
     commands: VecDeque<Command>,
 }
 
@@ -131,6 +137,7 @@ impl Coordinator {
         Self {
             phase: Phase::Active,
             branches: Vec::new(),
+            last: None,
             commands: VecDeque::new(),
         }
     }
@@ -244,7 +251,20 @@ impl Coordinator {
     /// # Panics
     /// When the transaction is not active any more.
     pub fn commit(&mut self) {
+        self.commit_with_last(None);
+    }
+
+    /// Asks for the commit, with a writer that can be the last resource: it does not prepare, and
+    /// its commit records the decision. With one writer it is done in one phase all the same.
+    ///
+    /// # Panics
+    /// When the transaction is not active any more, or the last resource is no writer.
+    pub fn commit_with_last(&mut self, last: Option<BranchIndex>) {
         assert_eq!(self.phase, Phase::Active, "commit is asked for once");
+        if let Some(index) = last {
+            let role = self.branches[index.0].role;
+            assert_eq!(role, BranchRole::Writer, "a reader records nothing");
+        }
         let writers = self.with_role(BranchRole::Writer);
         let readers = self.with_role(BranchRole::Reader);
         for index in &readers {
@@ -254,7 +274,8 @@ impl Coordinator {
             self.phase = Phase::EndingReaders;
         } else {
             self.phase = Phase::Preparing;
-            for index in writers {
+            self.last = last;
+            for index in writers.into_iter().filter(|index| Some(*index) != last) {
                 self.start(index, BranchState::Preparing, Command::Prepare(index));
             }
         }
@@ -380,6 +401,25 @@ impl Coordinator {
         self.advance();
     }
 
+    /// The last resource is committed, and with it the decision at `decided_at`: answered by itself,
+    /// or found out by the log. No answer is *not* an event; the driver asks the log until it knows.
+    ///
+    /// # Panics
+    /// When it was not asked.
+    pub fn handle_last_committed(&mut self, decided_at: LogSeq) {
+        self.end_last(BranchState::Committed);
+        self.handle_decision_durable(decided_at);
+    }
+
+    /// The last resource is rolled back, and no decision is recorded nor ever will be.
+    ///
+    /// # Panics
+    /// When it was not asked.
+    pub fn handle_last_rolled_back(&mut self) {
+        self.end_last(BranchState::RolledBack);
+        self.handle_decision_refused();
+    }
+
     /// The branch answered [`Command::Commit`].
     ///
     /// # Panics
@@ -423,6 +463,14 @@ impl Coordinator {
         assert!(!slot.state.is_busy(), "one command per branch at a time");
         slot.state = state;
         self.commands.push_back(command);
+    }
+
+    fn end_last(&mut self, end: BranchState) {
+        let index = self.last.expect("a last resource was chosen");
+        let slot = &mut self.branches[index.0];
+        let asked = BranchState::Committing;
+        assert_eq!(slot.state, asked, "it was asked to commit");
+        slot.state = end;
     }
 
     fn start_rollback(&mut self) {
@@ -485,7 +533,11 @@ impl Coordinator {
 
     fn advance_to_decision(&mut self) {
         let prepared = self.in_state(|state| state == BranchState::Prepared);
-        if prepared.is_empty() {
+        if let Some(last) = self.last {
+            self.phase = Phase::Deciding;
+            let command = Command::CommitLast(last, prepared);
+            self.start(last, BranchState::Committing, command);
+        } else if prepared.is_empty() {
             self.phase = Phase::Committed;
         } else {
             self.phase = Phase::Deciding;

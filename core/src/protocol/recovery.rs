@@ -23,6 +23,9 @@ pub enum EpochView {
     Closed,
     /// Of this manager, but the log does not list it: the log was restored or copied.
     Unlisted,
+    /// Closed, and the log's database is not the server any more on which it was opened: that there
+    /// is no record proves nothing.
+    MayBeLost,
     /// Of another manager.
     OtherManager,
 }
@@ -47,6 +50,9 @@ pub enum LeaveReason {
     OtherMember,
     /// Its opening is not in the log: the log was restored or copied. A person has to look.
     UnlistedOpening,
+    /// There is no decision, but the log's database has failed over since, and may have lost one. A
+    /// person has to look.
+    DecisionMayBeLost,
     /// It names another manager.
     OtherManager,
     /// It was gone when looked at again.
@@ -64,6 +70,7 @@ pub fn plan(
     match view {
         EpochView::OtherManager => Resolution::LeaveAlone(LeaveReason::OtherManager),
         EpochView::Unlisted => Resolution::LeaveAlone(LeaveReason::UnlistedOpening),
+        EpochView::MayBeLost => Resolution::LeaveAlone(LeaveReason::DecisionMayBeLost),
         EpochView::OtherOpen => Resolution::LeaveAlone(LeaveReason::OtherMember),
         // A closed epoch of our own may still have transactions here that are about to learn it.
         EpochView::OwnOpen | EpochView::Closed => {

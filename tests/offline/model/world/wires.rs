@@ -33,6 +33,9 @@ impl WorldState {
                     self.log.deciding = Deciding::Asked;
                     self.log.is_under_way = true;
                 }
+                Command::CommitLast(..) => {
+                    unreachable!("to this core the last resource is the log")
+                }
                 Command::Complete(_) => self.complete(),
             }
         }
