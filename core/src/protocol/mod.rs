@@ -8,11 +8,15 @@
 //! [`plan`] says which in-doubt branches a recovery pass may end, and how.
 
 mod branch;
+mod command;
 mod coordinator;
 #[cfg(test)]
 mod coordinator_test;
+#[cfg(test)]
+mod last_resource_test;
 mod recovery;
 
 pub use branch::{BranchRole, BranchState, Decision, Finish, Heuristic, Vote};
-pub use coordinator::{BranchIndex, Command, Coordinator, LogSeq, OnePhaseEnd, Outcome, Phase};
+pub use command::{BranchIndex, Command, LogSeq, OnePhaseEnd, Outcome, Phase};
+pub use coordinator::Coordinator;
 pub use recovery::{EpochView, LeaveReason, Resolution, plan};

@@ -144,6 +144,7 @@ mod tests {
             (EpochView::OtherManager, LeaveReason::OtherManager),
             (EpochView::Unlisted, LeaveReason::UnlistedOpening),
             (EpochView::OtherOpen, LeaveReason::OtherMember),
+            (EpochView::MayBeLost, LeaveReason::DecisionMayBeLost),
         ] {
             let nobody_asks = || panic!("nothing else matters");
             let resolution = plan(view, nobody_asks, nobody_asks, nobody_asks);
