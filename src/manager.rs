@@ -229,10 +229,13 @@ impl TransactionManagerBuilder {
         };
         self.probes.reached(|| Point::ResourcesChecked).await;
         let log = home.open().await?;
+        let recovery = Recovery::new(resources.keys(), unchecked);
+        let wake = recovery.wake.clone();
+        log.on_close(Arc::new(move || wake.all()));
         Ok(Arc::new(Inner {
             log,
             active: Arc::default(),
-            recovery: Recovery::new(resources.keys(), unchecked),
+            recovery,
             recent_ends: RecentEnds::default(),
             resources,
             config: Arc::new(self.config.within_reach()),

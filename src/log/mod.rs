@@ -63,9 +63,11 @@ mod state_test;
 #[doc(hidden)]
 pub mod stepped;
 mod storage;
+mod table;
 mod writer;
 
 pub use file::{FileLog, LogContents, OpenFileLog};
 pub use home::TornTail;
 #[doc(hidden)]
 pub use probed::STEPS;
+pub use table::TableLog;

@@ -46,6 +46,10 @@ impl Wake {
         }
     }
 
+    pub(crate) fn all(&self) {
+        self.0.values().for_each(Notify::notify_one);
+    }
+
     async fn woken(&self, name: &ResourceName) {
         match self.0.get(name) {
             Some(notify) => notify.notified().await,

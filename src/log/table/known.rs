@@ -1,0 +1,240 @@
+//! What this process has seen and done of a table log. Consistent after every statement.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use unanimous_core::ports::{DecisionRecord, Lookup, OpeningRow, OpeningState, ServerIdentity};
+use unanimous_core::protocol::LogSeq;
+use unanimous_core::xid::{Epoch, Gtrid, Opening};
+
+/// How many completed decisions are remembered here, and how many of their rows are kept: a branch
+/// whose commit a server has lost in a crash is committed again as long as its row is there.
+const REMEMBERED: usize = 10_000;
+const ROWS_KEPT: usize = 1_000;
+
+pub(super) type Wake = Arc<dyn Fn() + Send + Sync>;
+
+pub(super) struct Known {
+    /// Under which new transactions begin.
+    own: Opening,
+    /// All that were ever seen. A closed one stays closed, as long as the same server answers.
+    openings: BTreeMap<Epoch, OpeningRow>,
+    /// Who answered last.
+    server: ServerIdentity,
+    /// Recorded by this process and not complete.
+    pending: BTreeMap<Gtrid, DecisionRecord>,
+    /// Asked of the table, without a certain answer yet.
+    attempted: HashSet<Gtrid>,
+    completed: VecDeque<Gtrid>,
+    is_completed: HashSet<Gtrid>,
+    /// To be marked in the table.
+    unmarked: Vec<Gtrid>,
+    /// Marked by this process, oldest first; the oldest are deleted.
+    marked: VecDeque<Gtrid>,
+    on_close: Vec<Wake>,
+    is_shut_down: bool,
+    seq: u64,
+}
+
+impl Known {
+    pub(super) fn new(own: OpeningRow) -> Self {
+        Self {
+            own: own.opening,
+            server: own.identity.clone(),
+            openings: BTreeMap::from([(own.opening.epoch, own)]),
+            pending: BTreeMap::new(),
+            attempted: HashSet::new(),
+            completed: VecDeque::new(),
+            is_completed: HashSet::new(),
+            unmarked: Vec::new(),
+            marked: VecDeque::new(),
+            on_close: Vec::new(),
+            is_shut_down: false,
+            seq: 0,
+        }
+    }
+}
+
+/// Openings.
+impl Known {
+    pub(super) fn own(&self) -> Opening {
+        self.own
+    }
+
+    pub(super) fn opening(&self, epoch: Epoch) -> Option<&OpeningRow> {
+        self.openings.get(&epoch)
+    }
+
+    pub(super) fn rows(&self) -> impl Iterator<Item = &OpeningRow> {
+        self.openings.values()
+    }
+
+    pub(super) fn openings(&self) -> Vec<OpeningState> {
+        let state = |row: &OpeningRow| OpeningState {
+            opening: row.opening,
+            closed: row.is_closed,
+        };
+        self.openings.values().map(state).collect()
+    }
+
+    /// Of this manager's, made by this process.
+    pub(super) fn join(&mut self, own: OpeningRow) {
+        self.own = own.opening;
+        self.openings.insert(own.opening.epoch, own);
+    }
+
+    /// Has another server answered than the time before?
+    pub(super) fn see(&mut self, server: &ServerIdentity, openings: Vec<OpeningRow>) -> bool {
+        for row in openings {
+            self.openings.insert(row.opening.epoch, row);
+        }
+        let is_new = self.server != *server;
+        self.server = server.clone();
+        is_new
+    }
+
+    /// Is it news?
+    pub(super) fn see_closed(&mut self, epoch: Epoch) -> bool {
+        let row = self.openings.get_mut(&epoch);
+        row.is_some_and(|row| !std::mem::replace(&mut row.is_closed, true))
+    }
+
+    /// Every older one is closed, and needs not be read again.
+    pub(super) fn first_open(&self) -> Epoch {
+        let mut open = self.openings.values().filter(|row| !row.is_closed);
+        let newest = self.openings.keys().next_back().copied();
+        let first = open.next().map(|row| row.opening.epoch);
+        first.or(newest).unwrap_or(Epoch(0))
+    }
+
+    pub(super) fn add_wake(&mut self, wake: Wake) {
+        self.on_close.push(wake);
+    }
+
+    pub(super) fn wakes(&self) -> Vec<Wake> {
+        self.on_close.clone()
+    }
+}
+
+/// Decisions.
+impl Known {
+    /// Recorded by this process, as far as it remembers.
+    pub(super) fn recorded(&self, gtrid: Gtrid) -> Option<LogSeq> {
+        let is_recorded = self.pending.contains_key(&gtrid) || self.is_completed.contains(&gtrid);
+        is_recorded.then_some(LogSeq(self.seq))
+    }
+
+    pub(super) fn record(&mut self, decision: DecisionRecord) -> LogSeq {
+        self.attempted.remove(&decision.gtrid);
+        self.seq += 1;
+        if !self.is_completed.contains(&decision.gtrid) {
+            self.pending.insert(decision.gtrid, decision);
+        }
+        LogSeq(self.seq)
+    }
+
+    /// Is it the first attempt?
+    pub(super) fn attempt(&mut self, gtrid: Gtrid) -> bool {
+        self.attempted.insert(gtrid)
+    }
+
+    pub(super) fn is_attempted(&self, gtrid: Gtrid) -> bool {
+        self.attempted.contains(&gtrid)
+    }
+
+    /// Answered for certain.
+    pub(super) fn settle(&mut self, gtrid: Gtrid) {
+        self.attempted.remove(&gtrid);
+    }
+
+    pub(super) fn complete(&mut self, gtrid: Gtrid) {
+        self.pending.remove(&gtrid);
+        if self.is_completed.insert(gtrid) {
+            self.completed.push_back(gtrid);
+            self.unmarked.push(gtrid);
+        }
+        if self.completed.len() > REMEMBERED
+            && let Some(oldest) = self.completed.pop_front()
+        {
+            self.is_completed.remove(&oldest);
+        }
+    }
+
+    /// `None`: only the table knows.
+    pub(super) fn lookup(&self, gtrid: Gtrid) -> Option<Lookup> {
+        if let Some(decision) = self.pending.get(&gtrid) {
+            return Some(Lookup::Pending(decision.clone()));
+        }
+        self.is_completed
+            .contains(&gtrid)
+            .then_some(Lookup::Completed)
+    }
+
+    /// What the table lists, without what was completed here, and with what was recorded here.
+    pub(super) fn pending(&self, listed: Vec<DecisionRecord>) -> Vec<DecisionRecord> {
+        let mut all = self.pending.clone();
+        for decision in listed {
+            if !self.is_completed.contains(&decision.gtrid) {
+                all.entry(decision.gtrid).or_insert(decision);
+            }
+        }
+        all.into_values().collect()
+    }
+}
+
+/// What is lazy.
+impl Known {
+    pub(super) fn take_unmarked(&mut self, len_max: usize) -> Vec<Gtrid> {
+        let len = self.unmarked.len().min(len_max);
+        let mut some: Vec<_> = self.unmarked.drain(..len).collect();
+        some.sort_unstable();
+        some
+    }
+
+    pub(super) fn put_back_unmarked(&mut self, mut some: Vec<Gtrid>) {
+        some.append(&mut self.unmarked);
+        self.unmarked = some;
+    }
+
+    /// Rows of other epochs stay until those are released: their owner may ask for them.
+    pub(super) fn note_marked(&mut self, some: &[Gtrid]) {
+        let own = self.own;
+        let openings = &self.openings;
+        let may_go = |gtrid: &&Gtrid| {
+            let opening = gtrid.opening;
+            let row = openings.get(&opening.epoch);
+            opening == own || row.is_some_and(|row| row.is_released)
+        };
+        self.marked.extend(some.iter().filter(may_go));
+    }
+
+    /// The oldest rows that need not be kept.
+    pub(super) fn take_to_forget(&mut self, len_max: usize) -> Vec<Gtrid> {
+        let len = self.marked.len().saturating_sub(ROWS_KEPT).min(len_max);
+        let mut some: Vec<_> = self.marked.drain(..len).collect();
+        some.sort_unstable();
+        some
+    }
+
+    pub(super) fn put_back_to_forget(&mut self, some: Vec<Gtrid>) {
+        for gtrid in some.into_iter().rev() {
+            self.marked.push_front(gtrid);
+        }
+    }
+}
+
+/// The end.
+impl Known {
+    pub(super) fn shut_down(&mut self) {
+        self.is_shut_down = true;
+    }
+
+    pub(super) fn is_shut_down(&self) -> bool {
+        self.is_shut_down
+    }
+
+    /// The server on which an epoch was opened is the one that answers now.
+    pub(super) fn is_same_server(&self, epoch: Epoch, now: &ServerIdentity) -> bool {
+        self.opening(epoch).is_some_and(|row| row.identity == *now)
+    }
+}

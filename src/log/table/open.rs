@@ -1,0 +1,448 @@
+//! The port, on an open table log.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::AbortHandle;
+use unanimous_core::ports::{
+    DecideError, DecisionLog, DecisionRecord, DecisionRow, EpochSlot, Found, LogError, Lookup,
+    Member, OpeningRow, OpeningState, Refusal, RowState, SLOTS, ServerIdentity, Snapshot,
+    TableState,
+};
+use unanimous_core::protocol::{Heuristic, LogSeq};
+use unanimous_core::xid::{Epoch, Gtrid, Opening, ResourceName};
+
+use super::batches::{self, Request};
+use super::desk::Desk;
+use super::known::{Known, Wake};
+use super::members::{self, Watch};
+use super::{Options, codec, lazy, log_error, random};
+
+pub(super) struct Shared {
+    pub(super) desk: Desk,
+    pub(super) options: Options,
+    pub(super) label: String,
+    pub(super) watch: Watch,
+    pub(super) wants_rejoin: Notify,
+    state: TableState,
+    known: Mutex<Known>,
+    slot: AtomicU32,
+}
+
+impl Shared {
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+        // Consistent after every statement: a panic elsewhere does not spoil it.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn next_slot(&self) -> u32 {
+        self.slot.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn rejoin(&self) {
+        self.wants_rejoin.notify_one();
+    }
+
+    /// The own epoch was opened on another server than the one that answers now.
+    pub(super) fn is_elsewhere(&self, now: &ServerIdentity) -> bool {
+        let known = self.known();
+        let own = known.own().epoch;
+        !self.options.lossless_failover && !known.is_same_server(own, now)
+    }
+
+    pub(super) fn wake(&self) {
+        let wakes = self.known().wakes();
+        for wake in wakes {
+            wake();
+        }
+    }
+}
+
+/// See [`TableLog`](super::TableLog).
+pub(super) struct OpenTableLog {
+    shared: Arc<Shared>,
+    requests: mpsc::UnboundedSender<Request>,
+    tasks: Vec<AbortHandle>,
+    is_member: bool,
+}
+
+impl Drop for OpenTableLog {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Opening and closing.
+impl OpenTableLog {
+    pub(super) async fn join(
+        desk: Desk,
+        state: TableState,
+        options: Options,
+    ) -> Result<Self, LogError> {
+        let label = options.label.clone().unwrap_or_else(host_and_process);
+        let random = u64::from_le_bytes(random()?);
+        let joined = desk.ask(desk.table.join(random, &label)).await;
+        let joined = joined.map_err(log_error)?;
+        let (shared, requests, waiting) = Self::parts(desk, state, options, label, joined);
+        let tasks = [
+            tokio::spawn(batches::run(Arc::clone(&shared), waiting)),
+            tokio::spawn(lazy::run(Arc::clone(&shared))),
+            tokio::spawn(members::run(Arc::clone(&shared))),
+        ];
+        Ok(Self {
+            shared,
+            requests,
+            tasks: tasks.iter().map(|task| task.abort_handle()).collect(),
+            is_member: true,
+        })
+    }
+
+    /// Under no opening of its own: every decision is refused.
+    pub(super) fn observe(desk: Desk, state: TableState, options: Options) -> Self {
+        let opening = Opening {
+            manager: state.manager,
+            epoch: Epoch(0),
+            nonce: 0,
+        };
+        let nobody = OpeningRow {
+            opening,
+            identity: state.identity.clone(),
+            label: String::new(),
+            is_closed: true,
+            is_released: false,
+        };
+        let label = String::new();
+        let (shared, requests, _waiting) = Self::parts(desk, state, options, label, nobody);
+        shared.known().shut_down();
+        Self {
+            shared,
+            requests,
+            tasks: Vec::new(),
+            is_member: false,
+        }
+    }
+
+    fn parts(
+        desk: Desk,
+        state: TableState,
+        options: Options,
+        label: String,
+        own: OpeningRow,
+    ) -> (
+        Arc<Shared>,
+        mpsc::UnboundedSender<Request>,
+        mpsc::UnboundedReceiver<Request>,
+    ) {
+        let (requests, waiting) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            desk,
+            options,
+            label,
+            watch: Watch::default(),
+            wants_rejoin: Notify::new(),
+            state,
+            known: Mutex::new(Known::new(own)),
+            slot: AtomicU32::new(0),
+        });
+        (shared, requests, waiting)
+    }
+
+    /// By whom what is read is made durable.
+    fn reader(&self) -> Option<Epoch> {
+        self.is_member.then(|| self.shared.known().own().epoch)
+    }
+
+    async fn snapshot(&self, forced_by: Option<Epoch>) -> Result<Snapshot, LogError> {
+        let from = self.shared.known().first_open();
+        let desk = &self.shared.desk;
+        let read = desk.ask(desk.table.read(from, forced_by)).await;
+        let mut snapshot = read.map_err(log_error)?;
+        let openings = std::mem::take(&mut snapshot.openings);
+        let is_new_server = self.shared.known().see(&snapshot.identity, openings);
+        if is_new_server {
+            // What was known to be closed may be open again there.
+            let read = desk.ask(desk.table.read(Epoch(0), None)).await;
+            let all = read.map_err(log_error)?;
+            self.shared.known().see(&all.identity, all.openings);
+        }
+        if self.is_member && self.shared.is_elsewhere(&snapshot.identity) {
+            self.shared.rejoin();
+        }
+        Ok(snapshot)
+    }
+
+    fn shut_down_error(&self) -> LogError {
+        let place = self.shared.desk.table.place();
+        LogError::new(format!("the decision log in {place} was shut down"))
+    }
+
+    fn found(&self, gtrid: Gtrid, found: Found) -> Result<Lookup, LogError> {
+        if !found.heuristics.is_empty() {
+            let heuristics = found.heuristics.into_iter();
+            let known = heuristics.map(|(name, letter)| Some((name, end_of(letter)?)));
+            let known: Option<Vec<_>> = known.collect();
+            return known
+                .map(Lookup::Heuristic)
+                .ok_or_else(|| self.unreadable(gtrid));
+        }
+        match (found.row, found.opening) {
+            (Some((RowState::Pending, text)), _) => {
+                let branches = codec::decode(&text).ok_or_else(|| self.unreadable(gtrid))?;
+                Ok(Lookup::Pending(DecisionRecord { gtrid, branches }))
+            }
+            (Some((RowState::Completed, _)), _) => Ok(Lookup::Completed),
+            (Some((RowState::RolledBack, _)), Some(_)) => Ok(Lookup::NoRecord),
+            (None, Some(row)) if row.opening == gtrid.opening => {
+                let is_whole =
+                    self.shared.options.lossless_failover || row.identity == found.identity;
+                Ok(match (row.is_closed, is_whole) {
+                    (false, _) => Lookup::Open,
+                    (true, true) => Lookup::NoRecord,
+                    (true, false) => Lookup::MayBeLost,
+                })
+            }
+            (None | Some((RowState::RolledBack, _)), _) => Ok(Lookup::UnknownOpening),
+        }
+    }
+
+    fn unreadable(&self, gtrid: Gtrid) -> LogError {
+        let place = self.shared.desk.table.place();
+        LogError::new(format!(
+            "the decision log in {place}: the row of {gtrid} cannot be read: was it written by a \
+             newer version, or changed by hand?"
+        ))
+    }
+
+    fn row(decision: &DecisionRecord) -> DecisionRow {
+        DecisionRow {
+            gtrid: decision.gtrid,
+            branches: codec::encode(&decision.branches),
+        }
+    }
+
+    /// What can be answered without asking the table.
+    fn answer(&self, gtrid: Gtrid) -> Option<Result<LogSeq, DecideError>> {
+        let known = self.shared.known();
+        if let Some(seq) = known.recorded(gtrid) {
+            return Some(Ok(seq));
+        }
+        let error = if known.is_shut_down() {
+            self.shut_down_error()
+        } else if gtrid.opening.manager != known.own().manager {
+            LogError::new(format!("{gtrid} is of another manager than this log"))
+        } else {
+            return None;
+        };
+        Some(Err(if known.is_attempted(gtrid) {
+            DecideError::Uncertain(error)
+        } else {
+            DecideError::Refused(Refusal::NotAttempted(error))
+        }))
+    }
+
+    /// The row says that it was rolled back. That is believed unless rows of its epoch may have been
+    /// deleted, or lost, before this one was put there.
+    async fn believe_rollback(&self, gtrid: Gtrid) -> Result<LogSeq, DecideError> {
+        let desk = &self.shared.desk;
+        let found = desk.ask(desk.table.find(gtrid, self.reader())).await;
+        let found = found.map_err(|error| DecideError::Uncertain(log_error(error)))?;
+        let is_whole = found.opening.is_some_and(|row| {
+            let is_same = row.identity == found.identity;
+            !row.is_released && (is_same || self.shared.options.lossless_failover)
+        });
+        if is_whole {
+            self.shared.known().settle(gtrid);
+            Err(DecideError::Refused(Refusal::LastRolledBack))
+        } else {
+            Err(DecideError::Uncertain(LogError::new(format!(
+                "the decision of {gtrid} may have been deleted or lost before it was asked for: \
+                 find out at its databases"
+            ))))
+        }
+    }
+}
+
+#[async_trait]
+impl DecisionLog for OpenTableLog {
+    fn opening(&self) -> Opening {
+        self.shared.known().own()
+    }
+
+    async fn decide(&self, decision: &DecisionRecord) -> Result<LogSeq, DecideError> {
+        if let Some(answer) = self.answer(decision.gtrid) {
+            return answer;
+        }
+        let (reply, answer) = oneshot::channel();
+        let decision = decision.clone();
+        // If nobody takes it any more, nobody answers.
+        let _ = self.requests.send(Request { decision, reply });
+        answer.await.unwrap_or_else(|_| {
+            Err(DecideError::Uncertain(LogError::new(
+                "the decision log's task has ended: restart this process",
+            )))
+        })
+    }
+
+    fn takes_last(&self, scope: &str) -> bool {
+        self.shared.options.last_resource
+            && scope == self.shared.state.scope
+            && !self.shared.known().is_shut_down()
+    }
+
+    fn last_statement(&self, scope: &str, decision: &DecisionRecord) -> Option<String> {
+        if !self.takes_last(scope) {
+            return None;
+        }
+        let at = EpochSlot {
+            epoch: decision.gtrid.opening.epoch,
+            slot: self.shared.next_slot() % SLOTS,
+        };
+        let table = &self.shared.desk.table;
+        Some(table.last_statement(at, &Self::row(decision)))
+    }
+
+    fn note_last(&self, decision: &DecisionRecord) -> LogSeq {
+        self.shared.known().record(decision.clone())
+    }
+
+    async fn settle_last(&self, decision: &DecisionRecord) -> Result<LogSeq, DecideError> {
+        let gtrid = decision.gtrid;
+        if let Some(seq) = self.shared.known().recorded(gtrid) {
+            return Ok(seq);
+        }
+        if self.shared.known().is_shut_down() {
+            return Err(DecideError::Uncertain(self.shut_down_error()));
+        }
+        let desk = &self.shared.desk;
+        let stands = desk.ask(desk.table.put_rollback(gtrid)).await;
+        match stands.map_err(|error| DecideError::Uncertain(log_error(error)))? {
+            RowState::Pending => Ok(self.shared.known().record(decision.clone())),
+            RowState::Completed => {
+                let mut known = self.shared.known();
+                let seq = known.record(decision.clone());
+                known.complete(gtrid);
+                Ok(seq)
+            }
+            RowState::RolledBack => self.believe_rollback(gtrid).await,
+        }
+    }
+
+    fn complete(&self, gtrid: Gtrid) {
+        self.shared.known().complete(gtrid);
+    }
+
+    async fn record_heuristic(
+        &self,
+        gtrid: Gtrid,
+        resource: &ResourceName,
+        heuristic: Heuristic,
+    ) -> Result<(), LogError> {
+        let desk = &self.shared.desk;
+        let noting = desk
+            .table
+            .record_heuristic(gtrid, resource, letter_of(heuristic));
+        desk.ask(noting).await.map_err(log_error)
+    }
+
+    async fn close(&self, epoch: Epoch) -> Result<(), LogError> {
+        members::close(&self.shared, epoch).await?;
+        if epoch == self.shared.known().own().epoch {
+            self.shared.rejoin();
+        }
+        Ok(())
+    }
+
+    async fn lookup(&self, gtrid: Gtrid) -> Result<Lookup, LogError> {
+        let own = self.shared.known().own();
+        if gtrid.opening.manager != own.manager {
+            return Ok(Lookup::UnknownOpening);
+        }
+        let desk = &self.shared.desk;
+        let asked = desk.ask(desk.table.find(gtrid, self.reader())).await;
+        let remembered = self.shared.known().lookup(gtrid);
+        match (asked, remembered) {
+            (Ok(found), remembered) => {
+                let found = self.found(gtrid, found)?;
+                let is_heuristic = matches!(found, Lookup::Heuristic(_));
+                Ok(remembered.filter(|_| !is_heuristic).unwrap_or(found))
+            }
+            (Err(_), Some(remembered)) => Ok(remembered),
+            (Err(error), None) => Err(log_error(error)),
+        }
+    }
+
+    async fn pending(&self) -> Result<Vec<DecisionRecord>, LogError> {
+        let snapshot = self.snapshot(self.reader()).await?;
+        let decode = |row: DecisionRow| {
+            let branches = codec::decode(&row.branches);
+            let branches = branches.ok_or_else(|| self.unreadable(row.gtrid))?;
+            let gtrid = row.gtrid;
+            Ok(DecisionRecord { gtrid, branches })
+        };
+        let listed: Result<Vec<_>, LogError> = snapshot.pending.into_iter().map(decode).collect();
+        Ok(self.shared.known().pending(listed?))
+    }
+
+    /// Not forced: whoever acts on it reads what is pending afterwards, which is.
+    async fn openings(&self) -> Result<Vec<OpeningState>, LogError> {
+        self.snapshot(None).await?;
+        Ok(self.shared.known().openings())
+    }
+
+    fn on_close(&self, wake: Wake) {
+        self.shared.known().add_wake(wake);
+    }
+
+    async fn members(&self) -> Result<Vec<Member>, LogError> {
+        self.snapshot(None).await?;
+        Ok(members::list(&self.shared, self.is_member))
+    }
+
+    async fn shutdown(&self) -> Result<(), LogError> {
+        if !self.is_member {
+            return Ok(());
+        }
+        let own = self.shared.known().own().epoch;
+        self.shared.known().shut_down();
+        lazy::write_all(&self.shared).await;
+        let desk = &self.shared.desk;
+        let closed = desk.ask(desk.table.close(own)).await;
+        if closed.is_ok() {
+            // Nothing is asked any more under it. Lost, it is released by another, later.
+            let _ = desk.ask(desk.table.release(own)).await;
+        }
+        for task in &self.tasks {
+            task.abort();
+        }
+        closed.map_err(log_error)
+    }
+}
+
+const fn letter_of(heuristic: Heuristic) -> char {
+    match heuristic {
+        Heuristic::Commit => 'c',
+        Heuristic::Rollback => 'r',
+        Heuristic::Mixed => 'm',
+        Heuristic::Hazard => 'h',
+    }
+}
+
+const fn end_of(letter: char) -> Option<Heuristic> {
+    match letter {
+        'c' => Some(Heuristic::Commit),
+        'r' => Some(Heuristic::Rollback),
+        'm' => Some(Heuristic::Mixed),
+        'h' => Some(Heuristic::Hazard),
+        _ => None,
+    }
+}
+
+fn host_and_process() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let host = host.unwrap_or_default();
+    format!("{}:{}", host.trim(), std::process::id())
+}
