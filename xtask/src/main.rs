@@ -22,7 +22,7 @@ The project's own commands.
                                    --cell PART --shard I/N --resume FILE --json FILE
   cargo xtask fuzz [TARGET]        libFuzzer on every reader of bytes, or on one of them; also
                                    --seconds N --input FILE
-  cargo xtask soak --minutes N     transfers under a nemesis; also --json FILE
+  cargo xtask soak --minutes N     transfers under a nemesis; also --log LOG, --json FILE
   cargo xtask test [STEP…]         run every check, or only these steps
   cargo xtask test --list          say which steps there are
 

@@ -10,7 +10,8 @@ use crate::{
     usage_error,
 };
 
-const USAGE: &str = "`soak` takes `--minutes N` (1 unless said otherwise) and `--json FILE`";
+const USAGE: &str = "`soak` takes `--minutes N` (1 unless said otherwise), `--log LOG` (file, \
+    postgres, mysql or mariadb) and `--json FILE`";
 
 /// The command `soak`.
 pub(crate) fn run(args: &[String]) -> ExitCode {
@@ -27,6 +28,7 @@ fn parse(args: &[String]) -> Result<Variables, String> {
         let mut value = || args.next().cloned().ok_or_else(|| USAGE.to_owned());
         match arg.as_str() {
             "--minutes" => variables[0].1 = minutes(value()?)?,
+            "--log" => variables.push(("UNANIMOUS_SOAK_LOG", log(value()?)?)),
             "--json" => variables.push(("UNANIMOUS_SOAK_JSON", absolute(&value()?))),
             other => return Err(format!("`soak` knows no `{other}`; {USAGE}")),
         }
@@ -38,6 +40,13 @@ fn minutes(text: String) -> Result<String, String> {
     match text.parse::<f64>() {
         Ok(minutes) if minutes > 0.0 && minutes <= 1e6 => Ok(text),
         Ok(_) | Err(_) => Err(format!("`--minutes {text}`: say a number above 0")),
+    }
+}
+
+fn log(text: String) -> Result<String, String> {
+    match text.as_str() {
+        "file" | "postgres" | "mysql" | "mariadb" => Ok(text),
+        _ => Err(format!("`--log {text}`: {USAGE}")),
     }
 }
 
@@ -53,9 +62,11 @@ mod tests {
     fn what_is_asked_for_becomes_variables() {
         let minutes = |text: &str| ("UNANIMOUS_SOAK_MINUTES", text.to_owned());
         assert_eq!(parsed(&[]).unwrap(), [minutes("1")]);
-        let variables = parsed(&["--minutes", "0.5", "--json", "/tmp/x"]).unwrap();
+        let args = ["--minutes", "0.5", "--log", "mysql", "--json", "/tmp/x"];
+        let variables = parsed(&args).unwrap();
+        let log = ("UNANIMOUS_SOAK_LOG", "mysql".to_owned());
         let json = ("UNANIMOUS_SOAK_JSON", "/tmp/x".to_owned());
-        assert_eq!(variables, [minutes("0.5"), json]);
+        assert_eq!(variables, [minutes("0.5"), log, json]);
     }
 
     #[test]
@@ -66,6 +77,7 @@ mod tests {
             &["--minutes", "NaN"],
             &["--minutes", "x"],
             &["--hours", "1"],
+            &["--log", "paper"],
         ] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }

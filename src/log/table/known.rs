@@ -19,6 +19,8 @@ pub(super) struct Known {
     own: Opening,
     /// All that were ever seen. A closed one stays closed, as long as the same server answers.
     openings: BTreeMap<Epoch, OpeningRow>,
+    /// All of them were read once.
+    has_read: bool,
     /// Who answered last.
     server: ServerIdentity,
     /// Recorded by this process and not complete.
@@ -40,6 +42,7 @@ impl Known {
     pub(super) fn new(own: OpeningRow) -> Self {
         Self {
             own: own.opening,
+            has_read: false,
             server: own.identity.clone(),
             openings: BTreeMap::from([(own.opening.epoch, own)]),
             pending: BTreeMap::new(),
@@ -88,6 +91,7 @@ impl Known {
         for row in openings {
             self.openings.insert(row.opening.epoch, row);
         }
+        self.has_read = true;
         let is_new = self.server != *server;
         self.server = server.clone();
         is_new
@@ -101,6 +105,9 @@ impl Known {
 
     /// Every older one is closed, and needs not be read again.
     pub(super) fn first_open(&self) -> Epoch {
+        if !self.has_read {
+            return Epoch(0);
+        }
         let mut open = self.openings.values().filter(|row| !row.is_closed);
         let newest = self.openings.keys().next_back().copied();
         let first = open.next().map(|row| row.opening.epoch);

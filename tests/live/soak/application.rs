@@ -11,14 +11,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
-use unanimous::log::FileLog;
+use unanimous::log::{FileLog, TableLog};
 use unanimous::mysql::Mysql;
 use unanimous::postgres::Postgres;
-use unanimous::{Config, Gtrid, TransactionManager, TransactionOutcome};
+use unanimous::{Config, Gtrid, TransactionManager, TransactionManagerBuilder, TransactionOutcome};
 
 use super::history::{Claim, Writer};
 use super::transfer::{Bank, Transfer};
 use super::{SERVERS, WORKERS};
+use crate::databases::Place;
 use crate::support::{Bank as _, settled_files};
 
 /// The variable with the [`Plan`].
@@ -38,6 +39,8 @@ pub(super) struct Plan {
     pub(super) round: u32,
     pub(super) log: PathBuf,
     pub(super) history: PathBuf,
+    /// Of the table that holds the log, if one does.
+    pub(super) table: Option<Place>,
     pub(super) urls: Vec<String>,
 }
 
@@ -45,7 +48,11 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (log, history) = (self.log.display(), self.history.display());
         let (first_id, round, urls) = (self.first_id, self.round, self.urls.join("|"));
-        write!(f, "{first_id}|{round}|{log}|{history}|{urls}")
+        let table = match &self.table {
+            None => String::new(),
+            Some(Place { url, is_postgres }) => format!("{is_postgres} {url}"),
+        };
+        write!(f, "{first_id}|{round}|{log}|{history}|{table}|{urls}")
     }
 }
 
@@ -54,7 +61,7 @@ impl FromStr for Plan {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let words: Vec<&str> = text.split('|').collect();
-        let [first_id, round, log, history, urls @ ..] = &words[..] else {
+        let [first_id, round, log, history, table, urls @ ..] = &words[..] else {
             return Err(());
         };
         Ok(Self {
@@ -62,6 +69,10 @@ impl FromStr for Plan {
             round: round.parse().map_err(|_| ())?,
             log: log.into(),
             history: history.into(),
+            table: table.split_once(' ').map(|(is_postgres, url)| Place {
+                url: url.to_owned(),
+                is_postgres: is_postgres == "true",
+            }),
             urls: urls.iter().map(|&url| url.to_owned()).collect(),
         })
     }
@@ -160,12 +171,7 @@ async fn start(plan: &Plan) -> App {
     };
     let banks: Vec<Bank> = plan.urls.iter().enumerate().map(bank).collect();
     let tm = loop {
-        let mut home = FileLog::at(&plan.log);
-        if plan.first_id.is_multiple_of(2 * IDS_OF_A_LIFE) {
-            // Nothing may rest on what is completed.
-            home = home.retain_completed(0);
-        }
-        let mut builder = TransactionManager::builder().log(home);
+        let mut builder = builder(plan);
         for bank in &banks {
             builder = match bank {
                 Bank::Postgres(bank) => builder.resource(bank),
@@ -188,6 +194,29 @@ async fn start(plan: &Plan) -> App {
         at_work: Semaphore::new(WORKERS as usize),
         unknown: Mutex::default(),
     }
+}
+
+/// With the log of the plan.
+fn builder(plan: &Plan) -> TransactionManagerBuilder {
+    let builder = TransactionManager::builder();
+    let is_even = plan.first_id.is_multiple_of(2 * IDS_OF_A_LIFE);
+    let Some(place) = &plan.table else {
+        let home = FileLog::at(&plan.log);
+        // Nothing may rest on what is completed.
+        return builder.log(if is_even {
+            home.retain_completed(0)
+        } else {
+            home
+        });
+    };
+    let home = if place.is_postgres {
+        TableLog::on(&Postgres::connect("log", &place.url))
+    } else {
+        TableLog::on(&Mysql::connect("log", &place.url))
+    };
+    // Every pause of some seconds is a wrong suspicion.
+    let home = home.suspect_after(Duration::from_secs(2));
+    builder.log(home.last_resource(is_even))
 }
 
 fn set_limits(config: &mut Config) {

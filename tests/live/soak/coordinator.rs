@@ -20,6 +20,7 @@ pub(super) struct Coordinator {
     index: usize,
     folder: PathBuf,
     urls: Vec<String>,
+    table: Option<Place>,
     lives: u64,
     round: u32,
     running: Option<Running>,
@@ -42,12 +43,19 @@ impl Drop for Running {
 }
 
 impl Coordinator {
-    /// One that does not run yet. Its servers are behind wires of its own.
-    pub(super) fn new(index: usize, folder: &Path, servers: &[Place]) -> Self {
+    /// One that does not run yet. Its servers, and the table with its log if there is one, are
+    /// behind wires of its own.
+    pub(super) fn new(
+        index: usize,
+        folder: &Path,
+        servers: &[Place],
+        table: Option<Place>,
+    ) -> Self {
         Self {
             index,
             folder: folder.join(format!("application-{index}")),
             urls: servers.iter().map(|place| place.url.clone()).collect(),
+            table,
             lives: 0,
             round: 0,
             running: None,
@@ -72,6 +80,7 @@ impl Coordinator {
             round: self.round,
             log: self.folder.join("log"),
             history: self.history(),
+            table: self.table.clone(),
             urls: self.urls.clone(),
         };
         let errors = std::fs::File::create(self.errors()).unwrap();

@@ -2,7 +2,8 @@
 //! and restarts everything there is.
 //!
 //! `cargo xtask soak --minutes N` runs it. Two applications, processes of their own with a decision
-//! log each (`application`), move money and append their transaction's number to a list in each
+//! log each (`application`), or with `--log postgres|mysql|mariadb` two to four that share a table
+//! log on that server and are wrongly suspected whenever they are paused, move money and append their transaction's number to a list in each
 //! database that they write to (`transfer`); a wire for each application and server, the servers
 //! and the applications are struck at random (`nemesis`). Every few minutes the nemesis rests and
 //! everything is repaired; what is in doubt then has to be resolved without a restart, and the
@@ -18,12 +19,39 @@ mod report;
 mod run;
 mod transfer;
 
-use crate::support::Db;
+use crate::support::{Db, env};
 
 /// The servers, in the order of the applications' resources.
 const SERVERS: [Db; 3] = [Db::PostgresNewest, Db::Mysql, Db::Mariadb];
-/// How many applications there are, each with a log of its own.
-const APPLICATIONS: usize = 2;
+/// Where the applications have their decisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Home {
+    /// In a folder each.
+    Folders,
+    /// In a table that they share, on the server with this number, which is a branch of most
+    /// transactions, too: their last resource.
+    Table(usize),
+}
+
+impl Home {
+    fn asked_for() -> Self {
+        match env("UNANIMOUS_SOAK_LOG").as_deref() {
+            None | Some("file") => Self::Folders,
+            Some("postgres") => Self::Table(0),
+            Some("mysql") => Self::Table(1),
+            Some("mariadb") => Self::Table(2),
+            Some(other) => panic!("UNANIMOUS_SOAK_LOG: no log `{other}`"),
+        }
+    }
+
+    fn applications(self) -> usize {
+        match self {
+            Self::Folders => 2,
+            Self::Table(_) => fastrand::usize(2..=4),
+        }
+    }
+}
+
 /// How many transactions an application runs at the same time.
 const WORKERS: u32 = 8;
 /// Accounts in each database.

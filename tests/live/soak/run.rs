@@ -11,7 +11,7 @@ use super::history::{Reader, Transactions};
 use super::nemesis::{Faults, Nemesis};
 use super::oracle::Oracle;
 use super::report::Report;
-use super::{APPLICATIONS, SERVERS};
+use super::{Home, SERVERS};
 use crate::databases::{Own, Place, wires_to};
 use crate::support::env;
 
@@ -69,10 +69,16 @@ impl Soak {
             });
         }
         let (mut coordinators, mut wires, mut readers) = (Vec::new(), Vec::new(), Vec::new());
-        for index in 0..APPLICATIONS {
-            let (its_wires, behind) = wires_to(&places).await;
+        let home = Home::asked_for();
+        for index in 0..home.applications() {
+            let mut ends = places.clone();
+            if let Home::Table(server) = home {
+                ends.push(places[server].clone());
+            }
+            let (its_wires, mut behind) = wires_to(&ends).await;
             wires.extend(its_wires.into_iter().map(Arc::new));
-            let coordinator = Coordinator::new(index, folder, &behind);
+            let table = behind.drain(SERVERS.len()..).next();
+            let coordinator = Coordinator::new(index, folder, &behind, table);
             readers.push(coordinator.reader());
             coordinators.push(Arc::new(Mutex::new(coordinator)));
         }
