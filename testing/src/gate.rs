@@ -32,6 +32,13 @@ impl Gate {
         }
     }
 
+    /// Nothing is held up.
+    pub(crate) fn opened() -> Self {
+        let gate = Self::closed();
+        gate.open();
+        gate
+    }
+
     /// A closed gate that opens by itself, whether or not anybody still waits.
     pub(crate) fn open_after(latency: Duration) -> Self {
         let gate = Self::closed();

@@ -18,6 +18,11 @@ pub enum Step {
     Rollback,
     /// `Branch::commit_one_phase`.
     OnePhase,
+    /// `Branch::commit_last`, on its way.
+    CommitLast,
+    /// `Branch::commit_last`, after its statement and before its commit: the row is locked. Asked
+    /// only if something is planned for it.
+    LastCommit,
     /// `Branch::end_read_only`.
     EndReadOnly,
     /// `ResourceManager::preflight`.
@@ -28,6 +33,39 @@ pub enum Step {
     Finish,
     /// `ResourceManager::absent`.
     Absent,
+}
+
+/// What a decision table can be asked for: its methods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TableStep {
+    /// `DecisionTable::init`.
+    Init,
+    /// `DecisionTable::check`.
+    Check,
+    /// `DecisionTable::join`.
+    Join,
+    /// `DecisionTable::decide`.
+    Decide,
+    /// `DecisionTable::put_rollback`.
+    PutRollback,
+    /// `DecisionTable::complete`.
+    Complete,
+    /// `DecisionTable::forget`.
+    Forget,
+    /// `DecisionTable::record_heuristic`.
+    RecordHeuristic,
+    /// `DecisionTable::close`.
+    Close,
+    /// `DecisionTable::release`.
+    Release,
+    /// `DecisionTable::beat`.
+    Beat,
+    /// `DecisionTable::read`.
+    Read,
+    /// `DecisionTable::find`.
+    Find,
+    /// `DecisionTable::closed_for`.
+    ClosedFor,
 }
 
 /// What a decision log can be asked for.
@@ -43,6 +81,8 @@ pub enum LogStep {
     Completed(Gtrid),
     /// This epoch is closed.
     Closed(Epoch),
+    /// The log's table was asked; the request may still get lost.
+    Table(TableStep),
 }
 
 /// One thing that happened.

@@ -168,6 +168,16 @@ impl MemoryBranch {
     }
 }
 
+fn one_phase(ended: Result<OnePhaseReply, BranchError>) -> OnePhaseReply {
+    match ended {
+        Ok(reply) => reply,
+        Err(error) if matches!(error.kind(), BranchErrorKind::RolledBack(_)) => {
+            OnePhaseReply::RolledBack(error)
+        }
+        Err(error) => OnePhaseReply::Undetermined(error),
+    }
+}
+
 #[async_trait]
 impl Branch for MemoryBranch {
     fn xid(&self) -> &Xid {
@@ -205,16 +215,26 @@ impl Branch for MemoryBranch {
     }
 
     async fn commit_one_phase(&mut self) -> OnePhaseReply {
-        match self
-            .ask(Step::OnePhase, ServerState::commit_one_phase)
-            .await
-        {
-            Ok(reply) => reply,
-            Err(error) if matches!(error.kind(), BranchErrorKind::RolledBack(_)) => {
-                OnePhaseReply::RolledBack(error)
+        let ended = self.ask(Step::OnePhase, ServerState::commit_one_phase);
+        one_phase(ended.await)
+    }
+
+    async fn commit_last(&mut self, statement: &str) -> OnePhaseReply {
+        let statement = statement.to_string();
+        let ended = if self.server.is_planned(Step::LastCommit) {
+            let run = move |state: &mut ServerState, id| state.run_last(id, &statement);
+            match self.ask(Step::CommitLast, run).await {
+                Ok(()) => self.ask(Step::LastCommit, ServerState::commit_last).await,
+                Err(error) => Err(error),
             }
-            Err(error) => OnePhaseReply::Undetermined(error),
-        }
+        } else {
+            let whole = move |state: &mut ServerState, id| {
+                state.run_last(id, &statement)?;
+                state.commit_last(id)
+            };
+            self.ask(Step::CommitLast, whole).await
+        };
+        one_phase(ended)
     }
 
     async fn end_read_only(&mut self) -> Result<(), BranchError> {

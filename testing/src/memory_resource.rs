@@ -1,9 +1,11 @@
 //! A resource on a [`MemoryServer`], and the way recovery sees it.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use unanimous_core::ports::{
-    Absence, BranchEnv, BranchError, BranchErrorKind, BranchRecord, Preflight, Problem,
-    RecoveryScan, Resource, ResourceError, ResourceManager,
+    Absence, BranchEnv, BranchError, BranchErrorKind, BranchRecord, DecisionTable, Preflight,
+    Problem, RecoveryScan, Resource, ResourceError, ResourceManager, TableHome,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_core::xid::{ResourceName, Xid};
@@ -133,6 +135,15 @@ impl ResourceManager for MemoryResource {
             Ok(state.absent(&xid, &record))
         });
         self.received(delivery.await)
+    }
+}
+
+impl TableHome for MemoryResource {
+    /// # Panics
+    /// When its server [hosts](MemoryServer::hosts) no table.
+    fn decision_table(&self) -> Arc<dyn DecisionTable> {
+        let table = self.server.hosted();
+        Arc::new(table.expect("a server that hosts a table"))
     }
 }
 

@@ -4,7 +4,7 @@
 //! prepared branch survives [`MemoryServer::crash`] and the loss of its session, an active one
 //! survives neither. It does not promise to stay: everything is gone with the last handle.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -16,6 +16,7 @@ use unanimous_core::xid::{ResourceName, Xid};
 use crate::gate::{Gate, Hang};
 use crate::journal::{Event, Journal, Step};
 use crate::memory_resource::MemoryResource;
+use crate::memory_table::MemoryTable;
 use crate::server_state::{ServerState, SessionId, Writes};
 
 /// In which of the three known ways a server answers about branches that it does not list.
@@ -121,6 +122,35 @@ impl MemoryServer {
     }
 }
 
+/// A decision table in it.
+impl MemoryServer {
+    /// Lets this table live in this database, before anybody joins it: branches here can be last
+    /// resources, and what happens to the server happens to the table.
+    ///
+    /// # Panics
+    /// When it hosts another one.
+    pub fn hosts(&self, table: &MemoryTable) {
+        let mut state = self.lock();
+        assert!(state.table.is_none(), "one server hosts one table");
+        table.settle_at(WeakServer(Arc::downgrade(&self.0)), state.identity.clone());
+        state.table = Some(table.clone());
+    }
+
+    /// The table in this database.
+    pub fn hosted(&self) -> Option<MemoryTable> {
+        self.lock().table.clone()
+    }
+}
+
+/// A server that its table knows, and does not keep.
+pub(crate) struct WeakServer(Weak<Shared>);
+
+impl WeakServer {
+    pub(crate) fn upgrade(&self) -> Option<MemoryServer> {
+        self.0.upgrade().map(MemoryServer)
+    }
+}
+
 /// Looking into it, as an independent client would.
 impl MemoryServer {
     /// The committed value of a row.
@@ -202,19 +232,32 @@ impl MemoryServer {
     /// # Panics
     /// When `identity` is not printable ASCII of at most 128 bytes.
     pub fn fail_over(&self, identity: &str) {
-        self.lock().fail_over(parse_identity(identity));
+        self.fail_over_as(identity, true);
+    }
+
+    /// If it is not lossless, the last transactions that the hosted table counts are lost, too.
+    pub(crate) fn fail_over_as(&self, identity: &str, lossless: bool) {
+        self.lock().fail_over(parse_identity(identity), lossless);
         self.0.crashes.send_modify(|count| *count += 1);
     }
 
     /// Cuts the network, or mends it. While it is cut every request fails without effect; sessions
     /// stay at the server until their owners let them go.
     pub fn set_reachable(&self, is_reachable: bool) {
-        self.lock().is_reachable = is_reachable;
+        let mut state = self.lock();
+        state.is_reachable = is_reachable;
+        if let Some(table) = &state.table {
+            table.set_reachable(is_reachable);
+        }
     }
 
     /// Makes a standby of it, or the primary again. A standby answers no scan.
     pub fn set_writable(&self, is_writable: bool) {
-        self.lock().is_writable = is_writable;
+        let mut state = self.lock();
+        state.is_writable = is_writable;
+        if let Some(table) = &state.table {
+            table.set_writable(is_writable);
+        }
     }
 
     /// Whether a branch that wrote nothing votes read-only. Off unless asked for.
@@ -265,6 +308,15 @@ impl MemoryServer {
 impl MemoryServer {
     pub(crate) fn lock(&self) -> MutexGuard<'_, ServerState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_planned(&self, step: Step) -> bool {
+        let plan = self
+            .0
+            .planned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        plan.iter().any(|(wanted, _)| *wanted == step)
     }
 
     fn take_planned(&self, step: Step) -> Option<Planned> {
@@ -372,6 +424,6 @@ pub(crate) struct Request {
     pub(crate) session: Option<SessionId>,
 }
 
-fn parse_identity(text: &str) -> ServerIdentity {
+pub(crate) fn parse_identity(text: &str) -> ServerIdentity {
     ServerIdentity::new(text).expect("printable ASCII of at most 128 bytes")
 }

@@ -15,7 +15,9 @@ use unanimous_core::protocol::{Decision, Heuristic};
 use unanimous_core::xid::Xid;
 
 use crate::journal::{Event, Journal};
+use crate::last_row::LastRow;
 use crate::memory_server::Flavour;
+use crate::memory_table::MemoryTable;
 
 pub(crate) type Writes = BTreeMap<String, Option<String>>;
 
@@ -29,6 +31,8 @@ pub(crate) struct Work {
     /// A statement failed: nothing but a rollback is left.
     pub(crate) failed: Option<Cause>,
     pub(crate) writes: Writes,
+    /// The row of the decision that it commits as last resource.
+    pub(crate) last: Option<LastRow>,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +74,8 @@ pub(crate) struct ServerState {
     /// Rollbacks of prepared branches that nothing has flushed since.
     unflushed_rollbacks: BTreeMap<Xid, Writes>,
     next_session: u64,
+    /// The decision table in this database.
+    pub(crate) table: Option<MemoryTable>,
     pub(crate) journal: Journal,
 }
 
@@ -91,6 +97,7 @@ impl ServerState {
             ended: BTreeMap::new(),
             unflushed_rollbacks: BTreeMap::new(),
             next_session: 0,
+            table: None,
             journal,
         }
     }
@@ -99,18 +106,31 @@ impl ServerState {
         self.prepared.keys().cloned().collect()
     }
 
-    fn apply(&mut self, writes: Writes) {
+    /// Answers what the rows were before.
+    fn apply(&mut self, writes: Writes) -> Writes {
+        let mut before = Writes::new();
         for (key, value) in writes {
-            match value {
-                Some(value) => self.rows.insert(key, value),
+            let old = match value {
+                Some(value) => self.rows.insert(key.clone(), value),
                 None => self.rows.remove(&key),
             };
+            before.insert(key, old);
         }
+        before
     }
 
     fn end(&mut self, xid: Xid, decision: Decision, writes: Writes) {
         if decision == Decision::Commit {
-            self.apply(writes);
+            let before = self.apply(writes);
+            if let Some(table) = &self.table {
+                table.lock().commit_branch(None, before);
+            }
+        }
+        self.note_end(xid, decision);
+    }
+
+    fn note_end(&mut self, xid: Xid, decision: Decision) {
+        if decision == Decision::Commit {
             self.unflushed_rollbacks.clear();
         }
         self.journal.push(Event::Ended(xid.clone(), decision));
@@ -143,6 +163,7 @@ impl ServerState {
             read_only,
             failed: None,
             writes: Writes::new(),
+            last: None,
         });
         self.next_session += 1;
         let id = SessionId(self.next_session);
@@ -252,6 +273,15 @@ impl ServerState {
         for branch in self.prepared.values_mut() {
             branch.holder = None;
         }
+        let lost = self.table.as_ref().map(MemoryTable::crash_alone);
+        self.take_back(lost.unwrap_or_default());
+    }
+
+    /// What a crash or a fail-over has lost, newest first.
+    fn take_back(&mut self, lost: Vec<Writes>) {
+        for writes in lost {
+            self.apply(writes);
+        }
     }
 
     /// Stops and starts, and has lost the rollbacks that were answered but not flushed: those
@@ -266,8 +296,11 @@ impl ServerState {
     }
 
     /// Another server takes the place of this one, without what was prepared here.
-    pub(crate) fn fail_over(&mut self, identity: ServerIdentity) {
+    pub(crate) fn fail_over(&mut self, identity: ServerIdentity, lossless: bool) {
         self.crash();
+        let table = self.table.as_ref();
+        let lost = table.map(|table| table.fail_over_alone(identity.clone(), lossless));
+        self.take_back(lost.unwrap_or_default());
         self.identity = identity;
         self.prepared.clear();
         self.ended.clear();
@@ -343,6 +376,42 @@ impl ServerState {
         }
         if let Some(work) = self.take_work(id) {
             self.end(work.xid, Decision::Commit, work.writes);
+        }
+        Ok(OnePhaseReply::Committed)
+    }
+
+    /// The first half of a last resource's commit: the row is there, for nobody else yet.
+    pub(crate) fn run_last(&mut self, id: SessionId, statement: &str) -> Result<(), Refused> {
+        let table = self.table.clone();
+        let work = self.work(id)?;
+        if work.failed.is_none() && !work.read_only {
+            let inserted = table.ok_or("there is no decision table in this database");
+            match inserted.and_then(|table| table.insert_last(statement)) {
+                Ok(row) => {
+                    work.last = Some(row);
+                    return Ok(());
+                }
+                Err(why) => {
+                    self.roll_back_active(id);
+                    return Err((BranchErrorKind::RolledBack(Cause::Refused), why));
+                }
+            }
+        }
+        let cause = work.failed.unwrap_or(Cause::Refused);
+        self.roll_back_active(id);
+        let why = "a failed statement, or a read-only branch, is rolled back";
+        Err((BranchErrorKind::RolledBack(cause), why))
+    }
+
+    /// The second half: the branch's rows and the decision's, together.
+    pub(crate) fn commit_last(&mut self, id: SessionId) -> Result<OnePhaseReply, Refused> {
+        self.work(id)?;
+        if let Some(mut work) = self.take_work(id) {
+            let before = self.apply(work.writes);
+            if let Some(row) = work.last.take() {
+                row.commit(before);
+            }
+            self.note_end(work.xid, Decision::Commit);
         }
         Ok(OnePhaseReply::Committed)
     }

@@ -1,0 +1,543 @@
+//! The rows of a decision table in memory: its rules, without any waiting.
+//!
+//! * Every method is one transaction. A forced one takes all earlier ones along, as a database's
+//!   own log does; a crash undoes whatever was not forced, newest first.
+//! * The row of a last resource belongs to the branch's transaction until that ends: it locks its
+//!   key and, shared, its epoch. What needs one of these answers `None`: try again later.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use unanimous_core::ports::{
+    Beat, Decided, DecisionRow, EpochSlot, Found, OpeningRow, RowAnswer, RowState, SLOTS,
+    ServerIdentity, Snapshot, TableError, TableErrorKind, TableState,
+};
+use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
+
+use crate::journal::{Event, Journal, LogStep};
+use crate::server_state::Writes;
+
+/// How many forced transactions are remembered, for a fail-over that loses some.
+const HISTORY_MAX: usize = 4096;
+
+/// `None`: a lock is held.
+pub(crate) type Attempt<R> = Option<Result<R, TableError>>;
+
+#[derive(Debug, Clone)]
+struct Line {
+    row: OpeningRow,
+    closed_at: Option<Instant>,
+}
+
+/// What a row was before; nothing if it was not there.
+#[derive(Debug)]
+enum Before {
+    Manager(Option<ManagerId>),
+    Opening(Epoch, Option<Line>),
+    Slots(Epoch, Option<bool>),
+    Member(Epoch, Option<u64>),
+    Decision(Gtrid, Option<(RowState, String)>),
+    Heuristic(Gtrid, ResourceName),
+    /// Rows of the application, at the server that hosts the table.
+    Other(Writes),
+}
+
+/// The row of a last resource whose branch has not ended.
+#[derive(Debug)]
+struct OpenRow {
+    at: EpochSlot,
+    row: DecisionRow,
+}
+
+pub(crate) struct TableRows {
+    pub(crate) identity: ServerIdentity,
+    pub(crate) is_writable: bool,
+    /// Off: what is forced is visible, and a crash loses it all the same.
+    pub(crate) is_forcing: bool,
+    manager: Option<ManagerId>,
+    openings: BTreeMap<Epoch, Line>,
+    /// Whether they are closed.
+    slots: BTreeMap<Epoch, bool>,
+    members: BTreeMap<Epoch, u64>,
+    decisions: BTreeMap<Gtrid, (RowState, String)>,
+    heuristics: BTreeMap<Gtrid, Vec<(ResourceName, char)>>,
+    open_rows: BTreeMap<u64, OpenRow>,
+    next_open_row: u64,
+    /// What the transaction that runs has changed.
+    changes: Vec<Before>,
+    forced: VecDeque<Vec<Before>>,
+    unforced: Vec<Vec<Before>>,
+    journal: Journal,
+}
+
+fn unfit(why: &str) -> TableError {
+    TableError::new(TableErrorKind::Unfit, why)
+}
+
+/// What an independent client sees, and what goes wrong.
+impl TableRows {
+    pub(crate) fn new(identity: ServerIdentity, journal: Journal) -> Self {
+        Self {
+            identity,
+            is_writable: true,
+            is_forcing: true,
+            manager: None,
+            openings: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            members: BTreeMap::new(),
+            decisions: BTreeMap::new(),
+            heuristics: BTreeMap::new(),
+            open_rows: BTreeMap::new(),
+            next_open_row: 0,
+            changes: Vec::new(),
+            forced: VecDeque::new(),
+            unforced: Vec::new(),
+            journal,
+        }
+    }
+
+    pub(crate) fn row(&self, gtrid: Gtrid) -> Option<RowState> {
+        self.decisions.get(&gtrid).map(|(state, _)| *state)
+    }
+
+    pub(crate) fn row_count(&self) -> usize {
+        self.decisions.len()
+    }
+
+    pub(crate) fn openings(&self) -> Vec<OpeningRow> {
+        self.openings
+            .values()
+            .map(|line| line.row.clone())
+            .collect()
+    }
+
+    /// Loses what was not forced. Answers what the application's rows were before.
+    pub(crate) fn crash(&mut self) -> Vec<Writes> {
+        self.open_rows.clear();
+        let lost = std::mem::take(&mut self.unforced);
+        lost.into_iter().rev().flat_map(|t| self.undo(t)).collect()
+    }
+
+    /// Loses also the last so many transactions that were forced.
+    pub(crate) fn lose_forced(&mut self, count: usize) -> Vec<Writes> {
+        let mut others = self.crash();
+        for _ in 0..count {
+            let last = self.forced.pop_back().unwrap_or_default();
+            others.extend(self.undo(last));
+        }
+        others
+    }
+
+    fn undo(&mut self, transaction: Vec<Before>) -> Vec<Writes> {
+        let mut others = Vec::new();
+        for before in transaction.into_iter().rev() {
+            match before {
+                Before::Manager(old) => self.manager = old,
+                Before::Opening(epoch, old) => put(&mut self.openings, epoch, old),
+                Before::Slots(epoch, old) => put(&mut self.slots, epoch, old),
+                Before::Member(epoch, old) => put(&mut self.members, epoch, old),
+                Before::Decision(gtrid, old) => put(&mut self.decisions, gtrid, old),
+                Before::Heuristic(gtrid, resource) => {
+                    let noted = self.heuristics.entry(gtrid).or_default();
+                    noted.retain(|(other, _)| *other != resource);
+                }
+                Before::Other(writes) => others.push(writes),
+            }
+        }
+        others
+    }
+}
+
+fn put<K: Ord, V>(rows: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => rows.insert(key, value),
+        None => rows.remove(&key),
+    };
+}
+
+/// Every change of a row, each with what it takes to undo it.
+impl TableRows {
+    fn set_opening(&mut self, epoch: Epoch, line: Line) {
+        let old = self.openings.insert(epoch, line);
+        self.changes.push(Before::Opening(epoch, old));
+    }
+
+    fn set_slots(&mut self, epoch: Epoch, is_closed: Option<bool>) {
+        let old = self.slots.get(&epoch).copied();
+        self.changes.push(Before::Slots(epoch, old));
+        put(&mut self.slots, epoch, is_closed);
+    }
+
+    fn set_member(&mut self, epoch: Epoch, count: Option<u64>) {
+        let old = self.members.get(&epoch).copied();
+        self.changes.push(Before::Member(epoch, old));
+        put(&mut self.members, epoch, count);
+    }
+
+    fn set_decision(&mut self, gtrid: Gtrid, row: Option<(RowState, String)>) {
+        let old = self.decisions.get(&gtrid).cloned();
+        self.changes.push(Before::Decision(gtrid, old));
+        put(&mut self.decisions, gtrid, row);
+    }
+
+    fn insert_pending(&mut self, row: &DecisionRow) {
+        self.set_decision(row.gtrid, Some((RowState::Pending, row.branches.clone())));
+        self.note(LogStep::Decided(row.gtrid));
+    }
+
+    fn commit_forced(&mut self) {
+        if !self.is_forcing {
+            return self.commit_lazily();
+        }
+        self.force();
+        let changes = std::mem::take(&mut self.changes);
+        if !changes.is_empty() {
+            self.forced.push_back(changes);
+        }
+        if self.forced.len() > HISTORY_MAX {
+            self.forced.pop_front();
+        }
+    }
+
+    fn commit_lazily(&mut self) {
+        let changes = std::mem::take(&mut self.changes);
+        if !changes.is_empty() {
+            self.unforced.push(changes);
+        }
+    }
+
+    fn force(&mut self) {
+        self.forced.extend(self.unforced.drain(..));
+    }
+
+    fn note(&self, step: LogStep) {
+        self.journal.push(Event::Log(step));
+    }
+}
+
+/// The table itself.
+impl TableRows {
+    /// Whose table it is, if it can be written to.
+    fn writable(&self) -> Result<ManagerId, TableError> {
+        if !self.is_writable {
+            let why = "the server is a standby: ask the primary";
+            return Err(TableError::new(TableErrorKind::Refused, why));
+        }
+        let missing = || TableError::new(TableErrorKind::Missing, "no tables here: make them");
+        self.manager.ok_or_else(missing)
+    }
+
+    pub(crate) fn init(&mut self, manager: ManagerId) -> Result<(), TableError> {
+        match self.writable() {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == TableErrorKind::Missing => {
+                self.changes.push(Before::Manager(None));
+                self.manager = Some(manager);
+                self.commit_forced();
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<TableState, TableError> {
+        let manager = self.writable()?;
+        Ok(TableState {
+            manager,
+            identity: self.identity.clone(),
+            scope: self.identity.as_str().into(),
+        })
+    }
+
+    pub(crate) fn join(&mut self, random: u64, label: &str) -> Result<OpeningRow, TableError> {
+        let manager = self.writable()?;
+        let last = self.openings.keys().next_back();
+        let epoch = Epoch(last.map_or(1, |last| last.0 + 1));
+        let row = OpeningRow {
+            opening: Opening {
+                manager,
+                epoch,
+                nonce: random,
+            },
+            identity: self.identity.clone(),
+            label: label.into(),
+            is_closed: false,
+            is_released: false,
+        };
+        let line = Line {
+            row: row.clone(),
+            closed_at: None,
+        };
+        self.set_opening(epoch, line);
+        self.set_slots(epoch, Some(false));
+        self.set_member(epoch, Some(0));
+        self.commit_forced();
+        self.note(LogStep::Opened(epoch));
+        Ok(row)
+    }
+
+    pub(crate) fn close(&mut self, epoch: Epoch) -> Attempt<()> {
+        if let Err(error) = self.writable() {
+            return Some(Err(error));
+        }
+        let Some(line) = self.openings.get(&epoch).cloned() else {
+            return Some(Err(unfit("this epoch is not listed")));
+        };
+        if self.open_rows.values().any(|open| open.at.epoch == epoch) {
+            return None;
+        }
+        if !line.row.is_closed {
+            self.set_slots(epoch, Some(true));
+            let mut closed = line;
+            closed.row.is_closed = true;
+            closed.closed_at = Some(Instant::now());
+            self.set_opening(epoch, closed);
+            self.note(LogStep::Closed(epoch));
+        }
+        self.commit_forced();
+        Some(Ok(()))
+    }
+
+    pub(crate) fn release(&mut self, epoch: Epoch) -> Result<(), TableError> {
+        self.writable()?;
+        let line = self.openings.get(&epoch).cloned();
+        let Some(mut line) = line.filter(|line| line.row.is_closed) else {
+            return Err(unfit("only a closed epoch can be released"));
+        };
+        let is_over = |row: &(RowState, String)| row.0 != RowState::Pending;
+        let ended = self.decisions.iter().filter(|(_, row)| is_over(row));
+        let of_epoch = ended.filter(|(gtrid, _)| gtrid.opening.epoch == epoch);
+        for gtrid in of_epoch.map(|(gtrid, _)| *gtrid).collect::<Vec<_>>() {
+            self.set_decision(gtrid, None);
+        }
+        self.set_slots(epoch, None);
+        self.set_member(epoch, None);
+        line.row.is_released = true;
+        self.set_opening(epoch, line);
+        self.commit_lazily();
+        Ok(())
+    }
+
+    pub(crate) fn beat(&mut self, own: Epoch) -> Result<Vec<Beat>, TableError> {
+        self.writable()?;
+        if let Some(count) = self.members.get(&own).copied() {
+            self.set_member(own, Some(count + 1));
+        }
+        self.commit_lazily();
+        let members = self.members.iter();
+        Ok(members
+            .map(|(epoch, count)| Beat {
+                epoch: *epoch,
+                count: *count,
+                is_closed: self.is_closed(*epoch),
+            })
+            .collect())
+    }
+
+    fn is_closed(&self, epoch: Epoch) -> bool {
+        let line = self.openings.get(&epoch);
+        line.is_some_and(|line| line.row.is_closed)
+    }
+
+    pub(crate) fn closed_for(&self, age: Duration) -> Result<Vec<Epoch>, TableError> {
+        self.writable()?;
+        let is_old = |line: &&Line| {
+            let since = line.closed_at.map(|at| at.elapsed());
+            !line.row.is_released && since.is_some_and(|since| since >= age)
+        };
+        let lines = self.openings.values().filter(is_old);
+        Ok(lines.map(|line| line.row.opening.epoch).collect())
+    }
+}
+
+/// Decisions.
+impl TableRows {
+    /// Whether this epoch decides, and whether it is released.
+    fn slot(&self, at: EpochSlot) -> Result<(bool, bool), TableError> {
+        self.writable()?;
+        let line = self.openings.get(&at.epoch);
+        let is_released = line.is_some_and(|line| line.row.is_released);
+        match self.slots.get(&at.epoch) {
+            Some(is_closed) if at.slot < SLOTS => Ok((!is_closed, is_released)),
+            // Its slots are gone, and nothing is decided under it any more.
+            None if is_released => Ok((false, true)),
+            Some(_) | None => Err(unfit("there is no such slot")),
+        }
+    }
+
+    fn is_locked(&self, gtrid: Gtrid) -> bool {
+        self.open_rows.values().any(|open| open.row.gtrid == gtrid)
+    }
+
+    pub(crate) fn decide(&mut self, at: EpochSlot, rows: &[DecisionRow]) -> Attempt<Decided> {
+        let (is_open, is_released) = match self.slot(at) {
+            Ok(slot) => slot,
+            Err(error) => return Some(Err(error)),
+        };
+        if is_open && rows.iter().any(|row| self.is_locked(row.gtrid)) {
+            return None;
+        }
+        let mut answers = Vec::new();
+        for row in rows {
+            answers.push(match self.row(row.gtrid) {
+                Some(state) => RowAnswer::Stands(state),
+                None if !is_open => RowAnswer::EpochClosed,
+                None => {
+                    self.insert_pending(row);
+                    RowAnswer::Stands(RowState::Pending)
+                }
+            });
+        }
+        self.commit_forced();
+        Some(Ok(Decided {
+            identity: self.identity.clone(),
+            answers,
+            is_released,
+        }))
+    }
+
+    /// The statement of a last resource: its row is there for nobody else yet, and locked.
+    pub(crate) fn insert_last(
+        &mut self,
+        at: EpochSlot,
+        row: DecisionRow,
+    ) -> Result<u64, &'static str> {
+        match self.slot(at) {
+            Ok((true, _)) => {}
+            Ok((false, _)) => return Err("the epoch is closed"),
+            Err(_) => return Err("there is no such slot, or no table to write to"),
+        }
+        if self.row(row.gtrid).is_some() {
+            return Err("a row with this key stands");
+        }
+        if self.is_locked(row.gtrid) {
+            return Err("another transaction holds the key's lock");
+        }
+        self.next_open_row += 1;
+        let open = OpenRow { at, row };
+        self.open_rows.insert(self.next_open_row, open);
+        Ok(self.next_open_row)
+    }
+
+    /// The branch of a last resource was rolled back.
+    pub(crate) fn drop_last(&mut self, open_row: u64) {
+        self.open_rows.remove(&open_row);
+    }
+
+    /// A branch in this database commits, with its row if it was a last resource.
+    pub(crate) fn commit_branch(&mut self, open_row: Option<u64>, before: Writes) {
+        if !before.is_empty() {
+            self.changes.push(Before::Other(before));
+        }
+        let open = open_row.and_then(|number| self.open_rows.remove(&number));
+        if let Some(open) = open {
+            self.insert_pending(&open.row);
+        }
+        self.commit_forced();
+    }
+
+    pub(crate) fn put_rollback(&mut self, gtrid: Gtrid) -> Attempt<RowState> {
+        if let Err(error) = self.writable() {
+            return Some(Err(error));
+        }
+        if self.is_locked(gtrid) {
+            return None;
+        }
+        let state = self.row(gtrid).unwrap_or_else(|| {
+            self.set_decision(gtrid, Some((RowState::RolledBack, String::new())));
+            RowState::RolledBack
+        });
+        self.commit_forced();
+        Some(Ok(state))
+    }
+
+    pub(crate) fn complete(&mut self, gtrids: &[Gtrid]) -> Result<(), TableError> {
+        self.writable()?;
+        for gtrid in gtrids {
+            let row = self.decisions.get(gtrid).cloned();
+            if let Some((RowState::Pending, branches)) = row {
+                self.set_decision(*gtrid, Some((RowState::Completed, branches)));
+                self.note(LogStep::Completed(*gtrid));
+            }
+        }
+        self.commit_lazily();
+        Ok(())
+    }
+
+    pub(crate) fn forget(&mut self, gtrids: &[Gtrid]) -> Result<(), TableError> {
+        self.writable()?;
+        for gtrid in gtrids {
+            if self.row(*gtrid) == Some(RowState::Completed) {
+                self.set_decision(*gtrid, None);
+            }
+        }
+        self.commit_lazily();
+        Ok(())
+    }
+
+    pub(crate) fn record_heuristic(
+        &mut self,
+        gtrid: Gtrid,
+        resource: &ResourceName,
+        end: char,
+    ) -> Result<(), TableError> {
+        self.writable()?;
+        let noted = self.heuristics.entry(gtrid).or_default();
+        if noted.iter().all(|(other, _)| other != resource) {
+            noted.push((resource.clone(), end));
+            self.changes
+                .push(Before::Heuristic(gtrid, resource.clone()));
+        }
+        self.commit_forced();
+        Ok(())
+    }
+
+    /// Forces what was read by a write of one's own; without a row to write to there is none.
+    fn force_by(&mut self, member: Option<Epoch>) {
+        if member.is_some_and(|epoch| self.members.contains_key(&epoch)) {
+            self.force();
+        }
+    }
+
+    pub(crate) fn read(
+        &mut self,
+        from: Epoch,
+        forced_by: Option<Epoch>,
+    ) -> Result<Snapshot, TableError> {
+        self.writable()?;
+        self.force_by(forced_by);
+        let lines = self.openings.iter();
+        let listed = lines.filter(|(epoch, line)| **epoch >= from || !line.row.is_closed);
+        let openings = listed.map(|(_, line)| line.row.clone()).collect();
+        let rows = self.decisions.iter();
+        let pending = rows.filter(|(_, (state, _))| *state == RowState::Pending);
+        Ok(Snapshot {
+            identity: self.identity.clone(),
+            openings,
+            pending: pending
+                .map(|(gtrid, (_, branches))| DecisionRow {
+                    gtrid: *gtrid,
+                    branches: branches.clone(),
+                })
+                .collect(),
+        })
+    }
+
+    pub(crate) fn find(
+        &mut self,
+        gtrid: Gtrid,
+        forced_by: Option<Epoch>,
+    ) -> Result<Found, TableError> {
+        self.writable()?;
+        self.force_by(forced_by);
+        let line = self.openings.get(&gtrid.opening.epoch);
+        let line = line.filter(|line| line.row.opening == gtrid.opening);
+        Ok(Found {
+            identity: self.identity.clone(),
+            opening: line.map(|line| line.row.clone()),
+            row: self.decisions.get(&gtrid).cloned(),
+            heuristics: self.heuristics.get(&gtrid).cloned().unwrap_or_default(),
+        })
+    }
+}
