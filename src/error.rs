@@ -111,11 +111,21 @@ pub enum RollbackCause {
 }
 
 impl RollbackCause {
-    /// A conflict, or a server without room to prepare: the slots of others come free.
+    /// A conflict, or a server without room to prepare: the slots of others come free. Or the epoch
+    /// was closed: the log goes on under a new one.
     pub(crate) fn may_pass(&self) -> bool {
         let is_full =
             |error: &BranchError| error.kind() == BranchErrorKind::RolledBack(Cause::Exhausted);
-        self.is_conflict() || matches!(self, Self::Branch(error) if is_full(error))
+        match self {
+            Self::Branch(error) => self.is_conflict() || is_full(error),
+            Self::Log(refusal) => {
+                matches!(refusal, Refusal::EpochClosed | Refusal::LastRolledBack)
+            }
+            Self::DeadlinePassed
+            | Self::Enlist(_)
+            | Self::MarkedRollbackOnly
+            | Self::Swapped(_) => false,
+        }
     }
 
     /// May a new transaction succeed where this one did not? True for serialization failures and
@@ -193,4 +203,29 @@ fn list(branches: &[(ResourceName, Heuristic)]) -> impl fmt::Display {
         .iter()
         .map(|(name, heuristic)| format!("{name} {}", end(heuristic)));
     parts.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_by_itself_is_told_from_what_needs_a_mend() {
+        let branch = |kind| {
+            let name = "orders".parse().unwrap();
+            RollbackCause::Branch(BranchError::new(kind, name, "in a test"))
+        };
+        let full_disk = LogError::new("the disk is full: make room");
+        for (cause, may_pass) in [
+            (branch(BranchErrorKind::RolledBack(Cause::Conflict)), true),
+            (branch(BranchErrorKind::RolledBack(Cause::Exhausted)), true),
+            (branch(BranchErrorKind::Undetermined), false),
+            (RollbackCause::Log(Refusal::EpochClosed), true),
+            (RollbackCause::Log(Refusal::LastRolledBack), true),
+            (RollbackCause::Log(Refusal::NotAttempted(full_disk)), false),
+            (RollbackCause::DeadlinePassed, false),
+        ] {
+            assert_eq!(cause.may_pass(), may_pass, "{cause}");
+        }
+    }
 }
