@@ -5,21 +5,21 @@
 //! there. It stands alone, or lives in a [`MemoryServer`], whose branches can then be last
 //! resources: whatever happens to the server happens to the table.
 
+mod port;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 use unanimous_core::ports::{
-    Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, OpeningRow, RowState,
-    ServerIdentity, Snapshot, TableError, TableErrorKind, TableHome, TableState,
+    DecisionTable, OpeningRow, RowState, ServerIdentity, TableError, TableErrorKind, TableHome,
 };
-use unanimous_core::xid::{Epoch, Gtrid, ManagerId, ResourceName};
+use unanimous_core::xid::Gtrid;
 
 use crate::gate::{Gate, Hang};
 use crate::journal::{Event, Journal, LogStep, TableStep};
-use crate::last_row::{LastRow, last_statement};
+use crate::last_row::LastRow;
 use crate::memory_server::{MemoryServer, WeakServer, parse_identity};
 use crate::server_state::Writes;
 use crate::table_rows::{Attempt, TableRows};
@@ -452,104 +452,5 @@ impl MemoryTable {
 impl TableHome for MemoryTable {
     fn decision_table(&self) -> Arc<dyn DecisionTable> {
         Arc::new(self.clone())
-    }
-}
-
-#[async_trait]
-impl DecisionTable for MemoryTable {
-    fn place(&self) -> String {
-        self.shared.place.clone()
-    }
-
-    fn ddl(&self, manager: ManagerId) -> String {
-        format!("make the tables of {manager} at {}", self.shared.place)
-    }
-
-    async fn init(&self, manager: ManagerId) -> Result<(), TableError> {
-        let init = move |rows: &mut TableRows| Some(rows.init(manager));
-        self.ask(TableStep::Init, init).await
-    }
-
-    async fn check(&self) -> Result<TableState, TableError> {
-        let check = |rows: &mut TableRows| Some(rows.check());
-        self.ask(TableStep::Check, check).await
-    }
-
-    async fn join(&self, random: u64, label: &str) -> Result<OpeningRow, TableError> {
-        let label = label.to_string();
-        let join = move |rows: &mut TableRows| Some(rows.join(random, &label));
-        self.ask(TableStep::Join, join).await
-    }
-
-    async fn decide(&self, at: EpochSlot, rows: &[DecisionRow]) -> Result<Decided, TableError> {
-        let decisions = rows.to_vec();
-        let decide = move |rows: &mut TableRows| rows.decide(at, &decisions);
-        self.ask(TableStep::Decide, decide).await
-    }
-
-    fn last_statement(&self, at: EpochSlot, row: &DecisionRow) -> String {
-        last_statement(&self.shared.place, at, row)
-    }
-
-    async fn put_rollback(&self, gtrid: Gtrid) -> Result<RowState, TableError> {
-        let put = move |rows: &mut TableRows| rows.put_rollback(gtrid);
-        self.ask(TableStep::PutRollback, put).await
-    }
-
-    async fn complete(&self, gtrids: &[Gtrid]) -> Result<(), TableError> {
-        let gtrids = gtrids.to_vec();
-        let complete = move |rows: &mut TableRows| Some(rows.complete(&gtrids));
-        self.ask(TableStep::Complete, complete).await
-    }
-
-    async fn forget(&self, gtrids: &[Gtrid]) -> Result<(), TableError> {
-        let gtrids = gtrids.to_vec();
-        let forget = move |rows: &mut TableRows| Some(rows.forget(&gtrids));
-        self.ask(TableStep::Forget, forget).await
-    }
-
-    async fn record_heuristic(
-        &self,
-        gtrid: Gtrid,
-        resource: &ResourceName,
-        end: char,
-    ) -> Result<(), TableError> {
-        let resource = resource.clone();
-        let record = move |rows: &mut TableRows| Some(rows.record_heuristic(gtrid, &resource, end));
-        self.ask(TableStep::RecordHeuristic, record).await
-    }
-
-    async fn close(&self, epoch: Epoch) -> Result<(), TableError> {
-        let close = move |rows: &mut TableRows| rows.close(epoch);
-        self.ask(TableStep::Close, close).await
-    }
-
-    async fn release(&self, epoch: Epoch) -> Result<(), TableError> {
-        let release = move |rows: &mut TableRows| Some(rows.release(epoch));
-        self.ask(TableStep::Release, release).await
-    }
-
-    async fn beat(&self, own: Epoch) -> Result<Vec<Beat>, TableError> {
-        let beat = move |rows: &mut TableRows| Some(rows.beat(own));
-        self.ask(TableStep::Beat, beat).await
-    }
-
-    async fn read(
-        &self,
-        openings_from: Epoch,
-        forced_by: Option<Epoch>,
-    ) -> Result<Snapshot, TableError> {
-        let read = move |rows: &mut TableRows| Some(rows.read(openings_from, forced_by));
-        self.ask(TableStep::Read, read).await
-    }
-
-    async fn find(&self, gtrid: Gtrid, forced_by: Option<Epoch>) -> Result<Found, TableError> {
-        let find = move |rows: &mut TableRows| Some(rows.find(gtrid, forced_by));
-        self.ask(TableStep::Find, find).await
-    }
-
-    async fn closed_for(&self, age: Duration) -> Result<Vec<Epoch>, TableError> {
-        let closed = move |rows: &mut TableRows| Some(rows.closed_for(age));
-        self.ask(TableStep::ClosedFor, closed).await
     }
 }

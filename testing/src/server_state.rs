@@ -4,6 +4,8 @@
 //! * A prepared branch belongs to the server: it outlives its session and the server's crash.
 //! * An active branch ends with its session, except while a request of it is still on its way.
 
+mod last;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -376,42 +378,6 @@ impl ServerState {
         }
         if let Some(work) = self.take_work(id) {
             self.end(work.xid, Decision::Commit, work.writes);
-        }
-        Ok(OnePhaseReply::Committed)
-    }
-
-    /// The first half of a last resource's commit: the row is there, for nobody else yet.
-    pub(crate) fn run_last(&mut self, id: SessionId, statement: &str) -> Result<(), Refused> {
-        let table = self.table.clone();
-        let work = self.work(id)?;
-        if work.failed.is_none() && !work.read_only {
-            let inserted = table.ok_or("there is no decision table in this database");
-            match inserted.and_then(|table| table.insert_last(statement)) {
-                Ok(row) => {
-                    work.last = Some(row);
-                    return Ok(());
-                }
-                Err(why) => {
-                    self.roll_back_active(id);
-                    return Err((BranchErrorKind::RolledBack(Cause::Refused), why));
-                }
-            }
-        }
-        let cause = work.failed.unwrap_or(Cause::Refused);
-        self.roll_back_active(id);
-        let why = "a failed statement, or a read-only branch, is rolled back";
-        Err((BranchErrorKind::RolledBack(cause), why))
-    }
-
-    /// The second half: the branch's rows and the decision's, together.
-    pub(crate) fn commit_last(&mut self, id: SessionId) -> Result<OnePhaseReply, Refused> {
-        self.work(id)?;
-        if let Some(mut work) = self.take_work(id) {
-            let before = self.apply(work.writes);
-            if let Some(row) = work.last.take() {
-                row.commit(before);
-            }
-            self.note_end(work.xid, Decision::Commit);
         }
         Ok(OnePhaseReply::Committed)
     }

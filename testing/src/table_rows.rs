@@ -5,13 +5,15 @@
 //! * The row of a last resource belongs to the branch's transaction until that ends: it locks its
 //!   key and, shared, its epoch. What needs one of these answers `None`: try again later.
 
+mod decisions;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use unanimous_core::ports::{
-    Beat, Decided, DecisionRow, EpochSlot, Found, OpeningRow, RowAnswer, RowState, SLOTS,
-    ServerIdentity, Snapshot, TableError, TableErrorKind, TableState,
+    Beat, DecisionRow, EpochSlot, OpeningRow, RowState, ServerIdentity, TableError, TableErrorKind,
+    TableState,
 };
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
 
@@ -348,196 +350,5 @@ impl TableRows {
         };
         let lines = self.openings.values().filter(is_old);
         Ok(lines.map(|line| line.row.opening.epoch).collect())
-    }
-}
-
-/// Decisions.
-impl TableRows {
-    /// Whether this epoch decides, and whether it is released.
-    fn slot(&self, at: EpochSlot) -> Result<(bool, bool), TableError> {
-        self.writable()?;
-        let line = self.openings.get(&at.epoch);
-        let is_released = line.is_some_and(|line| line.row.is_released);
-        match self.slots.get(&at.epoch) {
-            Some(is_closed) if at.slot < SLOTS => Ok((!is_closed, is_released)),
-            // Its slots are gone, and nothing is decided under it any more.
-            None if is_released => Ok((false, true)),
-            Some(_) | None => Err(unfit("there is no such slot")),
-        }
-    }
-
-    fn is_locked(&self, gtrid: Gtrid) -> bool {
-        self.open_rows.values().any(|open| open.row.gtrid == gtrid)
-    }
-
-    pub(crate) fn decide(&mut self, at: EpochSlot, rows: &[DecisionRow]) -> Attempt<Decided> {
-        let (is_open, is_released) = match self.slot(at) {
-            Ok(slot) => slot,
-            Err(error) => return Some(Err(error)),
-        };
-        if is_open && rows.iter().any(|row| self.is_locked(row.gtrid)) {
-            return None;
-        }
-        let mut answers = Vec::new();
-        for row in rows {
-            answers.push(match self.row(row.gtrid) {
-                Some(state) => RowAnswer::Stands(state),
-                None if !is_open => RowAnswer::EpochClosed,
-                None => {
-                    self.insert_pending(row);
-                    RowAnswer::Stands(RowState::Pending)
-                }
-            });
-        }
-        self.commit_forced();
-        Some(Ok(Decided {
-            identity: self.identity.clone(),
-            answers,
-            is_released,
-        }))
-    }
-
-    /// The statement of a last resource: its row is there for nobody else yet, and locked.
-    pub(crate) fn insert_last(
-        &mut self,
-        at: EpochSlot,
-        row: DecisionRow,
-    ) -> Result<u64, &'static str> {
-        match self.slot(at) {
-            Ok((true, _)) => {}
-            Ok((false, _)) => return Err("the epoch is closed"),
-            Err(_) => return Err("there is no such slot, or no table to write to"),
-        }
-        if self.row(row.gtrid).is_some() {
-            return Err("a row with this key stands");
-        }
-        if self.is_locked(row.gtrid) {
-            return Err("another transaction holds the key's lock");
-        }
-        self.next_open_row += 1;
-        let open = OpenRow { at, row };
-        self.open_rows.insert(self.next_open_row, open);
-        Ok(self.next_open_row)
-    }
-
-    /// The branch of a last resource was rolled back.
-    pub(crate) fn drop_last(&mut self, open_row: u64) {
-        self.open_rows.remove(&open_row);
-    }
-
-    /// A branch in this database commits, with its row if it was a last resource.
-    pub(crate) fn commit_branch(&mut self, open_row: Option<u64>, before: Writes) {
-        if !before.is_empty() {
-            self.changes.push(Before::Other(before));
-        }
-        let open = open_row.and_then(|number| self.open_rows.remove(&number));
-        if let Some(open) = open {
-            self.insert_pending(&open.row);
-        }
-        self.commit_forced();
-    }
-
-    pub(crate) fn put_rollback(&mut self, gtrid: Gtrid) -> Attempt<RowState> {
-        if let Err(error) = self.writable() {
-            return Some(Err(error));
-        }
-        if self.is_locked(gtrid) {
-            return None;
-        }
-        let state = self.row(gtrid).unwrap_or_else(|| {
-            self.set_decision(gtrid, Some((RowState::RolledBack, String::new())));
-            RowState::RolledBack
-        });
-        self.commit_forced();
-        Some(Ok(state))
-    }
-
-    pub(crate) fn complete(&mut self, gtrids: &[Gtrid]) -> Result<(), TableError> {
-        self.writable()?;
-        for gtrid in gtrids {
-            let row = self.decisions.get(gtrid).cloned();
-            if let Some((RowState::Pending, branches)) = row {
-                self.set_decision(*gtrid, Some((RowState::Completed, branches)));
-                self.note(LogStep::Completed(*gtrid));
-            }
-        }
-        self.commit_lazily();
-        Ok(())
-    }
-
-    pub(crate) fn forget(&mut self, gtrids: &[Gtrid]) -> Result<(), TableError> {
-        self.writable()?;
-        for gtrid in gtrids {
-            if self.row(*gtrid) == Some(RowState::Completed) {
-                self.set_decision(*gtrid, None);
-            }
-        }
-        self.commit_lazily();
-        Ok(())
-    }
-
-    pub(crate) fn record_heuristic(
-        &mut self,
-        gtrid: Gtrid,
-        resource: &ResourceName,
-        end: char,
-    ) -> Result<(), TableError> {
-        self.writable()?;
-        let noted = self.heuristics.entry(gtrid).or_default();
-        if noted.iter().all(|(other, _)| other != resource) {
-            noted.push((resource.clone(), end));
-            self.changes
-                .push(Before::Heuristic(gtrid, resource.clone()));
-        }
-        self.commit_forced();
-        Ok(())
-    }
-
-    /// Forces what was read by a write of one's own; without a row to write to there is none.
-    fn force_by(&mut self, member: Option<Epoch>) {
-        if member.is_some_and(|epoch| self.members.contains_key(&epoch)) {
-            self.force();
-        }
-    }
-
-    pub(crate) fn read(
-        &mut self,
-        from: Epoch,
-        forced_by: Option<Epoch>,
-    ) -> Result<Snapshot, TableError> {
-        self.writable()?;
-        self.force_by(forced_by);
-        let lines = self.openings.iter();
-        let listed = lines.filter(|(epoch, line)| **epoch >= from || !line.row.is_closed);
-        let openings = listed.map(|(_, line)| line.row.clone()).collect();
-        let rows = self.decisions.iter();
-        let pending = rows.filter(|(_, (state, _))| *state == RowState::Pending);
-        Ok(Snapshot {
-            identity: self.identity.clone(),
-            openings,
-            pending: pending
-                .map(|(gtrid, (_, branches))| DecisionRow {
-                    gtrid: *gtrid,
-                    branches: branches.clone(),
-                })
-                .collect(),
-        })
-    }
-
-    pub(crate) fn find(
-        &mut self,
-        gtrid: Gtrid,
-        forced_by: Option<Epoch>,
-    ) -> Result<Found, TableError> {
-        self.writable()?;
-        self.force_by(forced_by);
-        let line = self.openings.get(&gtrid.opening.epoch);
-        let line = line.filter(|line| line.row.opening == gtrid.opening);
-        Ok(Found {
-            identity: self.identity.clone(),
-            opening: line.map(|line| line.row.clone()),
-            row: self.decisions.get(&gtrid).cloned(),
-            heuristics: self.heuristics.get(&gtrid).cloned().unwrap_or_default(),
-        })
     }
 }
