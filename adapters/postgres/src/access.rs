@@ -114,6 +114,27 @@ impl Access {
         Ok(())
     }
 
+    /// Where it leads, for messages: hosts, ports and database, as far as they are known before
+    /// connecting.
+    pub(crate) fn place(&self) -> String {
+        match &self.origin {
+            Origin::Fixed(config) => {
+                let ports = config.get_ports();
+                // One port counts for all hosts.
+                let port = |at: usize| ports.get(at).or_else(|| ports.first()).unwrap_or(&5432);
+                let with_port = |(at, host)| format!("{host}:{}", port(at));
+                let hosts: Vec<_> = hosts(config)
+                    .into_iter()
+                    .enumerate()
+                    .map(with_port)
+                    .collect();
+                let database = config.get_dbname().or_else(|| config.get_user());
+                format!("{}/{}", hosts.join(","), database.unwrap_or_default())
+            }
+            Origin::Made(source) => format!("at the address of {}", source.name),
+        }
+    }
+
     /// Connects and logs in.
     pub(crate) async fn connect(
         &self,
@@ -241,7 +262,12 @@ fn hosts(config: &Config) -> Vec<String> {
         #[cfg(unix)]
         Host::Unix(path) => path.display().to_string(),
     };
-    config.get_hosts().iter().map(host).collect()
+    let named: Vec<_> = config.get_hosts().iter().map(host).collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let addresses = config.get_hostaddrs().iter();
+    addresses.map(ToString::to_string).collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Active ── prepare ──► Prepared ── commit, rollback ──► Committed, RolledBack
-//!    └───── commit_one_phase, end_read_only, rollback ──► Committed, RolledBack
+//!    └───── commit_one_phase, commit_last, end_read_only, rollback ──► Committed, RolledBack
 //! any request under way, or one whose end is not known: Doubtful
 //! ```
 //! Promises:
@@ -201,6 +201,36 @@ impl Branch for PgBranch {
         }
     }
 
+    async fn commit_last(&mut self, statement: &str) -> OnePhaseReply {
+        match self.leave(Stage::Active, "commit as last resource") {
+            Ok(()) => {}
+            Err(error) => return OnePhaseReply::Undetermined(error),
+        }
+        let asked = "cannot commit as last resource";
+        if let Some(error) = self.lost_before(asked).await {
+            return OnePhaseReply::RolledBack(error);
+        }
+        self.lease.watch_warnings();
+        self.lease.forbid_interrupt();
+        let text = sql::commit_last(&self.gid, self.lease.facts().backend.pid, statement);
+        let failure = match self.run_last(&text).await {
+            Ok(()) => {
+                self.stage = Stage::Committed;
+                return OnePhaseReply::Committed;
+            }
+            Err(failure) => failure,
+        };
+        self.settle_after(&failure).await;
+        let error = self.error(failure, Request::Last, asked);
+        if error.kind() == BranchErrorKind::Undetermined {
+            // Not even the commit log is asked: the row tells, and keeps a late commit out.
+            self.stage = Stage::Doubtful;
+            OnePhaseReply::Undetermined(error)
+        } else {
+            OnePhaseReply::RolledBack(error)
+        }
+    }
+
     async fn end_read_only(&mut self) -> Result<(), BranchError> {
         self.leave(Stage::Active, "end the reader")?;
         let text = sql::end_reader(&self.gid, self.lease.facts().backend.pid);
@@ -272,6 +302,17 @@ impl PgBranch {
 
     async fn run_guarded(&self, text: &str) -> Result<Replies, Failure> {
         self.lease.run(text).await?.all_of(sql::GUARDED_STATEMENTS)
+    }
+
+    /// A decision that may not have reached its synchronous standby is not recorded yet: the log
+    /// asks for its row, and waits for the standby again.
+    async fn run_last(&self, text: &str) -> Result<(), Failure> {
+        let replies = self.lease.run(text).await?;
+        if self.lease.is_unreplicated() {
+            let words = "committed, but perhaps not replicated to a synchronous standby";
+            return Err(Failure::lost(words, None));
+        }
+        replies.all_of(sql::COMMIT_LAST_STATEMENTS).map(|_| ())
     }
 
     fn prepared(&mut self, replies: &Replies) -> PrepareReply {

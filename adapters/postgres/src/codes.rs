@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | open | a person has to look | not reachable |
 //! | vote, not sent | cannot be | rolled back: the server ends it with the session |
-//! | prepare, one phase | rolled back | it may have happened |
+//! | prepare, one phase, last resource | rolled back | it may have happened |
 //! | end of a reader | rolled back | rolled back: it had nothing to lose |
 //! | a statement of the application | it cannot be prepared any more | rolled back |
 //! | finish, status | it may have happened | it may have happened |
@@ -16,8 +16,10 @@
 //! The row "prepare" rests on an observation with PostgreSQL 15, 17 and 18: after *any* error of
 //! severity ERROR from `PREPARE TRANSACTION` the session was idle and nothing was prepared. Errors
 //! of the server's own inside (classes 58 and XX) are left out of that: they may come late (I3).
+//!
+//! The decision table has its own table of codes, [`DECISIONS`], for its own kinds of errors.
 
-use unanimous_core::ports::{BranchErrorKind, Cause, Problem};
+use unanimous_core::ports::{BranchErrorKind, Cause, Problem, TableErrorKind};
 
 /// What the branch was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub(crate) enum Request {
     Prepare,
     /// To commit without having prepared.
     OnePhase,
+    /// To commit together with the row of the decision.
+    Last,
     /// To end a transaction that only read.
     EndReader,
     /// To roll back what is not prepared.
@@ -66,6 +70,8 @@ pub(crate) enum Guard {
     OtherSession,
     /// A reader's transaction may write.
     MayWrite,
+    /// The transaction's epoch decides nothing any more.
+    EpochClosed,
 }
 
 struct Row {
@@ -94,10 +100,18 @@ const UNSENT: &[Request] = &[Request::Unsent, Request::Statement];
 const VOTE: &[Request] = &[
     Request::Prepare,
     Request::OnePhase,
+    Request::Last,
     Request::EndReader,
     Request::Statement,
 ];
-const WRITE: &[Request] = &[Request::Prepare, Request::OnePhase];
+const VOTE_ALONE: &[Request] = &[
+    Request::Prepare,
+    Request::OnePhase,
+    Request::EndReader,
+    Request::Statement,
+];
+const WRITE: &[Request] = &[Request::Prepare, Request::OnePhase, Request::Last];
+const LAST: &[Request] = &[Request::Last];
 const PREPARE: &[Request] = &[Request::Prepare];
 const FINISH: &[Request] = &[Request::Finish];
 const STATUS: &[Request] = &[Request::Status];
@@ -136,7 +150,10 @@ const TABLE: &[Row] = &[
     // Votes, and what may make a vote one to roll back.
     row(VOTE, "40001", CONFLICT, ""),
     row(VOTE, "40P01", CONFLICT, ""),
-    row(VOTE, "55P03", TIMEOUT, LOCKED),
+    row(VOTE_ALONE, "55P03", TIMEOUT, LOCKED),
+    // The branch's own locks were had before: this is the epoch, or the key.
+    row(LAST, "55P03", CONFLICT, CLOSING),
+    row(LAST, "42501", REFUSED, LAST_RIGHTS),
     row(
         VOTE,
         "57014",
@@ -205,6 +222,10 @@ const STANDBY: &str = "the server is a standby; connect to the primary";
 const CONNECTIONS: &str = "raise max_connections (restart needed) or the CONNECTION LIMIT of role \
     or database, or lower pool_size";
 const LOCKED: &str = "a lock was not to be had in time: perhaps a deadlock across databases";
+const CLOSING: &str = "the epoch of this member is about to be closed, or its decision to be kept \
+    out";
+const LAST_RIGHTS: &str = "if it is about schema unanimous: the role that works in the branch needs \
+    the rights of a last resource (docs/table-log-postgres.md), or no last resources are to be used";
 const SLOTS: &str = "if the slots for prepared transactions are used up, raise \
     max_prepared_transactions (restart needed) or resolve what is in doubt";
 const DUPLICATE: &str = "this GID is prepared already, perhaps in another database of the cluster; \
@@ -229,7 +250,7 @@ pub(crate) fn meaning(request: Request, answer: Answer<'_>) -> (BranchErrorKind,
         Answer::Refused(code) => {
             listed(request, code).unwrap_or_else(|| (unlisted_refusal(request), ""))
         }
-        Answer::Guarded(guard) => (ROLLBACK_ONLY, guard.mend()),
+        Answer::Guarded(guard) => (guard.kind(), guard.mend()),
         // What a dying session's code says of the branch holds only where nothing was at stake.
         Answer::Ended(code) => match request {
             Request::Open | Request::Unsent | Request::Statement => {
@@ -237,6 +258,7 @@ pub(crate) fn meaning(request: Request, answer: Answer<'_>) -> (BranchErrorKind,
             }
             Request::Prepare
             | Request::OnePhase
+            | Request::Last
             | Request::EndReader
             | Request::RollBack
             | Request::Finish
@@ -247,6 +269,7 @@ pub(crate) fn meaning(request: Request, answer: Answer<'_>) -> (BranchErrorKind,
             Request::Unsent
             | Request::Prepare
             | Request::OnePhase
+            | Request::Last
             | Request::EndReader
             | Request::RollBack
             | Request::Finish
@@ -291,7 +314,11 @@ fn listed(request: Request, code: &str) -> Option<(BranchErrorKind, &'static str
 const fn unlisted_refusal(request: Request) -> BranchErrorKind {
     match request {
         Request::Open => FAILED,
-        Request::Prepare | Request::OnePhase | Request::EndReader | Request::Statement => REFUSED,
+        Request::Prepare
+        | Request::OnePhase
+        | Request::Last
+        | Request::EndReader
+        | Request::Statement => REFUSED,
         Request::Unsent | Request::RollBack | Request::Finish | Request::Status => UNDETERMINED,
     }
 }
@@ -304,6 +331,7 @@ const fn loss(request: Request) -> BranchErrorKind {
         }
         Request::Prepare
         | Request::OnePhase
+        | Request::Last
         | Request::RollBack
         | Request::Finish
         | Request::Status => BranchErrorKind::Undetermined,
@@ -311,6 +339,14 @@ const fn loss(request: Request) -> BranchErrorKind {
 }
 
 impl Guard {
+    /// A closed epoch passes: the next transaction begins under another.
+    const fn kind(self) -> BranchErrorKind {
+        match self {
+            Self::MarkerGone | Self::OtherSession | Self::MayWrite => ROLLBACK_ONLY,
+            Self::EpochClosed => CONFLICT,
+        }
+    }
+
     const fn mend(self) -> &'static str {
         match self {
             Self::MarkerGone => {
@@ -324,7 +360,88 @@ impl Guard {
                  mode"
             }
             Self::MayWrite => "the transaction of a read-only branch was made to write",
+            Self::EpochClosed => {
+                "another member took this one for dead and closed its epoch, or the epoch is not \
+                 there: new transactions begin under a new one"
+            }
         }
+    }
+}
+
+/// What a refusal means for the decision table. Whatever is not listed is refused, for good: it was
+/// said before the `COMMIT` at the end of the string. But see class 58 and XX above.
+const DECISIONS: &[(&str, TableErrorKind, &str)] = &[
+    ("40001", TableErrorKind::Refused, ""),
+    ("40P01", TableErrorKind::Refused, ""),
+    (
+        "55P03",
+        TableErrorKind::Refused,
+        "a lock was not to be had in time: asked again, it may be",
+    ),
+    (
+        "57014",
+        TableErrorKind::Refused,
+        "the statement was cancelled or ran out of time",
+    ),
+    (
+        "53",
+        TableErrorKind::Refused,
+        "the server has no room for now",
+    ),
+    (
+        "53100",
+        TableErrorKind::Refused,
+        "make room on the disk of the server",
+    ),
+    (READ_ONLY_SERVER, TableErrorKind::Refused, STANDBY),
+    ("42501", TableErrorKind::Refused, TABLE_RIGHTS),
+    ("42P01", TableErrorKind::Missing, TABLES_MISSING),
+    ("3F000", TableErrorKind::Missing, TABLES_MISSING),
+    ("42703", TableErrorKind::Unfit, OTHER_TABLES),
+    ("42P10", TableErrorKind::Unfit, OTHER_TABLES),
+    ("42804", TableErrorKind::Unfit, OTHER_TABLES),
+    ("42883", TableErrorKind::Unfit, OTHER_TABLES),
+    (
+        "58",
+        TableErrorKind::Lost,
+        "the server reports a failure of its own",
+    ),
+    (
+        "XX",
+        TableErrorKind::Lost,
+        "the server reports a failure of its own",
+    ),
+];
+
+const TABLE_RIGHTS: &str = "grant what docs/table-log-postgres.md lists, or let another role run \
+    the log's DDL";
+const TABLES_MISSING: &str = "let the log make its tables, or run its DDL";
+const OTHER_TABLES: &str = "the tables are not those of the log's DDL";
+
+/// What came back from the decision table.
+pub(crate) fn table_meaning(answer: Answer<'_>) -> (TableErrorKind, &'static str) {
+    match answer {
+        Answer::Refused(code) => DECISIONS
+            .iter()
+            .filter(|(listed, ..)| code.starts_with(listed))
+            .max_by_key(|(listed, ..)| listed.len())
+            .map_or((TableErrorKind::Refused, ""), |(_, kind, mend)| {
+                (*kind, *mend)
+            }),
+        Answer::Guarded(guard) => (TableErrorKind::Refused, guard.mend()),
+        Answer::Ended(_) | Answer::Lost => (TableErrorKind::Lost, ""),
+        Answer::Unsuited(mend) => (TableErrorKind::Lost, mend),
+    }
+}
+
+/// Why no session was to be had for the decision table.
+pub(crate) fn table_unsent(answer: Answer<'_>) -> (TableErrorKind, &'static str) {
+    let (_, mend) = problem(answer);
+    let is_standby = matches!(answer, Answer::Refused(READ_ONLY_SERVER));
+    if is_standby {
+        (TableErrorKind::Refused, mend)
+    } else {
+        (TableErrorKind::NotSent, mend)
     }
 }
 

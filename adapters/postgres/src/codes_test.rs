@@ -4,11 +4,12 @@ use super::*;
 
 const WRONG_STATE: BranchErrorKind = BranchErrorKind::WrongState;
 
-const ALL: [Request; 9] = [
+const ALL: [Request; 10] = [
     Request::Open,
     Request::Unsent,
     Request::Prepare,
     Request::OnePhase,
+    Request::Last,
     Request::EndReader,
     Request::RollBack,
     Request::Finish,
@@ -16,9 +17,11 @@ const ALL: [Request; 9] = [
     Request::Statement,
 ];
 
-use Request::{EndReader, Finish, OnePhase, Open, Prepare, Statement, Status, Unsent};
+use Request::{EndReader, Finish, Last, OnePhase, Open, Prepare, Statement, Status, Unsent};
 
-const VOTES: &[Request] = &[Prepare, OnePhase, EndReader, Statement];
+const VOTES: &[Request] = &[Prepare, OnePhase, Last, EndReader, Statement];
+const ALONE: &[Request] = &[Prepare, OnePhase, EndReader, Statement];
+const WRITES: &[Request] = &[Prepare, OnePhase, Last];
 
 /// Each row of the table, written down a second time: a code that it covers in these requests, what
 /// it has to mean there, and a part of what mends it.
@@ -40,7 +43,9 @@ const EXPECTED: &[(&[Request], &str, BranchErrorKind, &str)] = &[
     ),
     (VOTES, "40001", CONFLICT, ""),
     (VOTES, "40P01", CONFLICT, ""),
-    (VOTES, "55P03", TIMEOUT, "a deadlock across databases"),
+    (ALONE, "55P03", TIMEOUT, "a deadlock across databases"),
+    (&[Last], "55P03", CONFLICT, "about to be closed"),
+    (&[Last], "42501", REFUSED, "the rights of a last resource"),
     (VOTES, "57014", TIMEOUT, "cancelled or ran out of time"),
     (
         VOTES,
@@ -50,8 +55,8 @@ const EXPECTED: &[(&[Request], &str, BranchErrorKind, &str)] = &[
     ),
     (VOTES, "53200", EXHAUSTED, "raise max_prepared_transactions"),
     (VOTES, "53300", EXHAUSTED, "raise max_prepared_transactions"),
-    (&[Prepare, OnePhase], "58030", UNDETERMINED, "of its own"),
-    (&[Prepare, OnePhase], "XX000", UNDETERMINED, "of its own"),
+    (WRITES, "58030", UNDETERMINED, "of its own"),
+    (WRITES, "XX000", UNDETERMINED, "of its own"),
     (
         &[Prepare],
         "42710",
@@ -115,7 +120,7 @@ fn every_row_means_what_is_expected_of_it_and_nothing_else() {
 #[test]
 fn any_other_refusal_of_a_vote_is_a_rollback() {
     for code in ["23503", "P0001", "22023", "25P01", "42501", "ZZZZZ"] {
-        for request in [Request::Prepare, Request::OnePhase, Request::EndReader] {
+        for request in [Prepare, OnePhase, Last, EndReader] {
             assert_eq!(meaning(request, Answer::Refused(code)).0, REFUSED, "{code}");
         }
     }
@@ -148,6 +153,7 @@ fn i3_a_lost_answer_or_an_ended_session_is_never_a_rollback_where_something_is_a
                 }
                 Request::Prepare
                 | Request::OnePhase
+                | Request::Last
                 | Request::RollBack
                 | Request::Finish
                 | Request::Status => UNDETERMINED,
@@ -180,9 +186,11 @@ fn every_guard_says_how_to_mend_it() {
         ),
         (Guard::OtherSession, "a pooler in transaction mode"),
         (Guard::MayWrite, "a read-only branch was made to write"),
+        (Guard::EpochClosed, "took this one for dead"),
     ] {
         let (kind, mend) = meaning(Request::Prepare, Answer::Guarded(guard));
-        assert_eq!(kind, ROLLBACK_ONLY);
+        let passes = guard == Guard::EpochClosed;
+        assert_eq!(kind, if passes { CONFLICT } else { ROLLBACK_ONLY });
         assert!(mend.contains(part), "{mend}");
     }
 }
@@ -219,4 +227,64 @@ fn the_cause_of_a_failed_statement_is_that_of_the_vote_it_leads_to() {
     ] {
         assert_eq!(cause(answer), Some(expected), "{answer:?}");
     }
+}
+
+/// Each row of the table of decisions, written down a second time.
+#[test]
+fn every_code_of_the_decision_table_means_what_is_expected_of_it() {
+    use TableErrorKind as Kind;
+    let expected = [
+        ("40001", Kind::Refused, ""),
+        ("40P01", Kind::Refused, ""),
+        ("55P03", Kind::Refused, "asked again, it may be"),
+        ("57014", Kind::Refused, "ran out of time"),
+        ("53200", Kind::Refused, "no room for now"),
+        ("53100", Kind::Refused, "make room on the disk"),
+        ("25006", Kind::Refused, "connect to the primary"),
+        ("42501", Kind::Refused, "grant what"),
+        ("42P01", Kind::Missing, "make its tables"),
+        ("3F000", Kind::Missing, "make its tables"),
+        ("42703", Kind::Unfit, "not those of the log's DDL"),
+        ("42P10", Kind::Unfit, "not those of the log's DDL"),
+        ("42804", Kind::Unfit, "not those of the log's DDL"),
+        ("42883", Kind::Unfit, "not those of the log's DDL"),
+        ("58030", Kind::Lost, "a failure of its own"),
+        ("XX000", Kind::Lost, "a failure of its own"),
+        ("23505", Kind::Refused, ""),
+        ("ZZZZZ", Kind::Refused, ""),
+    ];
+    for (code, kind, part) in expected {
+        let (meant, mend) = table_meaning(Answer::Refused(code));
+        let is_said = mend.contains(part) && mend.is_empty() == part.is_empty();
+        assert!(meant == kind && is_said, "{code}: {meant:?} {mend}");
+    }
+    for (listed, ..) in DECISIONS {
+        let is_row = |code: &str| code == *listed || listed.len() < 5 && code.starts_with(listed);
+        assert!(
+            expected.iter().any(|row| is_row(row.0)),
+            "no test for {listed}"
+        );
+    }
+}
+
+/// What was sent and not answered may have happened, whatever the session died of; what could not
+/// be sent has not.
+#[test]
+fn i3_only_a_refusal_or_a_connection_that_was_not_had_is_certain_at_the_decision_table() {
+    for answer in [
+        Answer::Lost,
+        Answer::Ended("57P01"),
+        Answer::Ended("53100"),
+        Answer::Ended("42501"),
+        Answer::Unsuited("check the address"),
+    ] {
+        assert_eq!(table_meaning(answer).0, TableErrorKind::Lost, "{answer:?}");
+        assert_eq!(
+            table_unsent(answer).0,
+            TableErrorKind::NotSent,
+            "{answer:?}"
+        );
+    }
+    let standby = table_unsent(Answer::Refused("25006"));
+    assert_eq!(standby, (TableErrorKind::Refused, STANDBY));
 }

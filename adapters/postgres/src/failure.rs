@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use rustls::{AlertDescription, CertificateError};
 use tokio_postgres::error::{DbError, Severity};
-use unanimous_core::ports::{BranchError, Cause, ResourceError, SourceError};
+use unanimous_core::ports::{
+    BranchError, Cause, ResourceError, SourceError, TableError, TableErrorKind,
+};
 use unanimous_core::xid::ResourceName;
 
 use crate::codes::{self, Answer, Guard, Request};
@@ -175,6 +177,15 @@ impl Failure {
         let (problem, mend) = codes::problem(self.answer());
         let text = self.text(asked, mend);
         let error = ResourceError::new(problem, resource.clone(), text);
+        match self.source {
+            Some(source) => error.with_source(source),
+            None => error,
+        }
+    }
+
+    /// The error of the decision table.
+    pub(crate) fn into_table(self, kind: TableErrorKind, asked: &str, mend: &str) -> TableError {
+        let error = TableError::new(kind, self.text(asked, mend));
         match self.source {
             Some(source) => error.with_source(source),
             None => error,

@@ -140,6 +140,7 @@ mod preflight;
 mod session;
 mod sql;
 mod streams;
+mod table;
 mod tls;
 mod trace;
 

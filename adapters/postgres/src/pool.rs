@@ -150,6 +150,11 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
+    /// It was used before, so that it may turn out to be dead.
+    pub(crate) const fn was_pooled(&self) -> bool {
+        self.was_pooled
+    }
+
     /// Gives the session back to its pool. The caller has left nothing in it.
     pub(crate) fn keep(mut self) {
         self.object.mark_clean();

@@ -177,6 +177,12 @@ impl Session {
         self.link.in_protocol.store(true, Ordering::Relaxed);
     }
 
+    /// Since then the server has warned that something may not have reached a synchronous standby.
+    /// The warning comes before the answer that it belongs to.
+    pub(crate) fn is_unreplicated(&self) -> bool {
+        self.link.unreplicated.load(Ordering::Relaxed)
+    }
+
     /// Never again: something can reach this session after its branch has ended.
     pub(crate) fn spoil(&self) {
         self.spoiled.store(true, Ordering::Relaxed);
@@ -316,6 +322,7 @@ struct Link {
     task: AbortHandle,
     ending: watch::Receiver<Ending>,
     in_protocol: Arc<AtomicBool>,
+    unreplicated: Arc<AtomicBool>,
     polite: bool,
 }
 
@@ -323,12 +330,17 @@ impl Link {
     fn spawn(connection: Connection<Socket, Stream>, resource: ResourceName) -> Self {
         let (tell, ending) = watch::channel(None);
         let in_protocol = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&in_protocol);
-        let task = tokio::spawn(drive(connection, resource, tell, flag)).abort_handle();
+        let unreplicated = Arc::new(AtomicBool::new(false));
+        let warned = Warnings {
+            in_protocol: Arc::clone(&in_protocol),
+            unreplicated: Arc::clone(&unreplicated),
+        };
+        let task = tokio::spawn(drive(connection, resource, tell, warned)).abort_handle();
         Self {
             task,
             ending,
             in_protocol,
+            unreplicated,
             polite: false,
         }
     }
@@ -364,13 +376,13 @@ async fn drive(
     mut connection: Connection<Socket, Stream>,
     resource: ResourceName,
     tell: watch::Sender<Ending>,
-    in_protocol: Arc<AtomicBool>,
+    warnings: Warnings,
 ) {
     // The connection is dropped, and with it every waiting request, after its ending is told.
     loop {
         match poll_fn(|cx| connection.poll_message(cx)).await {
             Some(Ok(AsyncMessage::Notice(notice))) => {
-                note(&resource, &notice, in_protocol.load(Ordering::Relaxed));
+                warnings.note(&resource, &notice);
             }
             // Notifications have no reader: a branch that listens cannot be prepared.
             Some(Ok(_)) => {}
@@ -384,19 +396,30 @@ async fn drive(
     }
 }
 
-/// The text of a notice may hold the application's data, so only its code is written.
-fn note(resource: &ResourceName, notice: &DbError, in_protocol: bool) {
-    let code = notice.code().code();
-    let warning = notice.parsed_severity() == Some(Severity::Warning);
-    // 01000 and 57P01 at this point say that the commit is not known to be replicated.
-    if in_protocol && warning && (code == "01000" || code == "57P01") {
-        tracing::warn!(
-            %resource,
-            code,
-            "the server warned while it prepared or ended a branch: done here, but perhaps not \
-             replicated to a synchronous standby"
-        );
-    } else {
-        tracing::debug!(%resource, code, severity = notice.severity(), "notice of the server");
+/// What a connection shares with its session about the server's warnings.
+struct Warnings {
+    in_protocol: Arc<AtomicBool>,
+    unreplicated: Arc<AtomicBool>,
+}
+
+impl Warnings {
+    /// The text of a notice may hold the application's data, so only its code is written.
+    fn note(&self, resource: &ResourceName, notice: &DbError) {
+        let code = notice.code().code();
+        let warning = notice.parsed_severity() == Some(Severity::Warning);
+        let in_protocol = self.in_protocol.load(Ordering::Relaxed);
+        // 01000 and 57P01 at this point say that the commit is not known to be replicated.
+        if in_protocol && warning && (code == "01000" || code == "57P01") {
+            self.unreplicated.store(true, Ordering::Relaxed);
+            tracing::warn!(
+                %resource,
+                code,
+                "the server warned while it prepared or ended a branch: done here, but perhaps \
+                 not replicated to a synchronous standby"
+            );
+        } else {
+            let severity = notice.severity();
+            tracing::debug!(%resource, code, severity, "notice of the server");
+        }
     }
 }

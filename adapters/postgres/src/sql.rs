@@ -26,6 +26,7 @@ use crate::codes::Guard;
 use crate::config::Settings;
 use crate::findings::Seen;
 use crate::gid::Gid;
+use crate::table;
 
 /// How many statements [`prepare`] and [`end_reader`] hold: each has to be answered.
 pub(crate) const GUARDED_STATEMENTS: usize = 3;
@@ -33,6 +34,13 @@ pub(crate) const GUARDED_STATEMENTS: usize = 3;
 const MARKER_GONE: &str = "unanimous.the_marker_of_the_branch_is_gone";
 const OTHER_SESSION: &str = "unanimous.another_server_session_answers";
 const MAY_WRITE: &str = "unanimous.the_reader_may_write";
+/// Asked for by the statement of a last resource: see [`commit_last`].
+pub(crate) const EPOCH_CLOSED: &str = "unanimous.the_epoch_is_closed_or_has_no_slot";
+
+/// A value for `synchronous_commit`: the server's disk, and that of a synchronous standby where one
+/// is set up. The only stronger level is kept.
+pub(crate) const AT_LEAST_ON: &str = "CASE pg_catalog.current_setting('synchronous_commit') \
+    WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END";
 
 /// The longest application name that PostgreSQL keeps, in bytes.
 const APPLICATION_NAME_BYTES_MAX: usize = 63;
@@ -193,6 +201,22 @@ pub(crate) const ONE_PHASE_END_STATEMENTS: usize = 2;
 /// own so that the guard's row is not held back until the commit is answered.
 pub(crate) const ONE_PHASE_END: &str = "SAVEPOINT unanimous_guard; COMMIT";
 
+/// How many statements [`commit_last`] holds, if the log's is one: each has to be answered.
+pub(crate) const COMMIT_LAST_STATEMENTS: usize = 4;
+
+/// Commits the branch together with the log's `statement`, in one string that stops at the first
+/// error. A key or an epoch that somebody else holds is not awaited for ever.
+pub(crate) fn commit_last(gid: &Gid, backend_pid: i32, statement: &str) -> String {
+    let guard = guard(gid, backend_pid, "", "''");
+    format!(
+        "SELECT {guard}, \
+         pg_catalog.set_config('synchronous_commit', {AT_LEAST_ON}, true), \
+         pg_catalog.set_config('lock_timeout', '{}', true); \
+         SAVEPOINT unanimous_guard; {statement}; COMMIT",
+        table::lock_timeout()
+    )
+}
+
 /// Ends a reader, if it still is one.
 pub(crate) fn end_reader(gid: &Gid, backend_pid: i32) -> String {
     let still_reads = format!(
@@ -230,6 +254,7 @@ pub(crate) fn guard_in(code: &str, message: &str) -> Option<Guard> {
         (MARKER_GONE, Guard::MarkerGone),
         (OTHER_SESSION, Guard::OtherSession),
         (MAY_WRITE, Guard::MayWrite),
+        (EPOCH_CLOSED, Guard::EpochClosed),
     ]
     .into_iter()
     .find_map(|(name, guard)| message.contains(name).then_some(guard))

@@ -30,6 +30,7 @@ mod read_only;
 mod recover;
 mod settings;
 mod suite;
+mod table;
 mod timeouts;
 mod tls;
 mod tls_clients;

@@ -101,6 +101,17 @@ impl Db {
         Self::new(server.kind(), server.url(), server.admin_url()).await
     }
 
+    /// Another database of the same server.
+    pub(crate) async fn in_database(&self, database: &str) -> Self {
+        let admin = self.admin_url.strip_suffix("app").unwrap();
+        Self::new(
+            self.kind,
+            self.url_of(database),
+            format!("{admin}{database}"),
+        )
+        .await
+    }
+
     async fn new(kind: Kind, url: String, admin_url: String) -> Self {
         let table = format!("t_{:016x}", random());
         let mut manager = [0; 10];

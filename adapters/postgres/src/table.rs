@@ -1,0 +1,373 @@
+//! The decision table in PostgreSQL: one transaction per method, one round trip in the good case.
+//!
+//! It works on the sessions of recovery, so that branches that wait for each other never keep a
+//! decision waiting for a connection. Invariants:
+//! * I3: *not sent* and *refused* are said only if no attempt can have had an effect. An answer of
+//!   severity ERROR is one, because the string of statements ends with its `COMMIT` and stops at
+//!   the first error; a session that dies is not.
+//! * Whoever drops a future of these closes its session: see [`Lease`](crate::pool::Lease).
+//! * A commit that may not have reached its synchronous standby (the server warns, and answers
+//!   success) counts as lost: asked again, it waits again.
+
+mod rows;
+mod sql;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use unanimous_core::ports::{
+    Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, OpeningRow, RowState,
+    ServerIdentity, Snapshot, TableError, TableErrorKind, TableHome, TableState,
+};
+use unanimous_core::xid::{Epoch, Gtrid, ManagerId, ResourceName};
+
+use crate::Postgres;
+use crate::codes;
+use crate::failure::Failure;
+use crate::pool::Lease;
+use crate::session::Replies;
+use rows::{Rows, Shape};
+use sql::{Durability, transaction};
+
+pub(crate) use sql::lock_timeout;
+
+impl TableHome for Postgres {
+    fn decision_table(&self) -> Arc<dyn DecisionTable> {
+        let where_it_is = self.settings().recovery_access().place();
+        Arc::new(Table {
+            resource: self.clone(),
+            place: format!("PostgreSQL {where_it_is}, schema {}", sql::SCHEMA),
+        })
+    }
+}
+
+struct Table {
+    resource: Postgres,
+    place: String,
+}
+
+/// What is asked of the server in one string.
+struct Call {
+    /// How its errors begin.
+    asked: &'static str,
+    statements: Vec<String>,
+    /// Asked twice, it answers the same: so a pooled session that is dead can be replaced.
+    may_repeat: bool,
+}
+
+impl Call {
+    fn new(asked: &'static str, statements: Vec<String>) -> Self {
+        Self {
+            asked,
+            statements,
+            may_repeat: true,
+        }
+    }
+}
+
+#[async_trait]
+impl DecisionTable for Table {
+    fn place(&self) -> String {
+        self.place.clone()
+    }
+
+    fn ddl(&self, manager: ManagerId) -> String {
+        sql::ddl(manager)
+    }
+
+    async fn init(&self, manager: ManagerId) -> Result<(), TableError> {
+        let asked = "cannot make the decision table";
+        let (_, shape) = self.shape(asked).await?;
+        if !shape.is_missing() {
+            // Forced: somebody else may have made them a moment ago.
+            let named = transaction(Durability::Forced, [sql::LOG.into(), sql::FORCE.into()]);
+            let (_, rows) = self.run(Call::new(asked, named)).await?;
+            if rows.log().is_some() {
+                return Ok(());
+            }
+        }
+        let making = transaction(Durability::Forced, sql::making(manager));
+        self.run(Call::new(asked, making)).await.map(|_| ())
+    }
+
+    async fn check(&self) -> Result<TableState, TableError> {
+        let asked = "cannot use the decision table";
+        let statements = vec![sql::shape(), sql::LOG.into()];
+        let (identity, rows) = match self.run(Call::new(asked, statements)).await {
+            Ok(answer) => answer,
+            // The catalog tells more than the error: which table, which right.
+            Err(error) if is_of_the_tables(error.kind()) => {
+                let (_, shape) = self.shape(asked).await?;
+                self.judge(asked, &shape)?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        self.judge(asked, &Shape::read(&rows))?;
+        let manager = self.manager(asked, &rows)?;
+        let scope = identity.as_str().to_owned();
+        Ok(TableState {
+            manager,
+            identity,
+            scope,
+        })
+    }
+
+    async fn join(&self, random: u64, label: &str) -> Result<OpeningRow, TableError> {
+        let asked = "cannot join the members of the decision log";
+        let statements = |identity: &ServerIdentity| {
+            transaction(Durability::Forced, sql::join(random, label, identity))
+        };
+        let (_, rows) = self.run_with(asked, false, statements).await?;
+        let mut openings = self.understood(asked, rows.openings())?;
+        let joined = openings.pop().ok_or("unanimous_log names no manager");
+        self.understood(asked, joined)
+    }
+
+    async fn decide(&self, at: EpochSlot, rows: &[DecisionRow]) -> Result<Decided, TableError> {
+        let asked = "cannot record decisions";
+        let statements = transaction(Durability::Forced, sql::decide(at, rows));
+        let (identity, answer) = self.run(Call::new(asked, statements)).await?;
+        let decided = answer.decided(identity, rows);
+        self.understood(asked, decided)
+    }
+
+    fn last_statement(&self, at: EpochSlot, row: &DecisionRow) -> String {
+        sql::last_statement(at, row)
+    }
+
+    async fn put_rollback(&self, gtrid: Gtrid) -> Result<RowState, TableError> {
+        let asked = "cannot keep a last resource from committing";
+        let statements = transaction(Durability::Forced, sql::put_rollback(gtrid));
+        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        let state = rows.forced().and_then(|()| rows.state_of(gtrid));
+        self.understood(asked, state)
+    }
+
+    async fn complete(&self, gtrids: &[Gtrid]) -> Result<(), TableError> {
+        let asked = "cannot mark decisions as completed";
+        self.change(asked, gtrids, sql::complete).await
+    }
+
+    async fn forget(&self, gtrids: &[Gtrid]) -> Result<(), TableError> {
+        let asked = "cannot delete completed decisions";
+        self.change(asked, gtrids, sql::forget).await
+    }
+
+    async fn record_heuristic(
+        &self,
+        gtrid: Gtrid,
+        resource: &ResourceName,
+        end: char,
+    ) -> Result<(), TableError> {
+        let asked = "cannot record a branch that ended against its decision";
+        let noted = sql::record_heuristic(gtrid, resource, end);
+        let statements = transaction(Durability::Forced, [noted, sql::FORCE.into()]);
+        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        self.understood(asked, rows.forced())
+    }
+
+    async fn close(&self, epoch: Epoch) -> Result<(), TableError> {
+        let asked = "cannot close an epoch";
+        let statements = transaction(Durability::Forced, sql::close(epoch));
+        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        self.understood(asked, rows.changed("the epoch is not listed"))
+    }
+
+    async fn release(&self, epoch: Epoch) -> Result<(), TableError> {
+        let asked = "cannot release an epoch";
+        let statements = transaction(Durability::Lazy, sql::release(epoch));
+        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        self.understood(asked, rows.changed("only a closed epoch can be released"))
+    }
+
+    async fn beat(&self, own: Epoch) -> Result<Vec<Beat>, TableError> {
+        let asked = "cannot give a sign of life";
+        let statements = transaction(Durability::Lazy, sql::beat(own));
+        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        self.understood(asked, rows.beats())
+    }
+
+    async fn read(
+        &self,
+        openings_from: Epoch,
+        forced_by: Option<Epoch>,
+    ) -> Result<Snapshot, TableError> {
+        let asked = "cannot read the decisions";
+        let statements = sql::read(openings_from);
+        let (identity, rows) = self.ask(asked, statements, forced_by.is_some()).await?;
+        let snapshot = rows.snapshot(identity);
+        self.understood(asked, snapshot)
+    }
+
+    async fn find(&self, gtrid: Gtrid, forced_by: Option<Epoch>) -> Result<Found, TableError> {
+        let asked = "cannot look for a decision";
+        let statements = sql::find(gtrid);
+        let (identity, rows) = self.ask(asked, statements, forced_by.is_some()).await?;
+        let found = rows.found(identity, gtrid);
+        self.understood(asked, found)
+    }
+
+    async fn closed_for(&self, age: Duration) -> Result<Vec<Epoch>, TableError> {
+        let asked = "cannot list the closed epochs";
+        let statements = vec![sql::closed_for(age)];
+        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        self.understood(asked, rows.epochs())
+    }
+}
+
+impl Table {
+    /// Reads, and then makes what was read as durable as what is forced, if that is asked for.
+    async fn ask(
+        &self,
+        asked: &'static str,
+        mut statements: Vec<String>,
+        is_forced: bool,
+    ) -> Result<(ServerIdentity, Rows), TableError> {
+        if is_forced {
+            statements.push(sql::FORCE.into());
+            statements = transaction(Durability::Forced, statements);
+        }
+        let (identity, rows) = self.run(Call::new(asked, statements)).await?;
+        if is_forced {
+            self.understood(asked, rows.forced())?;
+        }
+        Ok((identity, rows))
+    }
+
+    /// Changes rows that are named; nothing is sent if there is none.
+    async fn change(
+        &self,
+        asked: &'static str,
+        gtrids: &[Gtrid],
+        change: fn(&[Gtrid]) -> String,
+    ) -> Result<(), TableError> {
+        if gtrids.is_empty() {
+            return Ok(());
+        }
+        let statements = transaction(Durability::Lazy, [change(gtrids)]);
+        self.run(Call::new(asked, statements)).await.map(|_| ())
+    }
+
+    async fn shape(&self, asked: &'static str) -> Result<(ServerIdentity, Shape), TableError> {
+        let (identity, rows) = self.run(Call::new(asked, vec![sql::shape()])).await?;
+        Ok((identity, Shape::read(&rows)))
+    }
+
+    fn judge(&self, asked: &str, shape: &Shape) -> Result<(), TableError> {
+        match shape.fault() {
+            None => Ok(()),
+            Some((kind, words)) => Err(self.error(kind, asked, &words)),
+        }
+    }
+
+    fn manager(&self, asked: &str, rows: &Rows) -> Result<ManagerId, TableError> {
+        let named = rows.log().ok_or("unanimous_log names no manager");
+        let (version, manager) = self.understood(asked, named)?;
+        if version != sql::VERSION {
+            let words = format!(
+                "its tables are of version {version}, and this program knows version {}: use one \
+                 that knows them",
+                sql::VERSION
+            );
+            return Err(self.error(TableErrorKind::Unfit, asked, &words));
+        }
+        let manager = manager.parse();
+        self.understood(asked, manager.map_err(|_| "unanimous_log.manager is no id"))
+    }
+
+    async fn run(&self, call: Call) -> Result<(ServerIdentity, Rows), TableError> {
+        let statements = |_: &ServerIdentity| call.statements.clone();
+        self.run_with(call.asked, call.may_repeat, statements).await
+    }
+
+    /// Sends one string, perhaps again on another session: see [`Call::may_repeat`].
+    async fn run_with(
+        &self,
+        asked: &'static str,
+        may_repeat: bool,
+        statements: impl Fn(&ServerIdentity) -> Vec<String>,
+    ) -> Result<(ServerIdentity, Rows), TableError> {
+        let mut may_have_happened = false;
+        loop {
+            let lease = match self.resource.pools().recovery_session().await {
+                Ok(lease) => lease,
+                Err(failure) => {
+                    let (kind, mend) = codes::table_unsent(failure.answer());
+                    let kind = if may_have_happened {
+                        TableErrorKind::Lost
+                    } else {
+                        kind
+                    };
+                    return Err(self.failed(kind, asked, failure, mend));
+                }
+            };
+            if lease.was_pooled() && lease.loss().await.is_some() {
+                continue;
+            }
+            let statements = statements(&lease.facts().identity);
+            let failure = match send(&lease, &statements).await {
+                Ok(replies) => {
+                    let identity = lease.facts().identity.clone();
+                    lease.keep();
+                    return Ok((identity, Rows::new(replies)));
+                }
+                Err(failure) => failure,
+            };
+            if failure.is_refusal() {
+                // Leaves the failed block, so that its locks go now.
+                if lease.run("ROLLBACK").await.is_ok() {
+                    lease.keep();
+                }
+            } else if may_repeat && lease.was_pooled() {
+                may_have_happened = true;
+                continue;
+            }
+            let (kind, mend) = codes::table_meaning(failure.answer());
+            let kind = if may_have_happened {
+                TableErrorKind::Lost
+            } else {
+                kind
+            };
+            return Err(self.failed(kind, asked, failure, mend));
+        }
+    }
+
+    fn failed(
+        &self,
+        kind: TableErrorKind,
+        asked: &str,
+        failure: Failure,
+        mend: &str,
+    ) -> TableError {
+        failure.into_table(kind, &format!("{}: {asked}", self.place), mend)
+    }
+
+    fn error(&self, kind: TableErrorKind, asked: &str, words: &str) -> TableError {
+        TableError::new(kind, format!("{}: {asked}: {words}", self.place))
+    }
+
+    /// What cannot be understood is not as it should be.
+    fn understood<T>(&self, asked: &str, answer: Result<T, &'static str>) -> Result<T, TableError> {
+        answer.map_err(|words| self.error(TableErrorKind::Unfit, asked, words))
+    }
+}
+
+async fn send(lease: &Lease, statements: &[String]) -> Result<Replies, Failure> {
+    lease.watch_warnings();
+    let replies = lease.run(&statements.join("; ")).await?;
+    if lease.is_unreplicated() {
+        let words = "the server answered success and warned: done there, but perhaps not \
+            replicated to a synchronous standby";
+        return Err(Failure::lost(words, None));
+    }
+    replies.all_of(statements.len())
+}
+
+fn is_of_the_tables(kind: TableErrorKind) -> bool {
+    match kind {
+        TableErrorKind::Missing | TableErrorKind::Unfit | TableErrorKind::Refused => true,
+        TableErrorKind::NotSent | TableErrorKind::Lost => false,
+    }
+}

@@ -1,0 +1,408 @@
+//! The statements on the decision table, as text.
+//!
+//! Every name is qualified; strings are quoted here. What a method sends is one transaction that
+//! says itself what it needs: READ COMMITTED, so that each statement sees what was committed before
+//! it (whatever the account's default is), a limit for locks, and its durability.
+//!
+//! # Forced
+//!
+//! PostgreSQL flushes its log at the commit of a transaction that has a number of its own and has
+//! written to the log. Inserts and updates do both, and so does locking a row. Where it can be that
+//! none of these happens, [`FORCE`] locks the row of `unanimous_log` in a mode that nobody else's
+//! collides with; the flush then takes along whatever had been written before, and all that was
+//! read.
+
+use std::time::Duration;
+
+use unanimous_core::ports::{DecisionRow, EpochSlot, SLOTS, ServerIdentity};
+use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
+
+use crate::sql::EPOCH_CLOSED;
+
+/// The schema that holds the tables. A constant, so that a statement for a last resource, which
+/// runs in the application's session, needs no setting.
+pub(crate) const SCHEMA: &str = "unanimous";
+
+/// Of the tables.
+pub(super) const VERSION: u32 = 1;
+
+/// How long a statement may wait for a lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Serialises those that make the tables: the bytes `UNANLOG1`.
+const MAKING: u64 = 0x554E_414E_4C4F_4731;
+
+/// A forced write that changes nothing and waits for nobody. Its row is there if it was done.
+pub(super) const FORCE: &str = "SELECT 'f' FROM unanimous.unanimous_log FOR KEY SHARE";
+
+/// Version and manager.
+pub(super) const LOG: &str = "SELECT 'l', version, manager FROM unanimous.unanimous_log";
+
+/// The beginning of a list of openings. Openings are read before rows, so that every row of an
+/// epoch that was seen closed is seen, too.
+const OPENINGS: &str = "SELECT 'o', pg_catalog.concat_ws('-', l.manager, o.epoch, o.nonce, 0), \
+    o.identity, o.label, o.closed_at IS NOT NULL, o.released_at IS NOT NULL \
+    FROM unanimous.unanimous_opening o LEFT JOIN unanimous.unanimous_log l ON true";
+
+/// How many milliseconds a statement on the table may wait for a lock.
+pub(crate) const fn lock_timeout() -> u128 {
+    LOCK_TIMEOUT.as_millis()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// Answered when it survives a crash.
+    Forced,
+    /// May be lost.
+    Lazy,
+}
+
+/// These statements as one transaction.
+pub(super) fn transaction(
+    durability: Durability,
+    statements: impl IntoIterator<Item = String>,
+) -> Vec<String> {
+    let commit = match durability {
+        Durability::Forced => crate::sql::AT_LEAST_ON,
+        Durability::Lazy => "'off'",
+    };
+    let settings = format!(
+        "SELECT '', pg_catalog.set_config('lock_timeout', '{}', true), \
+         pg_catalog.set_config('synchronous_commit', {commit}, true)",
+        lock_timeout()
+    );
+    let begin = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
+    let mut all = vec![begin.to_owned(), settings];
+    all.extend(statements);
+    all.push("COMMIT".to_owned());
+    all
+}
+
+/// What makes the tables, as a person runs it.
+pub(super) fn ddl(manager: ManagerId) -> String {
+    format!("BEGIN;\n{};\nCOMMIT;\n", making(manager).join(";\n"))
+}
+
+/// What makes the tables that are not there.
+pub(super) fn making(manager: ManagerId) -> Vec<String> {
+    let mut statements = vec![format!("SELECT pg_catalog.pg_advisory_xact_lock({MAKING})")];
+    statements.extend(TABLES.map(str::to_owned));
+    statements.push(format!(
+        "INSERT INTO unanimous.unanimous_log (version, manager, last_epoch) \
+         VALUES ({VERSION}, '{manager}', 0) ON CONFLICT DO NOTHING"
+    ));
+    statements
+}
+
+const TABLES: [&str; 9] = [
+    "CREATE SCHEMA IF NOT EXISTS unanimous",
+    "CREATE TABLE IF NOT EXISTS unanimous.unanimous_log (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    version integer NOT NULL,
+    manager text COLLATE \"C\" NOT NULL,
+    last_epoch bigint NOT NULL CHECK (last_epoch BETWEEN 0 AND 4294967295)
+)",
+    "CREATE TABLE IF NOT EXISTS unanimous.unanimous_opening (
+    epoch bigint PRIMARY KEY,
+    nonce text COLLATE \"C\" NOT NULL,
+    identity text COLLATE \"C\" NOT NULL,
+    label text NOT NULL,
+    opened_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    closed_at timestamptz,
+    released_at timestamptz
+)",
+    "CREATE INDEX IF NOT EXISTS unanimous_opening_unreleased
+    ON unanimous.unanimous_opening (epoch) WHERE released_at IS NULL",
+    "CREATE TABLE IF NOT EXISTS unanimous.unanimous_epoch (
+    epoch bigint NOT NULL,
+    slot smallint NOT NULL,
+    closed boolean NOT NULL,
+    PRIMARY KEY (epoch, slot)
+)",
+    "CREATE TABLE IF NOT EXISTS unanimous.unanimous_decision (
+    gtrid text COLLATE \"C\" PRIMARY KEY,
+    epoch bigint NOT NULL,
+    state text COLLATE \"C\" NOT NULL CHECK (state IN ('C', 'D', 'R')),
+    branches text NOT NULL
+)",
+    "CREATE INDEX IF NOT EXISTS unanimous_decision_pending
+    ON unanimous.unanimous_decision (gtrid) WHERE state = 'C'",
+    "CREATE TABLE IF NOT EXISTS unanimous.unanimous_heuristic (
+    gtrid text COLLATE \"C\" NOT NULL,
+    resource text COLLATE \"C\" NOT NULL,
+    ended text COLLATE \"C\" NOT NULL,
+    noted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (gtrid, resource)
+)",
+    "CREATE TABLE IF NOT EXISTS unanimous.unanimous_member (
+    epoch bigint PRIMARY KEY,
+    beats bigint NOT NULL,
+    beat_at timestamptz NOT NULL
+)",
+];
+
+/// Each table with the rights that the account needs on it.
+pub(super) const RIGHTS: [(&str, &str); 6] = [
+    ("unanimous_log", "SELECT, UPDATE"),
+    ("unanimous_opening", "SELECT, INSERT, UPDATE"),
+    ("unanimous_epoch", "SELECT, INSERT, UPDATE, DELETE"),
+    ("unanimous_decision", "SELECT, INSERT, UPDATE, DELETE"),
+    ("unanimous_heuristic", "SELECT, INSERT"),
+    ("unanimous_member", "SELECT, INSERT, UPDATE, DELETE"),
+];
+
+/// What the catalog says of each table, which everybody may read: is it there, does a crash keep
+/// it, has it its key, which rights does the account lack.
+pub(super) fn shape() -> String {
+    let wanted = RIGHTS.map(|(table, rights)| format!("('{table}', '{rights}')"));
+    format!(
+        "SELECT 't', w.name, c.oid IS NOT NULL, c.relkind = 'r' AND c.relpersistence = 'p', \
+         EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary \
+         AND i.indisvalid), (SELECT pg_catalog.string_agg(r, ', ') \
+         FROM pg_catalog.unnest(pg_catalog.string_to_array(w.rights, ', ')) r \
+         WHERE NOT pg_catalog.has_table_privilege(c.oid, r)), \
+         pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.quote_ident(current_user) \
+         FROM (VALUES {}) w (name, rights) \
+         LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = '{SCHEMA}' \
+         LEFT JOIN pg_catalog.pg_class c ON c.relname = w.name AND c.relnamespace = n.oid",
+        wanted.join(", ")
+    )
+}
+
+/// The row of `unanimous_log` is locked from the first statement on, so two that join at once get
+/// different epochs.
+pub(super) fn join(random: u64, label: &str, identity: &ServerIdentity) -> Vec<String> {
+    let label: String = label.chars().filter(|c| !c.is_control()).collect();
+    let opening = Opening {
+        manager: ManagerId::from_bytes([0; 10]),
+        epoch: Epoch(0),
+        nonce: random,
+    };
+    vec![
+        "UPDATE unanimous.unanimous_log SET last_epoch = last_epoch + 1".to_owned(),
+        format!(
+            "INSERT INTO unanimous.unanimous_opening (epoch, nonce, identity, label) \
+             SELECT last_epoch, '{}', {}, {} FROM unanimous.unanimous_log",
+            nonce(opening),
+            quoted(identity.as_str()),
+            quoted(&label)
+        ),
+        format!(
+            "INSERT INTO unanimous.unanimous_epoch (epoch, slot, closed) \
+             SELECT last_epoch, slot, false FROM unanimous.unanimous_log, \
+             pg_catalog.generate_series(0, {}) slot",
+            SLOTS - 1
+        ),
+        "INSERT INTO unanimous.unanimous_member (epoch, beats, beat_at) \
+         SELECT last_epoch, 0, pg_catalog.clock_timestamp() FROM unanimous.unanimous_log"
+            .to_owned(),
+        format!("{OPENINGS} WHERE o.epoch = l.last_epoch"),
+    ]
+}
+
+/// The slot is locked first, open or closed, and the lock answers with the row as it is then. So
+/// the statements behind it, each of which sees what was committed before it, see what is so.
+///
+/// The opening is asked for only where the slot is not there any more.
+pub(super) fn decide(at: EpochSlot, rows: &[DecisionRow]) -> Vec<String> {
+    let EpochSlot { epoch, slot } = at;
+    let of_slot = format!("FROM unanimous.unanimous_epoch WHERE epoch = {epoch} AND slot = {slot}");
+    let mut sorted: Vec<_> = rows
+        .iter()
+        .map(|row| (row.gtrid.to_string(), row))
+        .collect();
+    // Two that insert the same keys never wait for each other in a ring.
+    sorted.sort_by(|one, other| one.0.cmp(&other.0));
+    let values: Vec<_> = sorted
+        .iter()
+        .map(|(gtrid, row)| format!("('{gtrid}', {})", quoted(&row.branches)))
+        .collect();
+    let mut statements = vec![format!("SELECT 's', closed {of_slot} FOR SHARE")];
+    if !rows.is_empty() {
+        let keys: Vec<_> = sorted
+            .iter()
+            .map(|(gtrid, _)| format!("'{gtrid}'"))
+            .collect();
+        statements.push(format!(
+            "INSERT INTO unanimous.unanimous_decision (gtrid, epoch, state, branches) \
+             SELECT v.gtrid, {epoch}, 'C', v.branches FROM (VALUES {}) v (gtrid, branches) \
+             WHERE NOT (SELECT closed {of_slot}) ON CONFLICT (gtrid) DO NOTHING",
+            values.join(", ")
+        ));
+        statements.push(format!(
+            "SELECT 'd', gtrid, state, '' FROM unanimous.unanimous_decision WHERE gtrid IN ({})",
+            keys.join(", ")
+        ));
+    }
+    statements.push(format!(
+        "SELECT 'r' FROM unanimous.unanimous_opening WHERE epoch = {epoch} \
+         AND released_at IS NOT NULL AND NOT EXISTS (SELECT {of_slot}) FOR KEY SHARE"
+    ));
+    statements
+}
+
+/// A plain insert: an upsert would commit over a refusal that stands. Where there is no open slot,
+/// it asks for a setting that does not exist, whose name then says in the error what was wrong.
+pub(super) fn last_statement(at: EpochSlot, row: &DecisionRow) -> String {
+    let EpochSlot { epoch, slot } = at;
+    format!(
+        "INSERT INTO unanimous.unanimous_decision (gtrid, epoch, state, branches) \
+         VALUES ('{}', coalesce((SELECT epoch FROM unanimous.unanimous_epoch \
+         WHERE epoch = {epoch} AND slot = {slot} AND NOT closed FOR SHARE), \
+         pg_catalog.current_setting('{EPOCH_CLOSED}')::bigint), 'C', {})",
+        row.gtrid,
+        quoted(&row.branches)
+    )
+}
+
+/// The insert waits for whoever is inserting the key.
+pub(super) fn put_rollback(gtrid: Gtrid) -> Vec<String> {
+    let epoch = gtrid.opening.epoch;
+    vec![
+        format!(
+            "INSERT INTO unanimous.unanimous_decision (gtrid, epoch, state, branches) \
+             VALUES ('{gtrid}', {epoch}, 'R', '') ON CONFLICT (gtrid) DO NOTHING"
+        ),
+        row_of(gtrid),
+        FORCE.to_owned(),
+    ]
+}
+
+fn row_of(gtrid: Gtrid) -> String {
+    format!(
+        "SELECT 'd', gtrid, state, branches FROM unanimous.unanimous_decision \
+         WHERE gtrid = '{gtrid}'"
+    )
+}
+
+pub(super) fn complete(gtrids: &[Gtrid]) -> String {
+    format!(
+        "UPDATE unanimous.unanimous_decision SET state = 'D' WHERE {}",
+        locked(gtrids, 'C')
+    )
+}
+
+pub(super) fn forget(gtrids: &[Gtrid]) -> String {
+    format!(
+        "DELETE FROM unanimous.unanimous_decision WHERE {}",
+        locked(gtrids, 'D')
+    )
+}
+
+/// Locked in one order, so that two members never wait for each other in a ring.
+fn locked(gtrids: &[Gtrid], state: char) -> String {
+    let keys: Vec<_> = gtrids.iter().map(|gtrid| format!("'{gtrid}'")).collect();
+    format!(
+        "gtrid IN (SELECT gtrid FROM unanimous.unanimous_decision WHERE gtrid IN ({}) \
+         AND state = '{state}' ORDER BY gtrid FOR UPDATE)",
+        keys.join(", ")
+    )
+}
+
+pub(super) fn record_heuristic(gtrid: Gtrid, resource: &ResourceName, end: char) -> String {
+    format!(
+        "INSERT INTO unanimous.unanimous_heuristic (gtrid, resource, ended) \
+         VALUES ('{gtrid}', '{resource}', {}) ON CONFLICT (gtrid, resource) DO NOTHING",
+        quoted(&end.to_string())
+    )
+}
+
+/// The opening first: who closes the same epoch at the same time waits there, and not in a ring.
+pub(super) fn close(epoch: Epoch) -> Vec<String> {
+    vec![
+        format!(
+            "UPDATE unanimous.unanimous_opening \
+             SET closed_at = coalesce(closed_at, pg_catalog.clock_timestamp()) \
+             WHERE epoch = {epoch} RETURNING 'c'"
+        ),
+        format!(
+            "UPDATE unanimous.unanimous_epoch SET closed = true \
+             WHERE epoch = {epoch} AND NOT closed"
+        ),
+    ]
+}
+
+pub(super) fn release(epoch: Epoch) -> Vec<String> {
+    let released = format!(
+        "EXISTS (SELECT FROM unanimous.unanimous_opening \
+         WHERE epoch = {epoch} AND released_at IS NOT NULL)"
+    );
+    vec![
+        format!(
+            "UPDATE unanimous.unanimous_opening \
+             SET released_at = coalesce(released_at, pg_catalog.clock_timestamp()) \
+             WHERE epoch = {epoch} AND closed_at IS NOT NULL RETURNING 'c'"
+        ),
+        format!(
+            "DELETE FROM unanimous.unanimous_decision \
+             WHERE epoch = {epoch} AND state IN ('D', 'R') AND {released}"
+        ),
+        format!("DELETE FROM unanimous.unanimous_epoch WHERE epoch = {epoch} AND {released}"),
+        format!("DELETE FROM unanimous.unanimous_member WHERE epoch = {epoch} AND {released}"),
+    ]
+}
+
+pub(super) fn beat(own: Epoch) -> Vec<String> {
+    vec![
+        format!(
+            "UPDATE unanimous.unanimous_member \
+             SET beats = beats + 1, beat_at = pg_catalog.clock_timestamp() WHERE epoch = {own}"
+        ),
+        "SELECT 'b', m.epoch, m.beats, o.closed_at IS NOT NULL FROM unanimous.unanimous_member m \
+         JOIN unanimous.unanimous_opening o ON o.epoch = m.epoch"
+            .to_owned(),
+    ]
+}
+
+/// What is released is closed, and has an index.
+pub(super) fn read(openings_from: Epoch) -> Vec<String> {
+    vec![
+        format!(
+            "{OPENINGS} WHERE o.epoch >= {openings_from} \
+             OR o.closed_at IS NULL AND o.released_at IS NULL"
+        ),
+        "SELECT 'd', gtrid, state, branches FROM unanimous.unanimous_decision WHERE state = 'C'"
+            .to_owned(),
+    ]
+}
+
+pub(super) fn find(gtrid: Gtrid) -> Vec<String> {
+    vec![
+        format!(
+            "{OPENINGS} WHERE o.epoch = {} AND o.nonce = '{}'",
+            gtrid.opening.epoch,
+            nonce(gtrid.opening)
+        ),
+        row_of(gtrid),
+        format!(
+            "SELECT 'h', resource, ended FROM unanimous.unanimous_heuristic \
+             WHERE gtrid = '{gtrid}' ORDER BY resource"
+        ),
+    ]
+}
+
+pub(super) fn closed_for(age: Duration) -> String {
+    // Longer than any server's clock has run, and no more than an interval takes.
+    let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+    format!(
+        "SELECT 'e', epoch FROM unanimous.unanimous_opening WHERE released_at IS NULL \
+         AND extract(epoch FROM pg_catalog.clock_timestamp() - closed_at) * 1000000 >= {micros} \
+         ORDER BY epoch"
+    )
+}
+
+/// The random bits of an opening, as its gtrids show them.
+fn nonce(opening: Opening) -> String {
+    let gtrid = opening.gtrid(0).to_string();
+    gtrid.split('-').nth(2).unwrap_or_default().to_owned()
+}
+
+/// A string constant that means the same whatever `standard_conforming_strings` says.
+fn quoted(text: &str) -> String {
+    let doubled = text.replace('\'', "''");
+    if doubled.contains('\\') {
+        format!("E'{}'", doubled.replace('\\', "\\\\"))
+    } else {
+        format!("'{doubled}'")
+    }
+}

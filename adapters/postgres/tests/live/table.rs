@@ -1,0 +1,5 @@
+//! The decision table: its special cases on real servers. Each test has a database of its own,
+//! because the schema's name is fixed.
+
+mod epochs;
+mod support;
