@@ -32,6 +32,10 @@ pub(super) enum Bug {
     DecidesUnderNewEpoch,
     /// Lets the commit of a last resource overwrite a standing refusal.
     UpsertsLastResource,
+    /// Asks the last resource to commit when it asks the others to prepare.
+    AsksLastWithOthers,
+    /// After the lost reply of a last resource, has the log decide in its place.
+    SettlesByDeciding,
     /// After a lost reply in one phase, believes what the server says of a number that it may have
     /// given away since its restart.
     BelievesStatusAcrossRestart,
@@ -74,6 +78,12 @@ pub(super) enum Bug {
     ClosesLazily,
     /// Does not list a closed opening any more once it has no decision pending.
     ForgetsOpening,
+    /// Lets a last resource commit without looking whether its epoch is open.
+    LastIgnoresEpoch,
+    /// Refuses beside the commit of a last resource that is running, without waiting for its end.
+    RefusesBesideRunning,
+    /// Deletes a standing refusal while its epoch is open.
+    DropsRefusalTooEarly,
     /// Forgets a completed decision of a closed epoch while its owner may still ask for it.
     ForgetsTooEarly,
 }

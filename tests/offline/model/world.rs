@@ -273,7 +273,7 @@ pub(super) enum Told {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct WorldState {
     branches: Vec<Branch>,
-    /// The branch in the log's own database, which is not prepared: the core does not know it.
+    /// The branch in the log's own database, which is not prepared.
     last: Option<ServerBranch>,
     members: [Member; 2],
     /// The transaction, from its begin until it leaves A.
@@ -296,6 +296,9 @@ impl WorldState {
         let mut running = Coordinator::new();
         for spec in world.branches {
             running.enlist(spec.role);
+        }
+        if world.has_last_resource {
+            running.enlist(BranchRole::Writer);
         }
         let branch = Branch {
             server: ServerBranch::Active,

@@ -131,13 +131,24 @@ pub(super) fn two_members_and_three_writers() -> World {
     world(Home::Table, &[WRITER, WRITER, WRITER])
 }
 
-/// A last resource beside two branches that prepare, because with fewer the core would not ask for
-/// a decision.
+/// A last resource beside two branches that prepare.
 pub(super) fn last_resource() -> World {
     World {
         votes: WILLING_OR_NOT,
         log_crashes: 1,
         has_last_resource: true,
         ..world(Home::Table, &[WRITER, WRITER])
+    }
+}
+
+/// A last resource beside one that may have nothing to commit, and members that all crash.
+pub(super) fn last_resource_beside_one() -> World {
+    World {
+        votes: ANY,
+        log_crashes: 1,
+        only_owner_crashes: false,
+        passes: 2,
+        has_last_resource: true,
+        ..world(Home::Table, &[WRITER])
     }
 }

@@ -49,6 +49,7 @@ fn one_phase_chosen_after_a_prepare_was_sent_is_caught() {
 fn rolling_back_after_an_uncertain_decision_is_caught() {
     assert_caught(Bug::RollsBackUncertain, worlds::two_writers, I1);
     assert_caught(Bug::RollsBackUncertain, worlds::two_members, I1);
+    assert_caught(Bug::RollsBackUncertain, worlds::last_resource, I1);
 }
 
 #[test]
@@ -77,6 +78,16 @@ fn deciding_under_a_new_epoch_what_began_under_a_closed_one_is_caught() {
 #[test]
 fn a_last_resource_written_with_an_upsert_is_caught() {
     assert_caught(Bug::UpsertsLastResource, worlds::last_resource, I1);
+}
+
+#[test]
+fn a_last_resource_that_is_asked_before_every_vote_is_in_is_caught() {
+    assert_caught(Bug::AsksLastWithOthers, worlds::last_resource, I1);
+}
+
+#[test]
+fn a_decision_in_place_of_a_last_resource_that_was_not_heard_is_caught() {
+    assert_caught(Bug::SettlesByDeciding, worlds::last_resource, I1);
 }
 
 #[test]
@@ -173,6 +184,27 @@ fn checking_the_epoch_before_the_write_and_not_with_it_is_caught() {
 #[test]
 fn closing_an_epoch_lazily_is_caught() {
     assert_caught(Bug::ClosesLazily, worlds::two_members, I1);
+}
+
+#[test]
+fn a_last_resource_that_commits_under_a_closed_epoch_is_caught() {
+    assert_caught(Bug::LastIgnoresEpoch, worlds::last_resource, I1);
+    assert_caught(Bug::ChecksEpochFirst, worlds::last_resource, I1);
+}
+
+#[test]
+fn a_refusal_that_does_not_wait_for_a_running_commit_is_caught() {
+    assert_caught(Bug::RefusesBesideRunning, worlds::last_resource, I1);
+    assert_caught(
+        Bug::RefusesBesideRunning,
+        worlds::last_resource_beside_one,
+        I1,
+    );
+}
+
+#[test]
+fn a_refusal_that_does_not_stand_until_its_epoch_is_closed_is_caught() {
+    assert_caught(Bug::DropsRefusalTooEarly, worlds::last_resource, I1);
 }
 
 /// A prepare that arrives later, or a rollback that a crash has undone, could not be told from

@@ -90,7 +90,13 @@ impl WorldState {
 
     fn take_rightly(&mut self, world: &World, action: Action) {
         match action {
-            Action::AskCommit => self.drive(world, Coordinator::commit),
+            Action::AskCommit => {
+                if world.bug == Bug::AsksLastWithOthers {
+                    self.send_last();
+                }
+                let last = world.last();
+                self.drive(world, |running| running.commit_with_last(last));
+            }
             Action::AskRollback => self.drive(world, Coordinator::rollback),
             Action::Arrive(i, vote) => self.arrive(world, i, vote),
             Action::Hear(i) => self.hear(world, i),
@@ -110,7 +116,7 @@ impl WorldState {
             Action::HearDecision => self.decided(world),
             Action::Refuse => self.refuse(world),
             Action::Fail => self.fail(world),
-            Action::Repeat => self.repeat(),
+            Action::Repeat => self.repeat(world),
             Action::InsertRefusal { heard } => self.insert_refusal(world, heard),
             Action::DropRefusal => self.log.record = Record::Absent,
             Action::ReopenLog { lucky } => self.reopen_log(lucky),

@@ -22,6 +22,7 @@ impl WorldState {
         let is_asked = self.log.deciding == Deciding::Asked;
         let is_open = self.log.is_open
             || self.log.has_passed
+            || world.bug == Bug::LastIgnoresEpoch
             || is_asked && world.bug == Bug::DecidesUnderNewEpoch;
         self.log.is_under_way = false;
         self.log.has_passed = false;
@@ -50,7 +51,10 @@ impl WorldState {
     pub(super) fn decided(&mut self, world: &World) {
         self.log.deciding = Deciding::No;
         self.log.was_uncertain = false;
-        self.drive(world, |running| running.handle_decision_durable(AT));
+        match world.last() {
+            Some(_) => self.drive(world, |running| running.handle_last_committed(AT)),
+            None => self.drive(world, |running| running.handle_decision_durable(AT)),
+        }
     }
 
     /// Refused by the log. If the epoch was closed, new transactions begin under another opening.
@@ -60,6 +64,9 @@ impl WorldState {
         self.members[OWNER].has_first_opening &= self.log.is_open;
         if world.bug == Bug::IgnoresRefusal {
             self.drive(world, |running| running.handle_decision_durable(AT));
+        } else if world.has_last_resource {
+            self.disconnect_last();
+            self.drive(world, Coordinator::handle_last_rolled_back);
         } else {
             self.drive(world, Coordinator::handle_decision_refused);
         }
@@ -82,7 +89,10 @@ impl WorldState {
         }
     }
 
-    pub(super) fn repeat(&mut self) {
+    pub(super) fn repeat(&mut self, world: &World) {
+        if world.has_last_resource {
+            return self.decide_without_last();
+        }
         self.log.deciding = Deciding::Asked;
         self.log.is_under_way = true;
     }

@@ -8,7 +8,7 @@ impl World {
     /// Exactly one branch may write.
     pub(super) fn commits_in_one_phase(&self) -> bool {
         let is_writer = |spec: &&BranchSpec| spec.role == BranchRole::Writer;
-        self.branches.iter().filter(is_writer).count() == 1
+        self.branches.iter().filter(is_writer).count() == 1 && !self.has_last_resource
     }
 }
 

@@ -178,6 +178,30 @@ const LOG: &[Path] = &[
         },
     },
     Path {
+        name: "a last resource is committed, and its reply is lost",
+        is_there: |world| world.has_last_resource,
+        is_taken: |_, state| {
+            let is_committed = state.last == Some(ServerBranch::Committed);
+            is_committed && state.log.deciding == Deciding::Uncertain
+        },
+    },
+    Path {
+        name: "a last resource decides, and has nobody to decide for",
+        is_there: |world| world.has_last_resource && world.votes.contains(&Vote::ReadOnly),
+        is_taken: |_, state| {
+            let mut ends = state.branches.iter().map(|branch| branch.server);
+            state.is_told(Told::Committed) && ends.all(|end| end == ServerBranch::ReadOnly)
+        },
+    },
+    Path {
+        name: "another member closes the epoch before the last resource is asked",
+        is_there: |world| world.has_last_resource,
+        is_taken: |_, state| {
+            let is_asked = state.log.deciding == Deciding::Asked && state.log.is_under_way;
+            is_asked && state.is_suspected_wrongly()
+        },
+    },
+    Path {
         name: "a refusal stands before the commit of the last resource arrives",
         is_there: |world| world.has_last_resource,
         is_taken: |_, state| state.log.record == Record::Refused && state.log.is_under_way,

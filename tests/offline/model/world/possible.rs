@@ -92,13 +92,17 @@ impl WorldState {
                 }
             }
             Deciding::Answered => actions.extend([Action::HearDecision, Action::Fail]),
+            Deciding::Uncertain if world.bug == Bug::SettlesByDeciding => {
+                actions.push(Action::Repeat);
+            }
             Deciding::Uncertain if world.has_last_resource => {
                 actions.extend([false, true].map(|heard| Action::InsertRefusal { heard }));
             }
             Deciding::Uncertain => actions.push(Action::Repeat),
             Deciding::No => {}
         }
-        if log.record == Record::Refused && !log.is_open {
+        let may_drop = !log.is_open || world.bug == Bug::DropsRefusalTooEarly;
+        if log.record == Record::Refused && may_drop {
             actions.push(Action::DropRefusal);
         }
         let luck = [false, true];

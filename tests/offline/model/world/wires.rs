@@ -24,6 +24,9 @@ impl WorldState {
                     assert_eq!(at, AT, "a commit rests on the record");
                     self.ask(i, Ask::Commit);
                 }
+                Command::Rollback(i) if world.last() == Some(i) => {
+                    self.roll_back_last(&mut running, i);
+                }
                 Command::Rollback(i) => self.ask(i, Ask::Rollback),
                 Command::HandOver(i) => self.disconnect(i.0),
                 Command::Decide(_) if world.bug == Bug::OnePhaseAfterPrepare => {
@@ -33,8 +36,9 @@ impl WorldState {
                     self.log.deciding = Deciding::Asked;
                     self.log.is_under_way = true;
                 }
-                Command::CommitLast(..) => {
-                    unreachable!("to this core the last resource is the log")
+                Command::CommitLast(i, _) => {
+                    assert_eq!(world.last(), Some(i), "it was named");
+                    self.ask_last();
                 }
                 Command::Complete(_) => self.complete(),
             }
