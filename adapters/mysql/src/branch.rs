@@ -30,6 +30,8 @@ use crate::pool::Lease;
 use crate::session::{PairError, Session};
 use crate::{Mysql, xid};
 
+mod one_phase;
+
 /// How long an abandoned connection is looked after, in the background.
 const ABANDONED_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -411,36 +413,12 @@ impl Branch for MysqlBranch {
     }
 
     async fn commit_one_phase(&mut self) -> OnePhaseReply {
-        if self.stage != Stage::Active || self.is_reader {
-            return OnePhaseReply::Undetermined(self.wrong_stage("commit in one phase"));
-        }
-        if let Err(failure) = self.settle_work().await {
-            return OnePhaseReply::RolledBack(self.give_up(&failure).await);
-        }
-        let (end, commit) = (self.sql("XA END"), self.sql("XA COMMIT") + " ONE PHASE");
-        self.stage = Stage::Doubt;
-        let Some(session) = self.lease.session() else {
-            return OnePhaseReply::Undetermined(self.closed("commit in one phase"));
-        };
-        match session.run_pair(&end, &commit).await {
-            Ok(()) => {
-                self.stage = Stage::Committed;
-                OnePhaseReply::Committed
-            }
-            Err(PairError::First(error @ Error::Server(_))) => {
-                OnePhaseReply::RolledBack(self.end_refused(error).await)
-            }
-            Err(PairError::Second(error @ Error::Server(_))) => {
-                let doing = "commit in one phase";
-                match self.last_step_refused(doing, During::OnePhase, error).await {
-                    Ok(error) => OnePhaseReply::RolledBack(error),
-                    Err(error) => OnePhaseReply::Undetermined(error),
-                }
-            }
-            Err(PairError::First(error) | PairError::Second(error)) => OnePhaseReply::Undetermined(
-                self.failed(BranchErrorKind::Undetermined, "commit in one phase", error),
-            ),
-        }
+        self.end_in_one_phase("commit in one phase", None).await
+    }
+
+    async fn commit_last(&mut self, statement: &str) -> OnePhaseReply {
+        self.end_in_one_phase("commit as last resource", Some(statement))
+            .await
     }
 
     async fn end_read_only(&mut self) -> Result<(), BranchError> {

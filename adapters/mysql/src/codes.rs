@@ -9,7 +9,7 @@
 //! time-out, an error of the driver.
 
 use mysql_async::{DriverError, Error};
-use unanimous_core::ports::{BranchErrorKind, Cause, Problem};
+use unanimous_core::ports::{BranchErrorKind, Cause, Problem, TableErrorKind};
 
 use crate::latch::RollbackOnly;
 use crate::route::tls_error;
@@ -252,6 +252,70 @@ fn of_statement(code: u16) -> StatementFailure {
         // ER_RECORD_FILE_FULL, also a full disk; ER_DISK_FULL.
         1021 | 1114 => of(Cause::Exhausted, false),
         _ => of(Cause::Refused, false),
+    }
+}
+
+/// How far a request to the decision table had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TablePhase {
+    /// Before `COMMIT`: whatever the server refuses has not happened, and will not.
+    Work,
+    /// `COMMIT`, or a statement after it.
+    Commit,
+    /// A statement that commits by itself, and may be repeated.
+    Ddl,
+}
+
+/// What an error of the decision table means, and what to do, as the end of a sentence.
+pub(crate) fn table(error: &Error, phase: TablePhase) -> (TableErrorKind, &'static str) {
+    let Some(code) = server_code(error) else {
+        return (TableErrorKind::Lost, "; it may have happened");
+    };
+    let (kind, mend) = of_table(code);
+    match phase {
+        TablePhase::Work | TablePhase::Ddl => (kind, mend),
+        // 1205: the server waited in vain for its backup lock, and rolled back.
+        TablePhase::Commit if code == LOCK_WAIT_TIMEOUT => (kind, mend),
+        TablePhase::Commit => (TableErrorKind::Lost, "; it may have happened"),
+    }
+}
+
+fn of_table(code: u16) -> (TableErrorKind, &'static str) {
+    use TableErrorKind::{Missing, Refused, Unfit};
+    match code {
+        LOCK_WAIT_TIMEOUT => (Refused, "; a lock was not free in time: ask again"),
+        // 1020: MariaDB's snapshot isolation.
+        LOCK_DEADLOCK | 1020 => (
+            Refused,
+            "; two requests were in each other's way: ask again",
+        ),
+        // 1792, 1836: a transaction, or a server, that may not write.
+        READ_ONLY_OPTION | 1792 | 1836 => (
+            Refused,
+            "; the server is read-only: connect to the primary; if it is the primary: SET GLOBAL \
+             read_only = 0",
+        ),
+        // ER_DISK_FULL, ER_ERROR_ON_WRITE, ER_GET_ERRNO, ER_RECORD_FILE_FULL.
+        1021 | 1026 | 1030 | 1114 => (
+            Refused,
+            "; the server cannot write: make room on its disk, and see its error log",
+        ),
+        1044 | 1142 | 1143 | 1227 | 1370 => (
+            Refused,
+            "; grant the account SELECT, INSERT, UPDATE and DELETE on the unanimous_ tables of \
+             this database, and CREATE to make them",
+        ),
+        // ER_BINLOG_STMT_MODE_AND_ROW_ENGINE: READ COMMITTED needs rows in the binary log.
+        1665 => (Refused, "; SET GLOBAL binlog_format = ROW, and reconnect"),
+        1049 => (Missing, "; create the database, and then make the tables"),
+        1146 => (Missing, "; make the tables"),
+        // A column that is not there, or does not take what belongs there; a check that fails.
+        1048 | 1054 | 1136 | 1264 | 1364 | 1366 | 1406 | 3819 | 4025 => (
+            Unfit,
+            "; the tables are not as version 1 of the schema makes them, or unanimous_log has no \
+             row of that version: restore them",
+        ),
+        _ => (Refused, ""),
     }
 }
 

@@ -164,6 +164,7 @@ mod queryable;
 mod route;
 mod session;
 mod settings;
+mod table;
 mod tls;
 mod version;
 mod xid;

@@ -169,7 +169,7 @@ async fn learn_identity(
 /// Makes the identity row if it is missing, as far as this account may.
 ///
 /// One that others have made meanwhile is as good, and whether it is there is asked afterwards.
-async fn make_identity(session: &mut Session) {
+pub(crate) async fn make_identity(session: &mut Session) {
     if session.server().identity.is_some() {
         return;
     }

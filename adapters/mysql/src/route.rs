@@ -89,6 +89,28 @@ struct Learnt {
     offers_none: Option<Instant>,
     /// A name that its certificate has.
     name: Option<String>,
+    /// Where an application's own function leads to: see [`Place`].
+    place: Option<Place>,
+}
+
+/// What a route leads to.
+#[derive(Clone)]
+struct Place {
+    database: String,
+    /// For people: without user and password.
+    text: String,
+}
+
+impl Place {
+    fn of(opts: &Opts) -> Option<Self> {
+        let database = opts.db_name()?.to_owned();
+        let server = match opts.socket() {
+            Some(socket) => socket.to_owned(),
+            None => format!("{}:{}", opts.ip_or_hostname(), opts.tcp_port()),
+        };
+        let text = format!("{database} on {server}");
+        Some(Self { database, text })
+    }
 }
 
 impl Learnt {
@@ -136,12 +158,35 @@ impl Route {
         let deadline = Instant::now() + timeout;
         let ready = self.ready(deadline, timeout).await?;
         match timeout_at(deadline, self.dial(&ready)).await {
-            Ok(Ok(conn)) => Ok(conn),
+            Ok(Ok(conn)) => {
+                if self.fixed.is_none() {
+                    self.learnt(|learnt| learnt.place = Place::of(&ready.opts));
+                }
+                Ok(conn)
+            }
             Ok(Err(error)) => Err(self.refused(&ready, error)),
             Err(_) => Err(self.error(
                 Problem::Unavailable,
                 format!("no connection within {timeout:?}: is the server there, and reachable?"),
             )),
+        }
+    }
+
+    /// The name of the database to which it leads; unknown before the first connection, if an
+    /// application's function names it.
+    pub(crate) fn database(&self) -> Option<String> {
+        self.leads_to().map(|place| place.database)
+    }
+
+    /// Database and server, for people.
+    pub(crate) fn place(&self) -> Option<String> {
+        self.leads_to().map(|place| place.text)
+    }
+
+    fn leads_to(&self) -> Option<Place> {
+        match &self.fixed {
+            Some(ready) => Place::of(&ready.opts),
+            None => self.learnt(|learnt| learnt.place.clone()),
         }
     }
 

@@ -180,6 +180,27 @@ impl Session {
         Ok((of_first, of_second))
     }
 
+    /// Runs statements in one round trip and reads the rows of each; or tells which one failed,
+    /// counted from 0. The server carries out nothing after it.
+    ///
+    /// The driver keeps an error of a later statement until its rows are asked for (seen in its
+    /// `read_result_set`), so that it comes up under the right number.
+    pub(crate) async fn rows_of_all(
+        &mut self,
+        statements: &[&str],
+    ) -> Result<Vec<Vec<Row>>, (usize, Error)> {
+        let asked = self.conn.query_iter(statements.join("; ")).await;
+        let mut result = asked.map_err(|error| (0, error))?;
+        let mut rows = Vec::with_capacity(statements.len());
+        for statement in 0..statements.len() {
+            let of_one = result.collect::<Row>().await;
+            rows.push(of_one.map_err(|error| (statement, error))?);
+        }
+        let end = result.drop_result().await;
+        end.map_err(|error| (statements.len() - 1, error))?;
+        Ok(rows)
+    }
+
     /// Asks for a sign of life.
     pub(crate) async fn ping(&mut self) -> Result<(), Error> {
         self.conn.ping().await

@@ -32,6 +32,7 @@ mod recover;
 mod results;
 mod statements;
 mod suite;
+mod table;
 mod tls;
 mod trips;
 mod wipe;

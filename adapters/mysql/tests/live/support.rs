@@ -61,6 +61,7 @@ pub(crate) fn start(kind: Kind, args: &[&str]) -> Server {
 }
 
 /// A database with a table of the test's own, and a resource there.
+#[derive(Clone)]
 pub(crate) struct Db {
     pub(crate) kind: Kind,
     pub(crate) url: String,
@@ -86,6 +87,22 @@ impl Db {
     /// A database of a server of the test's own.
     pub(crate) async fn on(server: &Server) -> Self {
         Self::new(server.kind(), server.url(), server.admin_url()).await
+    }
+
+    /// The same server with an empty database of the test's own, which the account may use.
+    pub(crate) async fn in_own_database(&self) -> Self {
+        let name = format!("own_{:016x}", random());
+        let sql = format!("CREATE DATABASE {name}; GRANT ALL ON {name}.* TO 'app'@'%'");
+        self.admin().await.query_drop(sql).await.unwrap();
+        let within = |url: &str| format!("{}/{name}", url.rsplit_once('/').unwrap().0);
+        Self::new(self.kind, within(&self.url), within(&self.admin_url)).await
+    }
+
+    /// Drops the database of the test's own.
+    pub(crate) async fn drop_database(&self) {
+        let name = self.url.rsplit_once('/').unwrap().1;
+        let sql = format!("DROP DATABASE {name}");
+        self.admin().await.query_drop(sql).await.unwrap();
     }
 
     async fn new(kind: Kind, url: String, admin_url: String) -> Self {

@@ -1,0 +1,75 @@
+//! Rows of the tables as the port's types. What does not fit was written by somebody else.
+
+use mysql_async::Row;
+use unanimous_core::ports::{Beat, DecisionRow, OpeningRow, RowState, ServerIdentity};
+use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
+
+use crate::session::text;
+
+fn number<T: std::str::FromStr>(row: &Row, column: usize) -> Option<T> {
+    text(row, column)?.parse().ok()
+}
+
+/// A truth value, as both servers print it.
+pub(super) fn is_true(row: &Row, column: usize) -> Option<bool> {
+    number::<i64>(row, column).map(|value| value != 0)
+}
+
+pub(super) fn epoch(row: &Row, column: usize) -> Option<Epoch> {
+    number(row, column).map(Epoch)
+}
+
+/// Version and manager; the latter if it can be read.
+pub(super) fn log(row: &Row) -> Option<(u32, Option<ManagerId>)> {
+    Some((number(row, 0)?, number(row, 1)))
+}
+
+pub(super) fn opening(row: &Row) -> Option<OpeningRow> {
+    Some(OpeningRow {
+        opening: Opening {
+            manager: number(row, 0)?,
+            epoch: epoch(row, 1)?,
+            nonce: number(row, 2)?,
+        },
+        identity: ServerIdentity::new(text(row, 3)?)?,
+        label: text(row, 4)?,
+        is_closed: is_true(row, 5)?,
+        is_released: is_true(row, 6)?,
+    })
+}
+
+pub(super) fn state(row: &Row, column: usize) -> Option<RowState> {
+    match text(row, column)?.as_str() {
+        "C" => Some(RowState::Pending),
+        "D" => Some(RowState::Completed),
+        "R" => Some(RowState::RolledBack),
+        _ => None,
+    }
+}
+
+pub(super) fn answered(row: &Row) -> Option<(Gtrid, RowState)> {
+    Some((number(row, 0)?, state(row, 1)?))
+}
+
+pub(super) fn pending(row: &Row) -> Option<DecisionRow> {
+    Some(DecisionRow {
+        gtrid: number(row, 0)?,
+        branches: text(row, 1)?,
+    })
+}
+
+pub(super) fn found(row: &Row) -> Option<(RowState, String)> {
+    Some((state(row, 0)?, text(row, 1)?))
+}
+
+pub(super) fn heuristic(row: &Row) -> Option<(ResourceName, char)> {
+    Some((number(row, 0)?, text(row, 1)?.chars().next()?))
+}
+
+pub(super) fn beat(row: &Row) -> Option<Beat> {
+    Some(Beat {
+        epoch: epoch(row, 0)?,
+        count: number(row, 1)?,
+        is_closed: is_true(row, 2)?,
+    })
+}
