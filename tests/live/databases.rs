@@ -20,6 +20,17 @@ pub(crate) struct Place {
     pub(crate) is_postgres: bool,
 }
 
+impl Place {
+    /// Another database on the same server.
+    pub(crate) fn database(&self, name: &str) -> Self {
+        let server = self.url.rsplit_once('/').expect("it names a database").0;
+        Self {
+            url: format!("{server}/{name}"),
+            is_postgres: self.is_postgres,
+        }
+    }
+}
+
 /// Connections of nobody's but the judge's.
 #[derive(Default)]
 pub(crate) struct Judges {
@@ -133,6 +144,7 @@ impl Judges {
 pub(crate) struct Own {
     pub(crate) db: Db,
     pub(crate) url: String,
+    pub(crate) admin_url: String,
     pub(crate) server: Arc<Mutex<Server>>,
 }
 
@@ -146,9 +158,14 @@ impl Own {
             Db::Mariadb => Kind::Mariadb,
         };
         let server = Server::start(kind, &Options::new()).unwrap();
-        let url = server.url();
+        let (url, admin_url) = (server.url(), server.admin_url());
         let server = Arc::new(Mutex::new(server));
-        Self { db, url, server }
+        Self {
+            db,
+            url,
+            admin_url,
+            server,
+        }
     }
 }
 

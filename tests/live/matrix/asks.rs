@@ -8,8 +8,8 @@ use unanimous::{
     CommitError, Committed, Gtrid, Transaction, TransactionManager, TransactionOutcome,
 };
 
+use super::app::App;
 use super::judge::PATIENCE;
-use super::story::App;
 use super::strike::Striker;
 use crate::databases::Judges;
 
@@ -78,11 +78,17 @@ pub(super) async fn completed(app: &App, striker: &Striker, committed: &Committe
         return;
     }
     let waiting = async {
-        match striker.call(committed.completed()).await {
+        let mut answer = match striker.call(committed.completed()).await {
             Some(answer) => answer,
             // Dropped, so once more.
             None => committed.completed().await,
+        };
+        while app.cell.log_may_be_away() && matches!(answer, Err(CommitError::Undetermined { .. }))
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            answer = committed.completed().await;
         }
+        answer
     };
     let answer = match tokio::time::timeout(PATIENCE, waiting).await {
         Ok(Ok(())) if is_committed(app, committed.gtrid(), number).await => "committed",

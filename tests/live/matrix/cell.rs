@@ -2,6 +2,7 @@
 
 use unanimous::Point;
 
+use super::home::{HOMES, Home};
 use crate::support::Db;
 
 /// What strikes at the point.
@@ -19,6 +20,8 @@ pub(super) enum Fault {
     Delay,
     /// The future that the application waits for is dropped.
     DropFuture,
+    /// The application stands still, all of it, until another member has closed its epoch.
+    Pause,
 }
 
 /// The databases of a transaction, in the order in which they are enlisted.
@@ -61,15 +64,26 @@ pub(super) enum Story {
     RecoverProof,
     /// The branch's server cannot be reached while the manager starts.
     DownAtStart,
+    /// The last resource's connection is cut before its server hears of the commit.
+    LastUnsent,
+    /// The last resource commits, and its connection is cut instead of the answer.
+    LastUnanswered,
+    /// Another member lives while this one is killed; nobody takes its place.
+    Survivor,
+    /// Another member lives while this one is paused.
+    Paused,
+    /// The same, and the decision was recorded without an answer.
+    PausedUnsure,
 }
 
-pub(super) const FAULTS: [(Fault, &str); 6] = [
+pub(super) const FAULTS: [(Fault, &str); 7] = [
     (Fault::KillCoordinator, "kill_coordinator"),
     (Fault::KillServer, "kill_server"),
     (Fault::CutRequest, "cut_request"),
     (Fault::CutReply, "cut_reply"),
     (Fault::Delay, "delay"),
     (Fault::DropFuture, "drop_future"),
+    (Fault::Pause, "pause"),
 ];
 
 const MIXES: [(Mix, &str); 8] = [
@@ -83,7 +97,7 @@ const MIXES: [(Mix, &str); 8] = [
     (Mix::TwoWritersReader, "two+reader"),
 ];
 
-const STORIES: [(Story, &str); 13] = [
+const STORIES: [(Story, &str); 18] = [
     (Story::Commit, "commit"),
     (Story::Rollback, "rollback"),
     (Story::Refused, "refused"),
@@ -97,6 +111,11 @@ const STORIES: [(Story, &str); 13] = [
     (Story::RecoverRollback, "recover_rollback"),
     (Story::RecoverProof, "recover_proof"),
     (Story::DownAtStart, "down_at_start"),
+    (Story::LastUnsent, "last_unsent"),
+    (Story::LastUnanswered, "last_unanswered"),
+    (Story::Survivor, "survivor"),
+    (Story::Paused, "paused"),
+    (Story::PausedUnsure, "paused_unsure"),
 ];
 
 impl Story {
@@ -111,6 +130,21 @@ impl Story {
             self,
             Self::RecoverCommit | Self::RecoverRollback | Self::RecoverProof
         )
+    }
+
+    /// It is about a commit whose answer the last resource does not give.
+    pub(super) const fn loses_last(self) -> bool {
+        matches!(self, Self::LastUnsent | Self::LastUnanswered)
+    }
+
+    /// This member is paused.
+    pub(super) const fn pauses(self) -> bool {
+        matches!(self, Self::Paused | Self::PausedUnsure)
+    }
+
+    /// Another member is there all the time.
+    pub(super) const fn has_second(self) -> bool {
+        matches!(self, Self::Survivor | Self::Paused | Self::PausedUnsure)
     }
 }
 
@@ -139,10 +173,13 @@ impl Mix {
 pub(super) struct Cell {
     pub(super) story: Story,
     pub(super) point: &'static str,
-    /// Which branch: that of the point, or the one whose wire or server fails.
+    /// Which branch: that of the point, or the one whose wire or server fails. One more than there
+    /// are branches: the log in a table.
     pub(super) target: usize,
     pub(super) fault: Fault,
     pub(super) mix: Mix,
+    /// Where the decisions are.
+    pub(super) home: Home,
     /// The fault strikes when the point is reached for the nth time.
     pub(super) nth: u32,
 }
@@ -158,7 +195,7 @@ pub(super) fn catalogue() -> Vec<&'static str> {
 }
 
 /// What an application has to do for a point to be reached.
-fn stories(point: &str) -> &'static [Story] {
+pub(super) fn stories(point: &str) -> &'static [Story] {
     match point {
         "rollback.before" | "rollback.answered" => &[Story::Rollback, Story::Refused],
         "rollback.begun" => &[Story::Rollback],
@@ -193,49 +230,88 @@ fn stories(point: &str) -> &'static [Story] {
     }
 }
 
+/// Each fault, the first and the second time, with each of these targets.
+pub(super) fn combined(
+    story: Story,
+    point: &'static str,
+    mix: Mix,
+    home: Home,
+    targets: Vec<usize>,
+) -> Vec<Cell> {
+    let mut all = Vec::new();
+    let faults = FAULTS.into_iter().map(|(fault, _)| fault);
+    for fault in faults.filter(|fault| (*fault == Fault::Pause) == story.pauses()) {
+        for nth in [1, 2] {
+            all.extend(targets.iter().map(|&target| Cell {
+                story,
+                point,
+                target,
+                fault,
+                mix,
+                home,
+                nth,
+            }));
+        }
+    }
+    all
+}
+
 impl Cell {
-    /// All cells, and those that can mean nothing, with the rule that dropped them.
+    /// All cells, and those that can mean nothing, with the rule that dropped them: first those
+    /// with a file log.
     pub(super) fn all() -> (Vec<Self>, Vec<(Self, &'static str)>) {
+        let all = [Self::with_a_file(), Self::with_a_table()].concat();
         let (mut cells, mut dropped) = (Vec::new(), Vec::new());
-        for point in catalogue() {
-            for &story in stories(point) {
-                for (mix, _) in MIXES {
-                    for (fault, _) in FAULTS {
-                        for nth in [1, 2] {
-                            let cell = |target| Self {
-                                story,
-                                point,
-                                target,
-                                fault,
-                                mix,
-                                nth,
-                            };
-                            let has_target =
-                                story.is_by_hand() || Point::OF_A_RESOURCE.contains(&point);
-                            let last = if has_target {
-                                mix.branches().0.len() - 1
-                            } else {
-                                0
-                            };
-                            for cell in (0..=last).map(cell) {
-                                match cell.means_nothing() {
-                                    Some(why) => dropped.push((cell, why)),
-                                    None => cells.push(cell),
-                                }
-                            }
-                        }
-                    }
-                }
+        for cell in all {
+            match cell.means_nothing() {
+                Some(why) => dropped.push((cell, why)),
+                None => cells.push(cell),
             }
         }
         (cells, dropped)
     }
 
+    fn with_a_file() -> Vec<Self> {
+        let mut all = Vec::new();
+        for point in catalogue() {
+            if point.starts_with("last.") {
+                continue;
+            }
+            for &story in stories(point) {
+                for (mix, _) in MIXES {
+                    let has_target = story.is_by_hand() || Point::OF_A_RESOURCE.contains(&point);
+                    let last = if has_target {
+                        mix.branches().0.len() - 1
+                    } else {
+                        0
+                    };
+                    let home = Home::File;
+                    all.extend(combined(story, point, mix, home, (0..=last).collect()));
+                }
+            }
+        }
+        all
+    }
+
     /// The rule by which this cell can mean nothing.
     fn means_nothing(&self) -> Option<&'static str> {
+        if self.home != Home::File
+            && let Some(why) = self.table_means_nothing()
+        {
+            return Some(why);
+        }
+        if self.is_at_log() {
+            return None;
+        }
+        self.role_means_nothing()
+            .or_else(|| self.hand_means_nothing())
+            .or_else(|| self.fault_means_nothing())
+    }
+
+    /// What the target's branch is for, and what its transaction does.
+    pub(super) fn role_means_nothing(&self) -> Option<&'static str> {
         let (point, writers) = (self.point, self.mix.writers());
         let is_reader = self.target >= writers;
-        let is_log = point.starts_with("log.");
         let is_recovery = point.starts_with("recovery.");
         let two_phases = ["prepare.", "commit.answered", "commit.before", "complete."];
         let is_two_phase = two_phases.iter().any(|start| point.starts_with(start))
@@ -261,10 +337,7 @@ impl Cell {
         if has_passes_of_its_own && ends_as_reader || is_reader && self.story.is_by_hand() {
             return Some("a reader is not prepared, and leaves nothing to recover");
         }
-        if let Some(why) = self.hand_means_nothing() {
-            return Some(why);
-        }
-        self.fault_means_nothing(is_log)
+        None
     }
 
     /// What the servers allow to a foreign hand, and what they tell of it.
@@ -279,13 +352,13 @@ impl Cell {
         None
     }
 
-    fn fault_means_nothing(&self, is_log: bool) -> Option<&'static str> {
+    fn fault_means_nothing(&self) -> Option<&'static str> {
         let point = self.point;
         let on_the_wire = matches!(
             self.fault,
             Fault::KillServer | Fault::CutRequest | Fault::CutReply
         );
-        if on_the_wire && is_log {
+        if on_the_wire && point.starts_with("log.") {
             return Some("no server takes part in a step of the log");
         }
         let is_last = ["shutdown.last_pass_done", "shutdown.log_closed"].contains(&point);
@@ -310,23 +383,41 @@ impl Cell {
     pub(super) fn name(&self) -> String {
         let (fault, mix) = (text_of(&FAULTS, self.fault), text_of(&MIXES, self.mix));
         let story = text_of(&STORIES, self.story);
-        let Self {
-            point, target, nth, ..
-        } = self;
-        format!("{story}/{point}@{target}/{fault}/{mix}/{nth}")
+        let home = match self.home {
+            Home::File => String::new(),
+            home => format!(":{}", text_of(&HOMES, home)),
+        };
+        let target = if self.is_at_log() {
+            "log".to_owned()
+        } else {
+            self.target.to_string()
+        };
+        let Self { point, nth, .. } = self;
+        format!("{story}/{point}@{target}/{fault}/{mix}{home}/{nth}")
     }
 
     pub(super) fn parse(name: &str) -> Option<Self> {
         let [story, at, fault, mix, nth] = name.split('/').collect::<Vec<_>>().try_into().ok()?;
         let (point, target) = at.split_once('@')?;
+        let (mix, home) = mix.split_once(':').unwrap_or((mix, "file"));
+        let mix = of_text(&MIXES, mix)?;
         Some(Self {
             story: of_text(&STORIES, story)?,
             point: catalogue().into_iter().find(|known| *known == point)?,
-            target: target.parse().ok()?,
+            target: match target {
+                "log" => mix.branches().0.len(),
+                number => number.parse().ok()?,
+            },
             fault: of_text(&FAULTS, fault)?,
-            mix: of_text(&MIXES, mix)?,
+            mix,
+            home: of_text(&HOMES, home)?,
             nth: nth.parse().ok()?,
         })
+    }
+
+    /// The fault is the log's, which is a table.
+    pub(super) fn is_at_log(&self) -> bool {
+        self.target == self.mix.branches().0.len()
     }
 
     /// The name of the target's resource.
@@ -336,7 +427,9 @@ impl Cell {
 
     /// The server that is killed.
     pub(super) fn target_db(&self) -> Db {
-        self.mix.branches().0[self.target]
+        let log = self.home.db(self.mix);
+        let branch = self.mix.branches().0.get(self.target).copied();
+        branch.or(log).expect("a branch, or a log in a table")
     }
 }
 

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use unanimous::ports::DecisionTable;
 use unanimous::{Point, Probe};
 use unanimous_testing::WireFault;
 
+use super::app::App;
 use super::cell::{Cell, Story};
-use super::story::App;
 use super::strike::Striker;
 use crate::databases::{Judges, Place};
 
@@ -16,8 +17,10 @@ use crate::databases::{Judges, Place};
 pub(super) struct Meddler {
     cell: Cell,
     striker: Arc<Striker>,
-    /// Where an independent client finds the target.
-    place: Place,
+    /// Where an independent client finds the target, if it is a branch.
+    place: Option<Place>,
+    /// As another member has it.
+    log: Option<Arc<dyn DecisionTable>>,
 }
 
 impl Meddler {
@@ -25,7 +28,8 @@ impl Meddler {
         Arc::new(Self {
             cell: app.cell,
             striker: Arc::clone(striker),
-            place: app.places[app.cell.target].clone(),
+            place: app.places.get(app.cell.target).cloned(),
+            log: app.judged_table(),
         })
     }
 
@@ -44,7 +48,42 @@ impl Meddler {
             | Story::RecoverCommit
             | Story::RecoverRollback
             | Story::RecoverProof
-            | Story::DownAtStart => {}
+            | Story::DownAtStart
+            | Story::LastUnsent
+            | Story::LastUnanswered
+            | Story::Survivor
+            | Story::Paused
+            | Story::PausedUnsure => {}
+        }
+    }
+
+    /// The last resource is to commit, and the commit is not sent yet.
+    async fn before_last(&self, last: usize) {
+        let wire = &self.striker.wires()[last];
+        match self.cell.story {
+            Story::LastUnsent => wire.set(WireFault::CutRequest),
+            Story::LastUnanswered | Story::PausedUnsure => wire.set(WireFault::CutReply),
+            Story::Refused => {
+                let latest = self.striker.latest();
+                if let (Some(log), Some((gtrid, _))) = (&self.log, latest) {
+                    // Whether or not it could be closed, what the application is told is true.
+                    let _ = log.close(gtrid.opening.epoch).await;
+                }
+            }
+            Story::Commit
+            | Story::Rollback
+            | Story::Uncertain
+            | Story::Overdue
+            | Story::CutCommit
+            | Story::HandRollsBack
+            | Story::HandCommits
+            | Story::Asked
+            | Story::RecoverCommit
+            | Story::RecoverRollback
+            | Story::RecoverProof
+            | Story::DownAtStart
+            | Story::Survivor
+            | Story::Paused => {}
         }
     }
 
@@ -53,7 +92,9 @@ impl Meddler {
             return;
         };
         let (gtrid, mut judges) = (gtrid.to_string(), Judges::default());
-        if judges.end_by_hand(&self.place, &gtrid, verb).await {
+        if let Some(place) = &self.place
+            && judges.end_by_hand(place, &gtrid, verb).await
+        {
             self.striker.hand_acted(how);
         }
     }
@@ -67,6 +108,11 @@ impl Probe for Meddler {
             && !self.striker.has_struck()
         {
             self.before_commit().await;
+        }
+        if let (Point::BeforeLast(_), Some(last)) = (&point, self.cell.last_resource())
+            && !self.striker.has_struck()
+        {
+            self.before_last(last).await;
         }
         self.striker.reached(point).await;
     }

@@ -3,12 +3,16 @@
 //!
 //! `cargo xtask crash` runs it: a sample, or `--full` all of it. What a cell is, and which cells
 //! can mean nothing, is in `cell`; what the application does around the point in `story`; what
-//! strikes there in `strike`; what must be true afterwards in `judge`.
+//! strikes there in `strike`; what must be true afterwards in `judge`. Where the decisions are in a
+//! table, the cells are in `home`, and those with two members in `members`.
 
+mod app;
 mod asks;
 mod cell;
+mod home;
 mod judge;
 mod meddler;
+mod members;
 mod report;
 mod rows;
 mod run;
@@ -16,6 +20,7 @@ mod story;
 mod strike;
 mod tricks;
 mod victim;
+mod workplace;
 
 use std::collections::BTreeSet;
 

@@ -1,22 +1,75 @@
 //! The rows of a cell, as the judge finds and leaves them.
 
-use super::cell::Mix;
-use crate::databases::{Judges, Place};
+use std::path::PathBuf;
+
+use unanimous_testing::Wire;
+
+use super::cell::Cell;
+use crate::databases::{Judges, Place, wires_to};
 use crate::support::Db;
 
 /// How many rows a cell has: one for each transaction.
 pub(super) const ROWS: i64 = 16;
 
-/// The databases of a mix: the shared ones, but for one that is its own.
-pub(super) fn places_of(mix: Mix, own: Option<(Db, &str)>) -> Vec<Place> {
-    let place = |db: &Db| {
-        let own = own.filter(|(own, _)| own == db).map(|(_, url)| url);
-        Place {
-            url: own.map_or_else(|| db.url(), str::to_owned),
-            is_postgres: db.is_postgres(),
+/// Where everything of a cell is.
+#[derive(Debug, Clone)]
+pub(super) struct Places {
+    pub(super) branches: Vec<Place>,
+    pub(super) log: LogPlace,
+}
+
+/// Where the decisions are.
+#[derive(Debug, Clone)]
+pub(super) enum LogPlace {
+    Folder(PathBuf),
+    Table(Place),
+}
+
+impl LogPlace {
+    pub(super) fn table(&self) -> Option<&Place> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Table(place) => Some(place),
         }
-    };
-    mix.branches().0.iter().map(place).collect()
+    }
+}
+
+impl Places {
+    /// The databases of a cell, all but one on the shared servers. A file log is in the folder;
+    /// with a log in a table, all of it is in the database of this name.
+    pub(super) fn of(cell: Cell, own: Option<(Db, &str)>, folder: PathBuf, database: &str) -> Self {
+        let place = |db: Db| {
+            let own = own.filter(|(own, _)| *own == db).map(|(_, url)| url);
+            let url = own.map_or_else(|| db.url(), str::to_owned);
+            let is_postgres = db.is_postgres();
+            Place { url, is_postgres }
+        };
+        let branches = cell.mix.branches().0.iter().copied();
+        match cell.home.db(cell.mix) {
+            None => Self {
+                branches: branches.map(place).collect(),
+                log: LogPlace::Folder(folder),
+            },
+            Some(log) => Self {
+                branches: branches.map(|db| place(db).database(database)).collect(),
+                log: LogPlace::Table(place(log).database(database)),
+            },
+        }
+    }
+
+    /// The same over wires, one for each branch and one for the log if it is a table.
+    pub(super) async fn wired(&self) -> (Vec<Wire>, Self) {
+        let mut all = self.branches.clone();
+        all.extend(self.log.table().cloned());
+        let (wires, mut branches) = wires_to(&all).await;
+        let log = if branches.len() > self.branches.len() {
+            branches.pop().map(LogPlace::Table)
+        } else {
+            None
+        };
+        let log = log.unwrap_or_else(|| self.log.clone());
+        (wires, Self { branches, log })
+    }
 }
 
 impl Judges {

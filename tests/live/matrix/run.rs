@@ -3,21 +3,24 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
-use super::cell::{Cell, FAULTS, Fault};
+use super::app::App;
+use super::cell::{Cell, FAULTS, Fault, Story};
+use super::home::Home;
 use super::judge::{Case, Findings};
+use super::members;
 use super::report::Report;
-use super::rows::{ROWS, places_of};
-use super::story::{App, live};
+use super::rows::{Places, ROWS};
+use super::story::live;
 use super::strike::Striker;
 use super::victim::kill_at_the_point;
-use crate::databases::{Judges, Own, Place, wires_to};
+use super::workplace::Workplace;
+use crate::databases::{Judges, Own, Place};
 use crate::support::{Db, env, settled_files, table};
 
 /// How many cells run side by side on the shared servers.
@@ -31,6 +34,7 @@ struct Run {
     table: String,
     folder: tempfile::TempDir,
     next_row: AtomicI64,
+    next_workplace: AtomicU32,
     report: Mutex<Report>,
 }
 
@@ -51,6 +55,7 @@ async fn matrix() {
         table: table("crash_matrix"),
         folder: tempfile::tempdir().unwrap(),
         next_row: AtomicI64::new(0),
+        next_workplace: AtomicU32::new(0),
         report: Mutex::new(report),
     });
     let own = start_servers(&kills).await;
@@ -96,9 +101,17 @@ fn choose(what: &str, cells: Vec<Cell>) -> Vec<Cell> {
         .collect()
 }
 
+fn sample(cells: Vec<Cell>) -> Vec<Cell> {
+    let (with_a_file, with_a_table): (Vec<_>, Vec<_>) =
+        cells.into_iter().partition(|cell| cell.home == Home::File);
+    let mut chosen = sample_of_files(with_a_file);
+    chosen.extend(sample_of_tables(with_a_table));
+    chosen
+}
+
 /// Every point with every fault once (a server's death with every sixth point only), with other
 /// mixes, targets and passes from one to the next.
-fn sample(cells: Vec<Cell>) -> Vec<Cell> {
+fn sample_of_files(cells: Vec<Cell>) -> Vec<Cell> {
     let mut by_point: BTreeMap<(&str, Fault), Vec<Cell>> = BTreeMap::new();
     for cell in cells {
         by_point
@@ -117,6 +130,30 @@ fn sample(cells: Vec<Cell>) -> Vec<Cell> {
         }
         chosen.push(cells[index * 7919 % cells.len()]);
     }
+    chosen
+}
+
+/// Every point once, with other faults, homes and mixes from one to the next; every story; the log
+/// alone struck at every third point.
+fn sample_of_tables(cells: Vec<Cell>) -> Vec<Cell> {
+    let mut by_point: BTreeMap<(&str, u8), Vec<Cell>> = BTreeMap::new();
+    for cell in cells.iter().filter(|cell| cell.fault != Fault::KillServer) {
+        let kind = match cell.story {
+            Story::Survivor => 1,
+            Story::Paused | Story::PausedUnsure => 2,
+            _ if cell.is_at_log() => 3,
+            _ => 0,
+        };
+        by_point.entry((cell.point, kind)).or_default().push(*cell);
+    }
+    let mut chosen = Vec::new();
+    for (index, ((_, kind), cells)) in by_point.into_iter().enumerate() {
+        if kind < 3 || index % 3 == 0 {
+            chosen.push(cells[index * 7919 % cells.len()]);
+        }
+    }
+    let kills = cells.iter().filter(|cell| cell.fault == Fault::KillServer);
+    chosen.extend(kills.step_by(173));
     chosen
 }
 
@@ -164,20 +201,46 @@ async fn work(run: &Arc<Run>, kills: Vec<Cell>, others: Vec<Cell>, own: &[Own]) 
 
 async fn worker(run: Arc<Run>, queue: Arc<Mutex<VecDeque<Cell>>>, own: Option<Own>) {
     let mut judges = Judges::default();
+    let mut workplace = None;
     loop {
         let Some(cell) = queue.lock().unwrap().pop_front() else {
-            return;
+            break;
+        };
+        let place = match cell.home {
+            Home::File => None,
+            Home::Pg | Home::PgLast | Home::My | Home::MyLast => {
+                if workplace.is_none() {
+                    workplace = Some(run.workplace(&mut judges, own.as_ref()).await);
+                }
+                workplace.as_ref()
+            }
         };
         let begin = Instant::now();
-        let mut findings = safely(one_cell(&run, cell, own.as_ref(), &mut judges)).await;
+        let mut findings = safely(one_cell(&run, cell, own.as_ref(), place, &mut judges)).await;
         // On a machine that does much else, a limit may have passed before the point.
         for _ in 0..2 {
             if findings.is_unreached && findings.violations.is_empty() {
-                findings = safely(one_cell(&run, cell, own.as_ref(), &mut judges)).await;
+                findings = safely(one_cell(&run, cell, own.as_ref(), place, &mut judges)).await;
             }
         }
         let took = begin.elapsed();
+        let is_good = findings.is_good();
         run.report.lock().unwrap().add(&cell, findings, took);
+        if !is_good && let Some(spoilt) = workplace.take_if(|_| cell.home != Home::File) {
+            // What it has left meets nobody.
+            spoilt.remove(&mut judges).await;
+        }
+    }
+    if let Some(workplace) = workplace {
+        workplace.remove(&mut judges).await;
+    }
+}
+
+impl Run {
+    async fn workplace(&self, judges: &mut Judges, own: Option<&Own>) -> Workplace {
+        let number = self.next_workplace.fetch_add(1, Ordering::SeqCst);
+        let name = format!("{}_{number}", self.table);
+        Workplace::make(judges, name, &self.table, own).await
     }
 }
 
@@ -190,16 +253,31 @@ async fn safely(cell: impl Future<Output = Findings>) -> Findings {
     })
 }
 
-async fn one_cell(run: &Run, cell: Cell, own: Option<&Own>, judges: &mut Judges) -> Findings {
+async fn one_cell(
+    run: &Run,
+    cell: Cell,
+    own: Option<&Own>,
+    workplace: Option<&Workplace>,
+    judges: &mut Judges,
+) -> Findings {
     let first = run.next_row.fetch_add(ROWS, Ordering::SeqCst);
-    let places = places_of(cell.mix, own.map(|own| (own.db, own.url.as_str())));
-    for place in &places {
+    let folder = run.folder.path().join(format!("log-{first}"));
+    let database = workplace.map_or_else(String::new, |own| own.name.clone());
+    let own_url = own.map(|own| (own.db, own.url.as_str()));
+    let places = Places::of(cell, own_url, folder.clone(), &database);
+    if let Some(workplace) = workplace {
+        assert!(
+            workplace.clear(judges, &places).await,
+            "an earlier cell failed"
+        );
+    }
+    for place in &places.branches {
         judges.make_rows(place, &run.table, first).await;
     }
-    let log = run.folder.path().join(format!("log-{first}"));
     let case = Case {
         cell,
-        log: log.clone(),
+        folder: folder.clone(),
+        database,
         table: run.table.clone(),
         first,
         places,
@@ -207,7 +285,7 @@ async fn one_cell(run: &Run, cell: Cell, own: Option<&Own>, judges: &mut Judges)
     };
     let limited = tokio::time::timeout(HANGS, strike_and_judge(case, own, judges)).await;
     // A log in use by a cell that hangs stays until the folder goes.
-    let _ = std::fs::remove_dir_all(log);
+    let _ = std::fs::remove_dir_all(folder);
     limited.unwrap_or_else(|_| Findings {
         violations: vec![format!("I6: it hangs for {HANGS:?}")],
         ..Findings::default()
@@ -215,24 +293,23 @@ async fn one_cell(run: &Run, cell: Cell, own: Option<&Own>, judges: &mut Judges)
 }
 
 async fn strike_and_judge(mut case: Case, own: Option<&Own>, judges: &mut Judges) -> Findings {
+    if case.cell.story.has_second() {
+        return members::strike_and_judge(case, judges).await;
+    }
     if case.cell.fault == Fault::KillCoordinator {
-        let killing = tokio::task::spawn_blocking(move || {
-            let has_struck = kill_at_the_point(&mut case);
-            (case, has_struck)
-        });
-        let (case, has_struck) = killing.await.unwrap();
-        let mut findings = case.judge(judges).await;
+        let (case, has_struck) = kill(case).await;
+        let mut findings = case.judge(judges, None).await;
         findings.is_unreached = has_struck.is_none();
         return findings;
     }
     let notes: Arc<Mutex<Vec<String>>> = Arc::default();
     let kept = Arc::clone(&notes);
-    let (wires, behind) = wires_to(&case.places).await;
+    let (wires, behind) = case.places.wired().await;
     let server = own.map(|own| Arc::clone(&own.server));
     let keep = Arc::new(move |line| kept.lock().unwrap().push(line));
     let striker = Striker::new(case.cell, wires, server, keep);
-    let (log, table): (PathBuf, _) = (case.log.clone(), case.table.clone());
-    let app = App::new(case.cell, log, table, case.first, &behind, &case.places);
+    let table = case.table.clone();
+    let app = App::new(case.cell, table, case.first, &behind, &case.places);
     live(&app, &striker).await;
     drop(app);
     let repairing = Arc::clone(&striker);
@@ -241,14 +318,23 @@ async fn strike_and_judge(mut case: Case, own: Option<&Own>, judges: &mut Judges
         .unwrap();
     let left = connections_left(&striker).await;
     case.notes = std::mem::take(&mut *notes.lock().unwrap());
-    let mut findings = case.judge(judges).await;
+    let mut findings = case.judge(judges, None).await;
     findings.leaks += left;
     findings.is_unreached = !striker.has_struck();
     findings
 }
 
+/// The application is a process that is killed at the point.
+pub(super) async fn kill(mut case: Case) -> (Case, Option<()>) {
+    let killing = tokio::task::spawn_blocking(move || {
+        let has_struck = kill_at_the_point(&mut case);
+        (case, has_struck)
+    });
+    killing.await.unwrap()
+}
+
 /// Connections that are still open some time after the application has ended.
-async fn connections_left(striker: &Striker) -> u64 {
+pub(super) async fn connections_left(striker: &Striker) -> u64 {
     let begin = Instant::now();
     loop {
         let left: usize = striker.wires().iter().map(|wire| wire.connections()).sum();

@@ -1,194 +1,25 @@
 //! The application: lives of a manager around the cell's point, each with its transactions.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use unanimous::log::FileLog;
-use unanimous::mysql::Mysql;
-use unanimous::postgres::Postgres;
-use unanimous::{
-    BoxError, CommitError, Config, Point, Probe, Transaction, TransactionManager,
-    TransactionManagerBuilder,
-};
+use unanimous::{CommitError, Gtrid, Point, Probe, TransactionManager};
 use unanimous_testing::WireFault;
 
+use super::app::App;
 use super::asks::{self, When};
 use super::cell::{Cell, Fault, Story};
+use super::home::Home;
 use super::judge::PATIENCE;
 use super::meddler::Meddler;
 use super::strike::{DELAY, Striker};
 use super::tricks::Tricky;
-use crate::databases::{Judges, Place};
-use crate::support::Bank;
+use crate::databases::Judges;
 
-/// Limits for what should not run into them, on a machine that does much else.
-const PATIENT: Duration = Duration::from_secs(6);
 /// How many lives an application has for its point to be reached.
 const LIVES: u32 = 3;
-
-/// A resource of either kind.
-#[derive(Clone)]
-pub(super) enum AnyBank {
-    Postgres(Postgres),
-    Mysql(Mysql),
-}
-
-/// What every life is made of.
-#[derive(Clone)]
-pub(super) struct App {
-    pub(super) cell: Cell,
-    pub(super) log: PathBuf,
-    pub(super) table: String,
-    /// The row of the first transaction.
-    pub(super) first: i64,
-    pub(super) banks: Vec<AnyBank>,
-    /// Where an independent client finds the databases.
-    pub(super) places: Vec<Place>,
-}
-
-impl App {
-    pub(super) fn new(
-        cell: Cell,
-        log: PathBuf,
-        table: String,
-        first: i64,
-        behind: &[Place],
-        places: &[Place],
-    ) -> Self {
-        let bank = |(index, place): (usize, &Place)| {
-            let (name, url) = (format!("b{index}"), &place.url);
-            if place.is_postgres {
-                AnyBank::Postgres(<Postgres as Bank>::connect(&name, url))
-            } else {
-                AnyBank::Mysql(<Mysql as Bank>::connect(&name, url))
-            }
-        };
-        let banks = behind.iter().enumerate().map(bank).collect();
-        Self {
-            cell,
-            log,
-            table,
-            first,
-            banks,
-            places: places.to_vec(),
-        }
-    }
-
-    /// The log. On the second pass it forgets what is completed, so that nothing may rest on it.
-    fn home(&self) -> FileLog {
-        let home = FileLog::at(&self.log);
-        if self.cell.nth == 2 {
-            home.retain_completed(0)
-        } else {
-            home
-        }
-    }
-
-    /// A manager without tricks, and what all others begin with.
-    fn builder(&self) -> TransactionManagerBuilder {
-        let mut builder = TransactionManager::builder().log(self.home());
-        for bank in &self.banks {
-            builder = match bank {
-                AnyBank::Postgres(bank) => builder.resource(bank),
-                AnyBank::Mysql(bank) => builder.resource(bank),
-            };
-        }
-        let is_overdue = self.cell.story == Story::Overdue;
-        let limit = if self.cell.fault == Fault::Delay {
-            DELAY * 2 / 3
-        } else {
-            PATIENT
-        };
-        builder.config(|config| set_limits(config, limit, is_overdue))
-    }
-
-    /// The manager that recovers what is left.
-    pub(super) fn last_builder(&self) -> TransactionManagerBuilder {
-        let builder = self.builder();
-        builder.config(|config| set_limits(config, PATIENT, false))
-    }
-
-    /// Enlists one branch after the other, and writes or reads this transaction's row.
-    async fn work(
-        &self,
-        tx: &mut Transaction,
-        number: u32,
-        striker: Option<&Striker>,
-    ) -> Result<(), BoxError> {
-        let id = self.first + i64::from(number);
-        for (index, bank) in self.banks.iter().enumerate() {
-            let sql = if index < self.cell.mix.writers() {
-                format!("UPDATE {} SET n = n + 1 WHERE id = {id}", self.table)
-            } else {
-                format!("SELECT n FROM {} WHERE id = {id}", self.table)
-            };
-            let is_reader = index >= self.cell.mix.writers();
-            match bank {
-                AnyBank::Postgres(bank) => {
-                    one_branch(bank, tx, is_reader, &sql, striker).await?;
-                }
-                AnyBank::Mysql(bank) => one_branch(bank, tx, is_reader, &sql, striker).await?,
-            }
-        }
-        Ok(())
-    }
-}
-
-fn set_limits(config: &mut Config, limit: Duration, is_overdue: bool) {
-    config.open_timeout = limit * 2;
-    config.prepare_timeout = limit;
-    config.finish_timeout = limit;
-    config.recovery_timeout = limit;
-    config.decide_timeout = if is_overdue { limit / 40 } else { limit };
-    config.start_timeout = limit * 2;
-    config.drain_timeout = Duration::from_secs(5);
-    config.lock_timeout = Duration::from_secs(2);
-    config.recovery_interval = Duration::from_millis(100);
-    config.recovery_interval_max = Duration::from_millis(400);
-}
-
-async fn one_branch<B: Bank>(
-    bank: &B,
-    tx: &mut Transaction,
-    is_reader: bool,
-    sql: &str,
-    striker: Option<&Striker>,
-) -> Result<(), BoxError> {
-    // A dropped `enlist` is repeated: the branch is the same.
-    for _ in 0..2 {
-        let enlisting = async {
-            if is_reader {
-                tx.enlist_read_only(bank).await.map(drop)
-            } else {
-                tx.enlist(bank).await.map(drop)
-            }
-        };
-        match striker {
-            None => enlisting.await?,
-            Some(striker) => match striker.call(enlisting).await {
-                Some(enlisted) => enlisted?,
-                None => continue,
-            },
-        }
-        break;
-    }
-    let lent = async {
-        if is_reader {
-            tx.enlist_read_only(bank).await
-        } else {
-            tx.enlist(bank).await
-        }
-    };
-    let lent = match striker {
-        None => Some(lent.await),
-        Some(striker) => striker.call(lent).await,
-    };
-    let branch = lent.ok_or("the application gave up")??;
-    B::run(branch, sql).await
-}
 
 /// Lives until the fault has struck, and says by notes what was promised.
 pub(super) async fn live(app: &App, striker: &Arc<Striker>) {
@@ -231,14 +62,13 @@ async fn one_life(app: &App, striker: &Arc<Striker>) {
         striker.target_wire().set(WireFault::None);
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    for _ in 0..2 {
-        if story.is_recovery() {
-            if let Some((gtrid, number)) = striker.latest() {
-                asks::ask(striker, &tm, gtrid, number, When::InALaterLife).await;
+    if story.is_recovery() {
+        recover(app, striker, &tm).await;
+    } else {
+        for _ in 0..2 {
+            if !striker.has_struck() {
+                transact(app, striker, &tm).await;
             }
-            striker.call(tm.recover()).await;
-        } else if !striker.has_struck() {
-            transact(app, striker, &tm).await;
         }
     }
     if striker.has_struck() && app.cell.fault != Fault::KillCoordinator {
@@ -248,6 +78,45 @@ async fn one_life(app: &App, striker: &Arc<Striker>) {
         // Once more, because the first was dropped; what it answers is the judge's to see.
         let _ = tm.shutdown().await;
     }
+}
+
+/// Recovers what the earlier life left. In a table that life's epoch has to be closed first, by
+/// those who miss its signs.
+async fn recover(app: &App, striker: &Arc<Striker>, tm: &TransactionManager) {
+    let begin = Instant::now();
+    let mut rounds_left = 2;
+    while rounds_left > 0 && begin.elapsed() < PATIENCE {
+        let latest = striker.latest();
+        if let Some((gtrid, number)) = latest {
+            asks::ask(striker, tm, gtrid, number, When::InALaterLife).await;
+        }
+        striker.call(tm.recover()).await;
+        if app.cell.home == Home::File || striker.has_struck() {
+            rounds_left -= 1;
+            continue;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let is_over = match latest {
+            None => true,
+            Some((gtrid, _)) => is_over(app, gtrid).await,
+        };
+        rounds_left -= u32::from(is_over);
+    }
+}
+
+/// The epoch is closed, and nothing of it is left.
+pub(super) async fn is_over(app: &App, gtrid: Gtrid) -> bool {
+    let opening = gtrid.opening;
+    if !app.is_closed(opening).await || app.pending(Some(opening)).await != Ok(0) {
+        return false;
+    }
+    let mut judges = Judges::default();
+    for place in &app.places {
+        if judges.prepared(place, &gtrid.to_string()).await > 0 {
+            return false;
+        }
+    }
+    true
 }
 
 /// I6: nothing needs a restart to be resolved.
@@ -277,8 +146,7 @@ async fn resolve_while_running(app: &App, striker: &Arc<Striker>) {
 /// Starts until it succeeds: after a start that was dropped, the log may be in use for a moment.
 async fn start(app: &App, striker: &Arc<Striker>) -> TransactionManager {
     loop {
-        let watcher = Arc::clone(striker);
-        let home = app.home().watch(move |step| watcher.step(step));
+        let home = app.home(Some(Arc::clone(striker)));
         let tricky = Tricky {
             story: app.cell.story,
             home,
@@ -345,9 +213,12 @@ impl Probe for EndAt {
             name == Some(self.cell.target_name().as_str())
         };
         let is_proof = self.cell.story == Story::RecoverProof;
+        let has_last = self.cell.home.has_last();
         let is_end = match self.cell.story {
+            Story::RecoverRollback if has_last => point.name() == "last.before",
             Story::RecoverRollback => point == Point::BeforeDecide,
             Story::RecoverProof => point.name() == "commit.answered" && is_target(&point),
+            Story::RecoverCommit if has_last => point.name() == "last.answered",
             Story::RecoverCommit
             | Story::Commit
             | Story::Rollback
@@ -358,7 +229,12 @@ impl Probe for EndAt {
             | Story::HandRollsBack
             | Story::HandCommits
             | Story::Asked
-            | Story::DownAtStart => point == Point::DecisionDurable,
+            | Story::DownAtStart
+            | Story::LastUnsent
+            | Story::LastUnanswered
+            | Story::Survivor
+            | Story::Paused
+            | Story::PausedUnsure => point == Point::DecisionDurable,
         };
         let is_held = is_proof && point.name() == "commit.before" && !is_target(&point);
         if is_end {

@@ -1,7 +1,7 @@
 //! The probe that counts how often the cell's point is reached, and lets the fault strike.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -42,6 +42,8 @@ pub(super) struct Striker {
     has_hand_acted: AtomicBool,
     /// The transaction that runs.
     number: AtomicU32,
+    pause_over: Mutex<bool>,
+    pause_ends: Condvar,
 }
 
 impl Striker {
@@ -64,6 +66,8 @@ impl Striker {
             gtrid: Mutex::default(),
             has_hand_acted: AtomicBool::new(false),
             number: AtomicU32::new(0),
+            pause_over: Mutex::new(false),
+            pause_ends: Condvar::new(),
         })
     }
 
@@ -142,7 +146,8 @@ impl Striker {
         let is_early = self.cell.story.is_by_hand() && !self.has_hand_acted.load(Ordering::SeqCst);
         let is_it = name == self.cell.point
             && !is_early
-            && resource.is_none_or(|resource| resource == self.cell.target_name());
+            && (self.cell.is_at_log()
+                || resource.is_none_or(|resource| resource == self.cell.target_name()));
         let strikes = is_it && self.reached.fetch_add(1, Ordering::SeqCst) + 1 == self.cell.nth;
         if strikes {
             self.has_struck.store(true, Ordering::SeqCst);
@@ -165,7 +170,22 @@ impl Striker {
             Fault::DropFuture => {
                 self.dropping.send_replace(Dropping::Wanted);
             }
+            Fault::Pause => self.pause(),
         }
+    }
+
+    /// Blocks the one thread on which this member lives: nothing of it goes on.
+    fn pause(&self) {
+        let mut is_over = self.pause_over.lock().unwrap();
+        while !*is_over {
+            is_over = self.pause_ends.wait(is_over).unwrap();
+        }
+    }
+
+    /// Whoever is paused goes on; nobody is paused any more.
+    pub(super) fn resume(&self) {
+        *self.pause_over.lock().unwrap() = true;
+        self.pause_ends.notify_all();
     }
 
     fn kill_server(&self) {
@@ -196,7 +216,11 @@ impl Striker {
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
-            Fault::KillServer | Fault::CutRequest | Fault::CutReply | Fault::Delay => {}
+            Fault::KillServer
+            | Fault::CutRequest
+            | Fault::CutReply
+            | Fault::Delay
+            | Fault::Pause => {}
         }
     }
 }
@@ -229,7 +253,11 @@ impl Probe for Striker {
                 // Fails only when the sender is gone, and `self` holds it.
                 let _ = dropping.wait_for(|state| *state == Dropping::Done).await;
             }
-            Fault::KillServer | Fault::CutRequest | Fault::CutReply | Fault::Delay => {}
+            Fault::KillServer
+            | Fault::CutRequest
+            | Fault::CutReply
+            | Fault::Delay
+            | Fault::Pause => {}
         }
     }
 }

@@ -1,24 +1,24 @@
-//! A file log that refuses, does not know, or takes its time; what it records is real.
+//! A log that refuses, does not know, or takes its time; what it records is real.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use unanimous::log::FileLog;
 use unanimous::ports::{
-    DecideError, DecisionLog, DecisionRecord, LogError, LogHome, Lookup, OpeningState,
+    DecideError, DecisionLog, DecisionRecord, LogError, LogHome, Lookup, Member, OpeningState,
 };
 use unanimous::{Gtrid, Heuristic, Opening, ResourceName};
 use unanimous_core::protocol::LogSeq;
 use unanimous_core::xid::Epoch;
 
+use super::app::AnyHome;
 use super::cell::Story;
 use super::strike::DELAY;
 
 /// The log of a story.
 pub(super) struct Tricky {
     pub(super) story: Story,
-    pub(super) home: FileLog,
+    pub(super) home: AnyHome,
 }
 
 struct Open {
@@ -27,10 +27,14 @@ struct Open {
     is_played: AtomicBool,
 }
 
+fn lost() -> DecideError {
+    DecideError::Uncertain(LogError::new("the answer is lost, in a test"))
+}
+
 #[async_trait]
 impl LogHome for Tricky {
     async fn open(self: Box<Self>) -> Result<Arc<dyn DecisionLog>, LogError> {
-        let (story, log) = (self.story, self.home.open().await?);
+        let (story, log) = (self.story, Box::new(self.home).open().await?);
         let is_played = AtomicBool::new(false);
         Ok(Arc::new(Open {
             story,
@@ -58,11 +62,40 @@ impl DecisionLog for Open {
             tokio::time::sleep(DELAY).await;
         }
         let decided = self.log.decide(decision).await;
-        if self.story == Story::Uncertain {
-            let lost = LogError::new("the answer is lost, in a test");
-            return Err(DecideError::Uncertain(lost));
+        if matches!(self.story, Story::Uncertain | Story::PausedUnsure) {
+            return Err(lost());
         }
         decided
+    }
+
+    fn last_statement(&self, scope: &str, decision: &DecisionRecord) -> Option<String> {
+        self.log.last_statement(scope, decision)
+    }
+
+    fn takes_last(&self, scope: &str) -> bool {
+        self.log.takes_last(scope)
+    }
+
+    fn note_last(&self, decision: &DecisionRecord) -> LogSeq {
+        self.log.note_last(decision)
+    }
+
+    async fn settle_last(&self, decision: &DecisionRecord) -> Result<LogSeq, DecideError> {
+        let settled = self.log.settle_last(decision).await;
+        let is_played = self.is_played.swap(true, Ordering::SeqCst);
+        let is_lost = matches!(self.story, Story::LastUnanswered | Story::PausedUnsure);
+        if is_lost && !is_played {
+            return Err(lost());
+        }
+        settled
+    }
+
+    fn on_close(&self, wake: Arc<dyn Fn() + Send + Sync>) {
+        self.log.on_close(wake);
+    }
+
+    async fn members(&self) -> Result<Vec<Member>, LogError> {
+        self.log.members().await
     }
 
     fn complete(&self, gtrid: Gtrid) {

@@ -5,12 +5,12 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use super::app::App;
 use super::cell::Cell;
 use super::judge::Case;
-use super::rows::places_of;
-use super::story::{App, live};
+use super::rows::Places;
+use super::story::live;
 use super::strike::Striker;
-use crate::databases::wires_to;
 
 const PLAN: &str = "UNANIMOUS_MATRIX_VICTIM";
 /// Nothing that the test program says by itself has it.
@@ -22,14 +22,15 @@ async fn victim() {
     let Ok(plan) = std::env::var(PLAN) else {
         return;
     };
-    let [cell, log, table, first] = plan.split('|').collect::<Vec<_>>().try_into().unwrap();
+    let [cell, folder, database, table, first] =
+        plan.split('|').collect::<Vec<_>>().try_into().unwrap();
     let cell = Cell::parse(cell).unwrap();
-    let places = places_of(cell.mix, None);
-    let (wires, behind) = wires_to(&places).await;
+    let places = Places::of(cell, None, folder.into(), database);
+    let (wires, behind) = places.wired().await;
     let notes = Arc::new(|line: String| println!("{NOTE}{line}"));
     let striker = Striker::new(cell, wires, None, notes);
     let first = first.parse().unwrap();
-    let app = App::new(cell, log.into(), table.to_owned(), first, &behind, &places);
+    let app = App::new(cell, table.to_owned(), first, &behind, &places);
     live(&app, &striker).await;
 }
 
@@ -47,9 +48,10 @@ impl Drop for Victim {
 /// came there; its notes are in the case.
 pub(super) fn kill_at_the_point(case: &mut Case) -> Option<()> {
     let plan = format!(
-        "{}|{}|{}|{}",
+        "{}|{}|{}|{}|{}",
         case.cell.name(),
-        case.log.display(),
+        case.folder.display(),
+        case.database,
         case.table,
         case.first
     );
