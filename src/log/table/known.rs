@@ -29,6 +29,8 @@ pub(super) struct Known {
     attempted: HashSet<Gtrid>,
     completed: VecDeque<Gtrid>,
     is_completed: HashSet<Gtrid>,
+    /// Those of them that this process has not recorded: they were read, if they are there at all.
+    only_read: HashSet<Gtrid>,
     /// To be marked in the table.
     unmarked: Vec<Gtrid>,
     /// Marked by this process, oldest first; the oldest are deleted.
@@ -49,6 +51,7 @@ impl Known {
             attempted: HashSet::new(),
             completed: VecDeque::new(),
             is_completed: HashSet::new(),
+            only_read: HashSet::new(),
             unmarked: Vec::new(),
             marked: VecDeque::new(),
             on_close: Vec::new(),
@@ -127,13 +130,20 @@ impl Known {
 impl Known {
     /// Recorded by this process, as far as it remembers.
     pub(super) fn recorded(&self, gtrid: Gtrid) -> Option<LogSeq> {
-        let is_recorded = self.pending.contains_key(&gtrid) || self.is_completed.contains(&gtrid);
+        let is_done = self.is_completed(gtrid) && !self.only_read.contains(&gtrid);
+        let is_recorded = self.pending.contains_key(&gtrid) || is_done;
         is_recorded.then_some(LogSeq(self.seq))
     }
 
     pub(super) fn record(&mut self, decision: DecisionRecord) -> LogSeq {
         self.attempted.remove(&decision.gtrid);
         self.seq += 1;
+        if self.only_read.remove(&decision.gtrid) {
+            // It may have been completed before it was there: it is looked at once more.
+            self.is_completed.remove(&decision.gtrid);
+            self.completed.retain(|gtrid| *gtrid != decision.gtrid);
+            self.unmarked.retain(|gtrid| *gtrid != decision.gtrid);
+        }
         if !self.is_completed.contains(&decision.gtrid) {
             self.pending.insert(decision.gtrid, decision);
         }
@@ -154,9 +164,17 @@ impl Known {
         self.attempted.remove(&gtrid);
     }
 
+    /// By this process, be it lazily.
+    pub(super) fn is_completed(&self, gtrid: Gtrid) -> bool {
+        self.is_completed.contains(&gtrid)
+    }
+
     pub(super) fn complete(&mut self, gtrid: Gtrid) {
-        self.pending.remove(&gtrid);
+        let was_recorded = self.pending.remove(&gtrid).is_some();
         if self.is_completed.insert(gtrid) {
+            if !was_recorded {
+                self.only_read.insert(gtrid);
+            }
             self.completed.push_back(gtrid);
             self.unmarked.push(gtrid);
         }
@@ -164,6 +182,7 @@ impl Known {
             && let Some(oldest) = self.completed.pop_front()
         {
             self.is_completed.remove(&oldest);
+            self.only_read.remove(&oldest);
         }
     }
 
@@ -172,9 +191,8 @@ impl Known {
         if let Some(decision) = self.pending.get(&gtrid) {
             return Some(Lookup::Pending(decision.clone()));
         }
-        self.is_completed
-            .contains(&gtrid)
-            .then_some(Lookup::Completed)
+        let is_recorded = self.recorded(gtrid).is_some();
+        is_recorded.then_some(Lookup::Completed)
     }
 
     /// What the table lists, without what was completed here, and with what was recorded here.

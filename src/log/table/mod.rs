@@ -24,6 +24,8 @@ mod known;
 mod lazy;
 mod members;
 mod open;
+#[cfg(test)]
+mod suite_test;
 
 use std::fmt;
 use std::sync::Arc;

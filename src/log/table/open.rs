@@ -244,6 +244,29 @@ impl OpenTableLog {
         }))
     }
 
+    /// The table goes by the epoch alone, which after a fail-over may be another opening's.
+    async fn refuse_stranger(&self, gtrid: Gtrid) -> Option<DecideError> {
+        let opening = gtrid.opening;
+        let listed = |shared: &Shared| {
+            let known = shared.known();
+            known.opening(opening.epoch).map(|row| row.opening)
+        };
+        if listed(&self.shared).is_none()
+            && let Err(error) = self.snapshot(None).await
+        {
+            return Some(DecideError::Uncertain(error));
+        }
+        if listed(&self.shared) == Some(opening) {
+            return None;
+        }
+        let text = format!("{gtrid} is of an opening that this log does not list");
+        Some(if self.shared.known().is_attempted(gtrid) {
+            DecideError::Uncertain(LogError::new(text))
+        } else {
+            DecideError::Refused(Refusal::NotAttempted(LogError::new(text)))
+        })
+    }
+
     /// The row says that it was rolled back. That is believed unless rows of its epoch may have been
     /// deleted, or lost, before this one was put there.
     async fn believe_rollback(&self, gtrid: Gtrid) -> Result<LogSeq, DecideError> {
@@ -275,6 +298,9 @@ impl DecisionLog for OpenTableLog {
     async fn decide(&self, decision: &DecisionRecord) -> Result<LogSeq, DecideError> {
         if let Some(answer) = self.answer(decision.gtrid) {
             return answer;
+        }
+        if let Some(refusal) = self.refuse_stranger(decision.gtrid).await {
+            return Err(refusal);
         }
         let (reply, answer) = oneshot::channel();
         let decision = decision.clone();
@@ -368,7 +394,14 @@ impl DecisionLog for OpenTableLog {
             (Ok(found), remembered) => {
                 let found = self.found(gtrid, found)?;
                 let is_heuristic = matches!(found, Lookup::Heuristic(_));
-                Ok(remembered.filter(|_| !is_heuristic).unwrap_or(found))
+                let is_pending = matches!(found, Lookup::Pending(_));
+                Ok(match remembered {
+                    Some(remembered) if !is_heuristic => remembered,
+                    None if is_pending && self.shared.known().is_completed(gtrid) => {
+                        Lookup::Completed
+                    }
+                    Some(_) | None => found,
+                })
             }
             (Err(_), Some(remembered)) => Ok(remembered),
             (Err(error), None) => Err(log_error(error)),
