@@ -1,6 +1,8 @@
 //! `docker/` is what its README, the preflights and `cargo xtask servers` say: the compose file
 //! read by a parser of YAML and the Dockerfile by one of its own, and held against what each needs.
 
+mod order_service;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,9 +36,13 @@ fn folder() -> PathBuf {
 }
 
 fn compose() -> Yaml<'static> {
-    let text = fs::read_to_string(folder().join("compose.yaml")).expect("docker/compose.yaml");
+    read_compose("compose.yaml")
+}
+
+fn read_compose(path: &str) -> Yaml<'static> {
+    let text = fs::read_to_string(folder().join(path)).expect("the compose file");
     let text: &'static str = Box::leak(text.into_boxed_str());
-    let mut documents = Yaml::load_from_str(text).expect("compose.yaml is YAML");
+    let mut documents = Yaml::load_from_str(text).expect("it is YAML");
     assert_eq!(documents.len(), 1, "one document");
     documents.remove(0)
 }
