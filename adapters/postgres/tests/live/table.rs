@@ -2,4 +2,8 @@
 //! because the schema's name is fixed.
 
 mod epochs;
+mod failing;
+mod last;
+mod made;
+mod suite;
 mod support;
