@@ -1,14 +1,15 @@
 //! The contract of `unanimous_core::ports::DecisionLog`, in executable form.
 //!
 //! The author of a log implements [`Place`] (a folder, a schema) and hands a function that makes
-//! new places to [`run`]. Each property is also a function of its own in [`records`], [`epochs`]
-//! and [`concurrency`], which takes one new, empty place.
+//! new places to [`run`]. Each property is also a function of its own in [`records`], [`epochs`],
+//! [`concurrency`] and [`members`], which takes one new, empty place.
 //!
 //! What it cannot check: that a record survives the loss of power. It reopens the log after
 //! dropping it without shutdown; a file log's own tests keep written and synced bytes apart.
 
 pub mod concurrency;
 pub mod epochs;
+pub mod members;
 pub mod records;
 
 use std::sync::Arc;
@@ -28,6 +29,12 @@ pub trait Place: Send + Sync + 'static {
     /// Can several members have it open at the same time? If not, opening it closes the epochs of
     /// all earlier openings.
     fn is_shared(&self) -> bool;
+
+    /// Does a shared log list its members, and does one whose epoch was closed by another go on
+    /// under a new one by itself?
+    fn keeps_members(&self) -> bool {
+        self.is_shared()
+    }
 }
 
 /// Runs every property, each in a new place.
@@ -68,6 +75,15 @@ pub async fn run<P: Place>(make: impl AsyncFn() -> P) {
         sixty_four_deciders_are_all_recorded,
         a_close_among_deciders_leaves_both_answers_final,
         a_decide_that_is_given_up_is_resolved_by_repeating_it,
+    );
+    run_each!(members:
+        members_that_open_at_once_are_listed_to_each_other,
+        what_one_member_completes_is_completed_for_all,
+        what_a_survivor_finds_is_what_the_owner_is_told,
+        a_close_by_another_member_leaves_both_answers_final,
+        a_member_that_shuts_down_takes_nobody_along,
+        a_member_whose_epoch_was_closed_goes_on_under_a_new_one,
+        members_are_listed_with_what_became_of_them,
     );
 }
 

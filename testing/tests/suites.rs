@@ -30,6 +30,10 @@ impl Place for InMemoryLog {
     fn is_shared(&self) -> bool {
         self.1
     }
+
+    fn keeps_members(&self) -> bool {
+        false
+    }
 }
 
 #[tokio::test]

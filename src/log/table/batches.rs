@@ -83,7 +83,7 @@ async fn write(shared: &Shared, epoch: Epoch, batch: Batch) {
 }
 
 fn answered(shared: &Shared, decided: Decided, batch: Batch) {
-    let mut is_closed = false;
+    let mut closed = None;
     for (asked, answer) in batch.into_values().zip(decided.answers.iter()) {
         let gtrid = asked.decision.gtrid;
         let mut known = shared.known();
@@ -99,8 +99,8 @@ fn answered(shared: &Shared, decided: Decided, batch: Batch) {
                 Err(DecideError::Refused(Refusal::LastRolledBack))
             }
             RowAnswer::EpochClosed => {
-                is_closed = true;
                 let epoch = gtrid.opening.epoch;
+                closed = Some(epoch);
                 known.see_closed(epoch);
                 let is_whole = !decided.is_released
                     && (shared.options.lossless_failover
@@ -119,9 +119,10 @@ fn answered(shared: &Shared, decided: Decided, batch: Batch) {
         drop(known);
         reply(asked.replies, &answer);
     }
-    if is_closed || shared.is_elsewhere(&decided.identity) {
-        shared.rejoin();
+    if let Some(epoch) = closed {
+        shared.rejoin(epoch);
     }
+    shared.rejoin_if_elsewhere(&decided.identity);
 }
 
 /// Only at the first attempt does an error say that nothing was recorded.

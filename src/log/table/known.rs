@@ -17,6 +17,8 @@ pub(super) type Wake = Arc<dyn Fn() + Send + Sync>;
 pub(super) struct Known {
     /// Under which new transactions begin.
     own: Opening,
+    /// The epoch that this process is to leave, if it is still its own.
+    leaving: Option<Epoch>,
     /// All that were ever seen. A closed one stays closed, as long as the same server answers.
     openings: BTreeMap<Epoch, OpeningRow>,
     /// All of them were read once.
@@ -44,6 +46,7 @@ impl Known {
     pub(super) fn new(own: OpeningRow) -> Self {
         Self {
             own: own.opening,
+            leaving: None,
             has_read: false,
             server: own.identity.clone(),
             openings: BTreeMap::from([(own.opening.epoch, own)]),
@@ -81,6 +84,16 @@ impl Known {
             closed: row.is_closed,
         };
         self.openings.values().map(state).collect()
+    }
+
+    pub(super) fn leave(&mut self, epoch: Epoch) {
+        if epoch == self.own.epoch {
+            self.leaving = Some(epoch);
+        }
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving == Some(self.own.epoch)
     }
 
     /// Of this manager's, made by this process.

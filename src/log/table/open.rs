@@ -41,15 +41,21 @@ impl Shared {
         self.slot.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn rejoin(&self) {
+    /// This member goes on under a new epoch, if it still decides under that one.
+    pub(super) fn rejoin(&self, from: Epoch) {
+        self.known().leave(from);
         self.wants_rejoin.notify_one();
     }
 
-    /// The own epoch was opened on another server than the one that answers now.
-    pub(super) fn is_elsewhere(&self, now: &ServerIdentity) -> bool {
+    /// Also if its epoch was opened on another server than the one that answers now.
+    pub(super) fn rejoin_if_elsewhere(&self, now: &ServerIdentity) {
         let known = self.known();
         let own = known.own().epoch;
-        !self.options.lossless_failover && !known.is_same_server(own, now)
+        let is_elsewhere = !self.options.lossless_failover && !known.is_same_server(own, now);
+        drop(known);
+        if is_elsewhere {
+            self.rejoin(own);
+        }
     }
 
     pub(super) fn wake(&self) {
@@ -169,8 +175,8 @@ impl OpenTableLog {
             let all = read.map_err(log_error)?;
             self.shared.known().see(&all.identity, all.openings);
         }
-        if self.is_member && self.shared.is_elsewhere(&snapshot.identity) {
-            self.shared.rejoin();
+        if self.is_member {
+            self.shared.rejoin_if_elsewhere(&snapshot.identity);
         }
         Ok(snapshot)
     }
@@ -376,9 +382,7 @@ impl DecisionLog for OpenTableLog {
 
     async fn close(&self, epoch: Epoch) -> Result<(), LogError> {
         members::close(&self.shared, epoch).await?;
-        if epoch == self.shared.known().own().epoch {
-            self.shared.rejoin();
-        }
+        self.shared.rejoin(epoch);
         Ok(())
     }
 
