@@ -224,7 +224,6 @@ impl Driver {
         self.call_branch(index, |env, branch| {
             calls::commit_last(env, branch, deciding)
         });
-        self.push_overdue();
     }
 
     fn deciding(&self, decision: DecisionRecord, way: Way) -> Deciding {

@@ -137,6 +137,7 @@ impl Driver {
         // Closed before the log is asked: nothing more is sent to it.
         drop(branch);
         self.calls.push(calls::decide(deciding));
+        self.push_overdue();
     }
 
     pub(super) fn finish_of(

@@ -114,6 +114,7 @@ async fn observe(
         }
     };
     reached(Point::LogRead).await;
+    t.complete_those_without_branches(inner);
     let named = match t.named(inner, resource).await {
         Ok(named) => named,
         Err(error) => {
@@ -232,13 +233,9 @@ impl Recorded {
         inner: &Inner,
         resource: &dyn ResourceManager,
     ) -> Result<Vec<(Xid, BranchRecord)>, LogError> {
-        let is_ours_to_end = |decision: &&DecisionRecord| {
-            let opening = decision.gtrid.opening;
-            let closed = self.openings.get(&opening) == Some(&true);
-            (closed || opening == self.own) && !inner.active.contains(decision.gtrid)
-        };
         let mut named = Vec::new();
-        for decision in self.pending.values().filter(is_ours_to_end) {
+        let ours = |decision: &&DecisionRecord| self.is_ours_to_end(inner, decision.gtrid);
+        for decision in self.pending.values().filter(ours) {
             for branch in decision
                 .branches
                 .iter()
@@ -255,6 +252,21 @@ impl Recorded {
             named.retain(|(xid, _)| pending.contains(&xid.gtrid));
         }
         Ok(named)
+    }
+
+    /// The set A is asked after T: whoever is not in it has ended.
+    fn is_ours_to_end(&self, inner: &Inner, gtrid: Gtrid) -> bool {
+        let opening = gtrid.opening;
+        let closed = self.openings.get(&opening) == Some(&true);
+        (closed || opening == self.own) && !inner.active.contains(gtrid)
+    }
+
+    /// A last resource that decided for itself alone: no branch is left to be looked at.
+    fn complete_those_without_branches(&self, inner: &Inner) {
+        let alone = self.pending.values().filter(|d| d.branches.is_empty());
+        for decision in alone.filter(|d| self.is_ours_to_end(inner, d.gtrid)) {
+            inner.log.complete(decision.gtrid);
+        }
     }
 }
 

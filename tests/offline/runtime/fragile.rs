@@ -23,6 +23,7 @@ pub(crate) enum Call {
     Commit,
     Rollback,
     OnePhase,
+    CommitLast,
     Release,
     Preflight,
     Recover,
@@ -206,6 +207,11 @@ impl Branch for FragileBranch {
     async fn rollback(&mut self) -> Result<(), BranchError> {
         self.fates.meet(Call::Rollback).await;
         self.inner.rollback().await
+    }
+
+    async fn commit_last(&mut self, statement: &str) -> OnePhaseReply {
+        self.fates.meet(Call::CommitLast).await;
+        self.inner.commit_last(statement).await
     }
 
     async fn commit_one_phase(&mut self) -> OnePhaseReply {

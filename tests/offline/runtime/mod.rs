@@ -7,6 +7,7 @@ mod commit;
 mod every_poll;
 mod fragile;
 mod full_disk;
+mod last_resource;
 mod liar;
 mod liars;
 mod lifecycle;
