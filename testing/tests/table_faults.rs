@@ -94,7 +94,7 @@ async fn what_was_not_forced_is_lost_in_a_crash_unless_somebody_forced_it_since(
         let rows = [decided.clone()];
         table.decide(at(own), &rows).await.unwrap_err();
         let snapshot = table.read(own.epoch, is_read).await.unwrap();
-        assert_eq!(snapshot.pending, [decided.clone()]);
+        assert_eq!(snapshot.pending, rows);
         table.crash();
         assert_eq!(table.row(decided.gtrid).is_some(), is_read.is_some());
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
-use unanimous_core::ports::{Beat, LogError, Member, TableErrorKind};
+use unanimous_core::ports::{Beat, LogError, Member};
 use unanimous_core::xid::Epoch;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -163,10 +163,11 @@ async fn join_anew(shared: &Shared) {
 async fn try_join_anew(shared: &Shared) -> Result<(), LogError> {
     let before = shared.known().own();
     let table = &shared.desk.table;
-    // A member has one open epoch. One that a fail-over has lost is none.
-    match shared.desk.ask(table.close(before.epoch)).await {
-        Err(error) if error.kind() != TableErrorKind::Unfit => return Err(log_error(error)),
-        Ok(()) | Err(_) => {}
+    // A member has one open epoch. One that a fail-over has lost is none, or another member's.
+    let found = shared.desk.ask(table.find(before.gtrid(0), None)).await;
+    if found.map_err(log_error)?.opening.is_some() {
+        let closed = shared.desk.ask(table.close(before.epoch)).await;
+        closed.map_err(log_error)?;
     }
     shared.known().see_closed(before.epoch);
     let random = u64::from_le_bytes(random()?);

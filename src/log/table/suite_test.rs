@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use unanimous_core::ports::LogHome;
+use unanimous_core::ports::{DecisionRecord, DecisionTable, LogHome};
+use unanimous_core::xid::Opening;
 use unanimous_testing::MemoryTable;
 use unanimous_testing::log_suite::{self, Place};
 
@@ -37,4 +38,39 @@ async fn the_table_log_passes_the_suite_over_a_slow_network() {
 #[tokio::test]
 async fn the_table_log_passes_the_suite() {
     log_suite::run(async || Table(MemoryTable::new("log 1"))).await;
+}
+
+fn record(opening: Opening, sequence: u64) -> DecisionRecord {
+    DecisionRecord {
+        gtrid: opening.gtrid(sequence),
+        branches: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn i5_a_member_that_a_fail_over_has_lost_closes_nobody_elses_epoch() {
+    let table = MemoryTable::new("log 1");
+    let place = Table(table.clone());
+    let lost = place.home().open().await.unwrap();
+    let before = lost.opening();
+    // Its opening goes, and the next one gets its number.
+    table.fail_over(false);
+    let other = place.home().open().await.unwrap();
+    let of_other = other.opening();
+    assert_eq!(of_other.epoch, before.epoch);
+    assert_ne!(of_other.nonce, before.nonce);
+    // Whatever is answered: it learns from it where it is.
+    let _ = lost.decide(&record(before, 1)).await;
+    while lost.opening() == before {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    other.decide(&record(of_other, 1)).await.unwrap();
+    let now = lost.opening();
+    lost.decide(&record(now, 1)).await.unwrap();
+    let listed = table.read(before.epoch, None).await.unwrap().openings;
+    let open: Vec<_> = listed
+        .iter()
+        .map(|row| (row.opening, row.is_closed))
+        .collect();
+    assert_eq!(open, [(of_other, false), (now, false)]);
 }

@@ -150,9 +150,9 @@ impl TableRows {
         Ok(())
     }
 
-    /// Forces what was read by a write of one's own; without a row to write to there is none.
+    /// Forces what was read by a write of one's own, be the member's row there or not.
     fn force_by(&mut self, member: Option<Epoch>) {
-        if member.is_some_and(|epoch| self.members.contains_key(&epoch)) {
+        if member.is_some() {
             self.force();
         }
     }

@@ -63,20 +63,29 @@ pub async fn what_is_forced_survives_a_crash<P: Place>(place: &P) {
     assert_eq!(suite.decide(&[row(next, 1)]).await, [PENDING]);
 }
 
-/// Also what others wrote without forcing it: whoever acts on it may rely on it.
+/// Also what others wrote without forcing it: whoever acts on it may rely on it, a member whose
+/// epoch was released meanwhile included.
 pub async fn what_was_read_survives_a_crash<P: Place>(place: &P) {
     let suite = Suite::start(place).await;
     let rows = [suite.row(1), suite.row(2), suite.row(3)];
     suite.decide(&rows).await;
+    let gone = suite.join().await.epoch;
+    suite.close(gone).await;
+    let released = suite.table.release(gone).await;
+    released.expect("a closed epoch can be released");
     for (number, row) in rows.iter().enumerate() {
         let completed = place.table().complete(&[row.gtrid]).await;
         completed.expect("a row can be completed");
         let left = rows[number + 1..].to_vec();
-        if number % 2 == 0 {
-            assert_eq!(suite.pending().await, left);
+        let reader = if number == 2 { gone } else { suite.own.epoch };
+        if number == 1 {
+            let found = suite.table.find(row.gtrid, Some(reader)).await;
+            let state = found.expect("the table can be read").row;
+            assert_eq!(state.map(|(state, _)| state), Some(RowState::Completed));
         } else {
-            let state = suite.state(row.gtrid).await;
-            assert_eq!(state, Some(RowState::Completed));
+            let read = suite.table.read(reader, Some(reader)).await;
+            let pending = read.expect("the table can be read").pending.len();
+            assert_eq!(pending, left.len());
         }
         if !place.crash().await {
             return;
