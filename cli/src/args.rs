@@ -62,6 +62,24 @@ pub(crate) enum Verb {
     /// manager's. Exits with 0 if nothing is in doubt any more, with 1 if something was left (or
     /// the answer was no), with 2 if the log or any resource could not be looked at.
     Recover(Recover),
+    /// Prepare or move the decision log.
+    #[command(subcommand)]
+    Log(Log),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Log {
+    /// Make the tables of a log in a database, or print what makes them.
+    ///
+    /// Changes nothing that is there, so it can be run again.
+    Init(Init),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Only print the SQL, for somebody who may make tables. Connects to nothing.
+    #[arg(long)]
+    pub(crate) print: bool,
 }
 
 #[derive(Debug, Args)]
@@ -72,4 +90,11 @@ pub(crate) struct Recover {
     /// Do not ask.
     #[arg(long, short)]
     pub(crate) yes: bool,
+    /// On a shared log: close this epoch at once, because its member is known to be dead. May be
+    /// given more than once.
+    ///
+    /// Epochs of members that give no sign of life are closed anyway, after a while. If the member
+    /// lives, what it has not decided is rolled back, and it goes on under a new epoch.
+    #[arg(long, value_name = "EPOCH")]
+    pub(crate) close: Vec<u32>,
 }

@@ -59,20 +59,23 @@ fn show(checked: &Checked) -> Result<(), Failure> {
 }
 
 fn describe(log: &CheckedLog) -> String {
+    if !log.exists && log.folder.is_none() {
+        return format!("{}: no log seen", plain(&log.place));
+    }
     if !log.exists {
         return format!(
             "{}: no log yet; the application makes it at its first start",
-            plain(&log.folder)
+            plain(&log.place)
         );
     }
-    let holder = if log.has_application {
-        ", held by an application that answers"
-    } else {
-        ""
+    let holder = match (&log.folder, log.has_application) {
+        (Some(_), true) => ", held by an application that answers",
+        (None, true) => ", shared by members that live",
+        (_, false) => "",
     };
     format!(
         "{}: pending decisions: {}, heuristic ends: {}{holder}",
-        plain(&log.folder),
+        plain(&log.place),
         log.pending,
         log.heuristics
     )

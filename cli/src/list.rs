@@ -1,9 +1,9 @@
 //! `list`: what is prepared everywhere, and what recovery would do about it.
 
-use unanimous::operator::{ConfigFile, Listing};
+use unanimous::operator::{ConfigFile, ListedMember, Listing, MemberState};
 
 use crate::args::Format;
-use crate::output::{age, or_dash, plain, state, table, to_json};
+use crate::output::{age, blank, or_dash, plain, state, table, to_json};
 use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
 
 pub(crate) async fn run(file: &ConfigFile, format: Format) -> Result<u8, Failure> {
@@ -36,12 +36,42 @@ pub(crate) fn code(listing: &Listing) -> Result<u8, Failure> {
 fn print(listing: &Listing, format: Format) -> Result<(), Failure> {
     match format {
         Format::Json => to_json(serde_json::to_value(listing)),
-        Format::Table => table(
-            &[
-                "RESOURCE", "STATE", "AGE", "EPOCH", "DECISION", "RECOVERY", "XID",
-            ],
-            rows(listing),
-        ),
+        Format::Table => {
+            members(&listing.members)?;
+            let mut head = vec!["RESOURCE", "STATE", "AGE", "EPOCH"];
+            if listing.shared {
+                head.push("MEMBER");
+            }
+            head.extend(["DECISION", "RECOVERY", "XID"]);
+            table(&head, rows(listing))
+        }
+    }
+}
+
+/// Who shares the log; nothing if nobody can.
+fn members(members: &[ListedMember]) -> Result<(), Failure> {
+    if members.is_empty() {
+        return Ok(());
+    }
+    let rows = members.iter().map(|member| {
+        vec![
+            member.epoch.to_string(),
+            plain(&member.label),
+            member_state(member),
+            member.branches.to_string(),
+        ]
+    });
+    table(&["EPOCH", "MEMBER", "STATE", "BRANCHES"], rows.collect())?;
+    blank()
+}
+
+pub(crate) fn member_state(member: &ListedMember) -> String {
+    match (member.state, member.silent_seconds) {
+        (MemberState::Alive, _) => "alive".into(),
+        (MemberState::Closed, _) => "closed".into(),
+        (MemberState::Silent, Some(seconds)) => format!("silent for {} and more", age(seconds)),
+        // Of a newer library.
+        (MemberState::Silent | _, _) => "silent".into(),
     }
 }
 
@@ -54,15 +84,17 @@ fn rows(listing: &Listing) -> Vec<Vec<String>> {
                 Some(false) => "none",
                 None => "-",
             };
-            rows.push(vec![
+            let mut row = vec![
                 at.resource.clone(),
                 state(branch.state).to_owned(),
                 or_dash(branch.age_seconds.map(age)),
                 or_dash(branch.epoch.map(|epoch| epoch.to_string())),
-                decision.to_owned(),
-                plain(&branch.plan),
-                plain(&branch.xid),
-            ]);
+            ];
+            if listing.shared {
+                row.push(or_dash(branch.member.as_deref().map(plain)));
+            }
+            row.extend([decision.to_owned(), plain(&branch.plan), plain(&branch.xid)]);
+            rows.push(row);
         }
     }
     rows
@@ -81,13 +113,25 @@ pub(crate) fn explain(listing: &Listing) {
     unknown(&listing.unknown_resources);
     let branches = || listing.resources.iter().flat_map(|at| &at.branches);
     let in_doubt = branches().filter(|branch| branch.in_doubt).count();
-    talk(&format!(
-        "{in_doubt} in doubt, {} listed, {} transactions active; manager {}, epoch {}",
-        branches().count(),
-        listing.active,
-        listing.manager,
-        listing.epoch
-    ));
+    let listed = branches().count();
+    let manager = &listing.manager;
+    if listing.shared {
+        let count = |state| {
+            let members = listing.members.iter();
+            members.filter(|member| member.state == state).count()
+        };
+        talk(&format!(
+            "{in_doubt} in doubt, {listed} listed; manager {manager}, members: {} alive, {} silent",
+            count(MemberState::Alive),
+            count(MemberState::Silent)
+        ));
+    } else {
+        let (active, epoch) = (listing.active, listing.epoch);
+        talk(&format!(
+            "{in_doubt} in doubt, {listed} listed, {active} transactions active; manager \
+             {manager}, epoch {epoch}"
+        ));
+    }
 }
 
 pub(crate) fn unknown(resources: &[String]) {

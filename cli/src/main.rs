@@ -4,6 +4,7 @@
 mod args;
 mod check;
 mod list;
+mod log;
 mod output;
 mod recover;
 mod run;

@@ -28,6 +28,16 @@ pub(crate) fn to_json(value: Result<serde_json::Value, serde_json::Error>) -> Re
     json(&value.map_err(|error| Failure::Message(error.to_string()))?)
 }
 
+/// An empty line between two tables.
+pub(crate) fn blank() -> Result<(), Failure> {
+    print("")
+}
+
+/// A text as it is.
+pub(crate) fn text(text: &str) -> Result<(), Failure> {
+    print(text)
+}
+
 /// Columns without lines, so that other programs can cut them. Nothing is shortened or wrapped.
 pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
     let mut table = Table::new();
@@ -78,6 +88,7 @@ pub(crate) const fn state(state: State) -> &'static str {
         State::Decided => "decided",
         State::Orphaned => "orphaned",
         State::OtherMember => "other member's",
+        State::SilentMember => "silent member's",
         State::Unlisted => "unlisted",
         State::OtherManager => "other manager's",
         State::Foreign => "foreign",

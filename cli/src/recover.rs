@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use unanimous::operator::{Access, ConfigFile, Listing, Recovered};
+use unanimous::operator::{Access, ConfigFile, Listing, MemberState, Recovered};
 
 use crate::args::{Format, Recover};
 use crate::list;
@@ -24,7 +24,8 @@ pub(crate) async fn run(
         return close(access, shown).await;
     }
     tell(&listing);
-    let access = if options.yes || !listing.is_in_doubt() {
+    tell_closing(&listing, &options.close)?;
+    let access = if options.yes || (!listing.is_in_doubt() && options.close.is_empty()) {
         access
     } else {
         // Not held while a person thinks: an application may have to start meanwhile.
@@ -35,12 +36,12 @@ pub(crate) async fn run(
         }
         open(file).await?
     };
-    let ended = act(&access, format).await;
+    let ended = act(&access, &options.close, format).await;
     close(access, ended).await
 }
 
-async fn act(access: &Access, format: Format) -> Result<u8, Failure> {
-    let recovered = patiently(access.recover()).await?;
+async fn act(access: &Access, close: &[u32], format: Format) -> Result<u8, Failure> {
+    let recovered = patiently(access.recover(close)).await?;
     match format {
         Format::Json => to_json(serde_json::to_value(&recovered))?,
         Format::Table => show(&recovered)?,
@@ -57,6 +58,36 @@ fn tell(listing: &Listing) {
         }
     }
     list::explain(listing);
+}
+
+/// Who is to be closed, and that somebody who lives is hurt by it.
+fn tell_closing(listing: &Listing, close: &[u32]) -> Result<(), Failure> {
+    for epoch in close {
+        let mut members = listing.members.iter();
+        let Some(member) = members.find(|member| member.epoch == *epoch) else {
+            return Err(Failure::Message(format!(
+                "--close {epoch}: there is no member with this epoch: see unanimous list"
+            )));
+        };
+        let label = plain(&member.label);
+        match member.state {
+            MemberState::Closed => {
+                return Err(Failure::Message(format!(
+                    "--close {epoch}: the epoch of {label} is closed already"
+                )));
+            }
+            MemberState::Alive => talk(&format!(
+                "close epoch {epoch} of {label}, WHICH GIVES SIGNS OF LIFE: what it has not decided \
+                 is rolled back, and it goes on under a new epoch"
+            )),
+            // Of a newer library, too.
+            MemberState::Silent | _ => talk(&format!(
+                "close epoch {epoch} of {label}, {}: what it has not decided is rolled back",
+                list::member_state(member)
+            )),
+        }
+    }
+    Ok(())
 }
 
 fn asked() -> Result<bool, Failure> {
@@ -99,6 +130,17 @@ fn show(recovered: &Recovered) -> Result<(), Failure> {
             let (xid, why) = (plain(&left.xid), plain(&left.why));
             talk(&format!("left: {}: {xid}: {why}{person}", at.resource));
         }
+    }
+    for epoch in &recovered.closed_epochs {
+        talk(&format!(
+            "closed epoch {epoch}, of a member that was silent or was named"
+        ));
+    }
+    for epoch in &recovered.silent_epochs {
+        talk(&format!(
+            "left: the branches of epoch {epoch}, whose member is silent and which nobody could \
+             close yet"
+        ));
     }
     if let Some(error) = &recovered.log_error {
         talk(&format!("error: the log cannot be read: {error}"));

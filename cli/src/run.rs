@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Parser;
 use unanimous::operator::{Access, ConfigFile, ConfigFileError, OperatorError};
 
-use crate::args::{Typed, Verb};
-use crate::{check, list, recover};
+use crate::args::{Log, Typed, Verb};
+use crate::{check, list, log, recover};
 
 /// The exit code, if nothing failed.
 pub(crate) const CLEAN: u8 = 0;
@@ -78,6 +78,7 @@ async fn dispatch(typed: Typed) -> Result<u8, Failure> {
         Verb::Check => check::run(&file, format).await,
         Verb::List => list::run(&file, format).await,
         Verb::Recover(options) => recover::run(&file, &options, format).await,
+        Verb::Log(Log::Init(options)) => log::init(&file, &options, format).await,
     }
 }
 
@@ -100,6 +101,8 @@ pub(crate) async fn open(file: &ConfigFile) -> Result<Access, Failure> {
     let access = Access::open(file).await?;
     if access.is_through_application() {
         talk("asking the application that holds the log");
+    } else if access.is_shared() {
+        talk("looking at the shared log, and for signs of life of its members");
     } else {
         talk("no application holds the log: holding it meanwhile");
     }

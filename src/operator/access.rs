@@ -1,5 +1,6 @@
-//! How the operator gets at log and databases: through the application that holds the log, or, if
-//! there is none, by holding the log in its place (I5: never beside a living application).
+//! How the operator gets at log and databases. A log in a folder: through the application that
+//! holds it, or, if there is none, by holding the log in its place (I5: never beside a living
+//! application). A log in a table: beside its members, as one of them if anything is to be ended.
 
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
@@ -12,10 +13,13 @@ use unanimous_core::ports::LogError;
 use super::client::Client;
 use super::error::OperatorError;
 use super::file::{ConfigFile, Parts};
+use super::place::Place;
 use super::report::{Listing, Recovered};
+use super::shared::SharedLog;
 use super::wire::{Body, Verb};
 use crate::StartError;
 use crate::bounded::bounded;
+use crate::log::FileLog;
 use crate::manager::{Inner, recover_all, survey_all};
 
 /// A way to the log. End it by [`close`](Self::close).
@@ -24,6 +28,7 @@ pub struct Access(Way);
 enum Way {
     Application(Client),
     Alone(Arc<Inner>),
+    Shared(SharedLog),
 }
 
 impl std::fmt::Debug for Access {
@@ -31,6 +36,7 @@ impl std::fmt::Debug for Access {
         let way = match self.0 {
             Way::Application(_) => "Application",
             Way::Alone(_) => "Alone",
+            Way::Shared(_) => "Shared",
         };
         f.debug_tuple("Access").field(&way).finish()
     }
@@ -42,13 +48,20 @@ impl Access {
     const ATTEMPTS: u32 = 5;
     const PAUSE: Duration = Duration::from_millis(200);
 
-    /// Finds the application that holds the log; without one, opens the log. Never makes a log.
-    /// Asks for passwords only if there is no application.
+    /// Finds the application that holds the log; without one, opens the log. A log in a table is
+    /// only looked at. Never makes a log. Asks for passwords only if there is no application.
     ///
     /// # Errors
     /// There is no log, it cannot be opened, or the process that holds it offers no socket.
     pub async fn open(file: &ConfigFile) -> Result<Self, OperatorError> {
-        let folder = file.log_folder();
+        match file.log() {
+            Place::Folder(log) => Self::open_folder(file, log).await,
+            Place::Table(place) => Ok(Self(Way::Shared(SharedLog::open(file, place).await?))),
+        }
+    }
+
+    async fn open_folder(file: &ConfigFile, log: &FileLog) -> Result<Self, OperatorError> {
+        let folder = log.folder();
         if let Some(client) = Client::find(folder).await? {
             return Ok(Self(Way::Application(client)));
         }
@@ -59,8 +72,8 @@ impl Access {
                 folder.display()
             ))));
         }
-        let log = file.log().clone();
-        let reading = tokio::task::spawn_blocking(move || log.inspect());
+        let read = log.clone();
+        let reading = tokio::task::spawn_blocking(move || read.inspect());
         match bounded(LOG_LIMIT, reading).await {
             Ok(Ok(read)) => drop(read?),
             Ok(Err(_)) => return Err(stuck(folder, "reading it panicked, which is a bug")),
@@ -70,7 +83,7 @@ impl Access {
         let parts = file.parts()?;
         let mut attempt = 1;
         loop {
-            let error = match open_alone(&parts).await {
+            let error = match open_alone(&parts, folder).await {
                 Ok(inner) => return Ok(Self(Way::Alone(inner))),
                 Err(error) => error,
             };
@@ -89,7 +102,15 @@ impl Access {
     pub const fn is_through_application(&self) -> bool {
         match self.0 {
             Way::Application(_) => true,
-            Way::Alone(_) => false,
+            Way::Alone(_) | Way::Shared(_) => false,
+        }
+    }
+
+    /// The log is in a table, which others may use at the same time.
+    pub const fn is_shared(&self) -> bool {
+        match self.0 {
+            Way::Shared(_) => true,
+            Way::Application(_) | Way::Alone(_) => false,
         }
     }
 
@@ -107,15 +128,27 @@ impl Access {
                 let survey = survey_all(inner).await;
                 Ok(Listing::new(&survey, inner.log.opening(), 0))
             }
+            Way::Shared(shared) => shared.list().await,
         }
     }
 
-    /// Makes one recovery pass over all resources.
+    /// Makes one recovery pass over all resources. On a shared log the epochs of silent members are
+    /// closed before, after the time that members give each other; those in `close` at once: only
+    /// for a person who knows that these members are dead, although a mistake costs them nothing
+    /// but rollbacks.
     ///
     /// # Errors
-    /// The application did not answer; the pass may have been made.
-    pub async fn recover(&self) -> Result<Recovered, OperatorError> {
+    /// The application did not answer; the pass may have been made. An epoch in `close` is not
+    /// listed, or the log is none that is shared.
+    pub async fn recover(&self, close: &[u32]) -> Result<Recovered, OperatorError> {
+        if let (false, [epoch, ..]) = (self.is_shared(), close) {
+            return Err(OperatorError::Log(LogError::new(format!(
+                "epoch {epoch} cannot be closed by itself: the log is in a folder, and whoever \
+                 opens it closes all earlier epochs"
+            ))));
+        }
         match &self.0 {
+            Way::Shared(shared) => shared.recover(close).await,
             Way::Application(client) => match client.ask(Verb::Recover).await? {
                 Body::Recovered(recovered) => Ok(recovered),
                 Body::Listing(_) | Body::Error(_) => Err(client.failed(MIXED_UP)),
@@ -130,7 +163,7 @@ impl Access {
     /// It could not be closed properly; nothing is lost.
     pub async fn close(self) -> Result<(), OperatorError> {
         match self.0 {
-            Way::Application(_) => Ok(()),
+            Way::Application(_) | Way::Shared(_) => Ok(()),
             Way::Alone(inner) => match bounded(LOG_LIMIT, inner.log.shutdown()).await {
                 Ok(closed) => Ok(closed?),
                 Err(silence) => Err(OperatorError::Log(LogError::new(format!(
@@ -142,7 +175,7 @@ impl Access {
 }
 
 /// How long the log may take to be read, opened or closed.
-const LOG_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LOG_LIMIT: Duration = Duration::from_secs(60);
 
 fn stuck(folder: &Path, problem: &str) -> OperatorError {
     OperatorError::Log(LogError::new(format!(
@@ -174,14 +207,12 @@ fn other_user(folder: &Path, owner: u32, user: u32) -> LogError {
 }
 
 /// Without the checks of a start: a resource that is not fit is told when it is looked at.
-async fn open_alone(parts: &Parts) -> Result<Arc<Inner>, OperatorError> {
+async fn open_alone(parts: &Parts, folder: &Path) -> Result<Arc<Inner>, OperatorError> {
     let opening = bounded(LOG_LIMIT, parts.builder().open(None)).await;
-    let opened = opening.map_err(|silence| stuck(parts.log.folder(), &silence.to_string()))?;
+    let opened = opening.map_err(|silence| stuck(folder, &silence.to_string()))?;
     match opened {
         Ok(inner) => Ok(inner),
-        Err(StartError::Log(error)) if is_held(parts.log.folder()) => {
-            Err(OperatorError::NoSocket(error))
-        }
+        Err(StartError::Log(error)) if is_held(folder) => Err(OperatorError::NoSocket(error)),
         Err(StartError::Log(error)) => Err(error.into()),
         Err(error) => Err(error.into()),
     }

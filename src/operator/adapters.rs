@@ -1,8 +1,10 @@
 //! From an address to a resource, by its scheme. The one place of the runtime that names databases:
 //! whoever writes an address into a file names one.
 
+use std::any::Any;
 use std::sync::Arc;
 
+use unanimous_core::ports::{DecisionTable, TableHome};
 use unanimous_core::xid::ResourceName;
 
 use super::entry::{Credentials, Tuning};
@@ -32,6 +34,28 @@ pub(super) fn resource(
              mysql://user@host:3306/database"
         )),
     }
+}
+
+/// The kinds of database that can hold a decision log, by their schemes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Postgres,
+    Mysql,
+}
+
+/// What the resource is, and the decision table in its database. `None` if it is of a kind that
+/// holds none.
+pub(super) fn table(resource: &dyn AnyResource) -> Option<(Kind, Arc<dyn DecisionTable>)> {
+    let resource: &dyn Any = resource;
+    #[cfg(feature = "postgres")]
+    if let Some(home) = resource.downcast_ref::<crate::postgres::Postgres>() {
+        return Some((Kind::Postgres, home.decision_table()));
+    }
+    #[cfg(feature = "mysql")]
+    if let Some(home) = resource.downcast_ref::<crate::mysql::Mysql>() {
+        return Some((Kind::Mysql, home.decision_table()));
+    }
+    None
 }
 
 /// Hands a setting of the file to the builder's method, if the file has it.

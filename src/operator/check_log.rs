@@ -1,5 +1,5 @@
-//! Checks of the log's folder. It is only read: no lock is taken, for one that is held for a moment
-//! would keep an application from starting.
+//! Checks of the decision log. A folder is only read: no lock is taken, for one that is held for a
+//! moment would keep an application from starting. For a table see `check_table`.
 //!
 //! Subjects of findings, which stay the same: `folder`, `permissions`, `file system`, `space`,
 //! `control socket`, `log`, `torn tail`, `pending decisions`, `unknown resource`, `heuristic ends`.
@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{Finding, Severity};
+use unanimous_core::ports::{DecisionRecord, Finding, Severity};
 
 use super::client::Client;
 use super::file::ConfigFile;
 use super::finding::CheckedFinding;
+use super::place::Place;
 use super::volume;
 use crate::bounded::bounded;
 use crate::log::{FileLog, LogContents};
@@ -26,12 +27,14 @@ const READ_LIMIT: Duration = Duration::from_secs(30);
 /// So many heuristic ends are named one by one.
 const NAMED_MAX: usize = 10;
 
-/// What the log's folder looks like. It was only read.
+/// What the log looks like. It was only read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CheckedLog {
-    /// Where it is.
-    pub folder: String,
+    /// Where it is: a folder, or the table's server and database.
+    pub place: String,
+    /// The folder, if it is in one.
+    pub folder: Option<String>,
     /// There is a log; else the application will make it at its first start.
     pub exists: bool,
     /// An application holds it and answers on its control socket.
@@ -48,20 +51,37 @@ pub struct CheckedLog {
 
 impl CheckedLog {
     pub(super) async fn look(file: &ConfigFile) -> Self {
-        let folder = file.log_folder();
-        let mut checked = Self {
-            folder: whole(folder).display().to_string(),
+        let mut checked = match file.log() {
+            Place::Folder(log) => Self::look_at_folder(file, log).await,
+            Place::Table(place) => Self::look_at_table(file, place).await,
+        };
+        checked
+            .findings
+            .sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        checked
+    }
+
+    pub(super) const fn unseen(place: String, folder: Option<String>) -> Self {
+        Self {
+            place,
+            folder,
             exists: false,
             has_application: false,
             openings: 0,
             pending: 0,
             heuristics: 0,
             findings: Vec::new(),
-        };
-        let log = file.log().clone();
+        }
+    }
+
+    async fn look_at_folder(file: &ConfigFile, log: &FileLog) -> Self {
+        let folder = whole(log.folder()).display().to_string();
+        let mut checked = Self::unseen(folder.clone(), Some(folder));
+        let folder = log.folder();
+        let log = log.clone();
         let reading = tokio::task::spawn_blocking(move || Read::all(log));
         match bounded(READ_LIMIT, reading).await {
-            Ok(Ok(read)) => checked.judge(file, read).await,
+            Ok(Ok(read)) => checked.judge(file, folder, read).await,
             Ok(Err(_)) => checked.error("log", "reading it panicked, which is a bug", "report it"),
             Err(silence) => {
                 let mend = "see whether its file system hangs: ls -l in it by hand";
@@ -69,18 +89,15 @@ impl CheckedLog {
             }
         }
         checked
-            .findings
-            .sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-        checked
     }
 
-    async fn judge(&mut self, file: &ConfigFile, read: Read) {
+    async fn judge(&mut self, file: &ConfigFile, folder: &Path, read: Read) {
         self.findings.extend(read.findings.map(Into::into));
         let Some(contents) = read.contents else {
             return;
         };
         self.exists = true;
-        match Client::find(file.log_folder()).await {
+        match Client::find(folder).await {
             Ok(client) => self.has_application = client.is_some(),
             Err(error) => self.error("control socket", &error.to_string(), RUN_AS),
         }
@@ -105,19 +122,7 @@ impl CheckedLog {
         self.openings = contents.openings.len();
         self.pending = contents.pending.len();
         self.heuristics = contents.heuristics.len();
-        let mut unknown: Vec<_> = contents.pending.iter().flat_map(|d| &d.branches).collect();
-        unknown.retain(|branch| file.resource_names().all(|name| *name != branch.resource));
-        unknown.sort_by_key(|branch| &branch.resource);
-        unknown.dedup_by_key(|branch| &branch.resource);
-        for branch in unknown {
-            let (name, identity) = (&branch.resource, &branch.identity);
-            let evidence = format!(
-                "the log has decisions for resource {name} (server {identity}), which the config \
-                 file does not name: its branches stay prepared"
-            );
-            let mend = format!("[resources.{name}]\nurl = \"…\"");
-            self.warn("unknown resource", &evidence, &mend);
-        }
+        self.judge_names(file, &contents.pending);
         for (gtrid, resource, heuristic) in contents.heuristics.iter().take(NAMED_MAX) {
             let evidence = format!(
                 "transaction {gtrid} at resource {resource}: {heuristic:?}: it ended against the \
@@ -149,17 +154,34 @@ impl CheckedLog {
         }
     }
 
-    fn error(&mut self, subject: &str, evidence: &str, mend: &str) {
+    /// Decisions for resources that the file does not name.
+    pub(super) fn judge_names(&mut self, file: &ConfigFile, pending: &[DecisionRecord]) {
+        let mut unknown: Vec<_> = pending.iter().flat_map(|d| &d.branches).collect();
+        unknown.retain(|branch| file.resource_names().all(|name| *name != branch.resource));
+        unknown.sort_by_key(|branch| &branch.resource);
+        unknown.dedup_by_key(|branch| &branch.resource);
+        for branch in unknown {
+            let (name, identity) = (&branch.resource, &branch.identity);
+            let evidence = format!(
+                "the log has decisions for resource {name} (server {identity}), which the config \
+                 file does not name: its branches stay prepared"
+            );
+            let mend = format!("[resources.{name}]\nurl = \"…\"");
+            self.warn("unknown resource", &evidence, &mend);
+        }
+    }
+
+    pub(super) fn error(&mut self, subject: &str, evidence: &str, mend: &str) {
         let finding = Finding::new(Severity::Error, subject, evidence, mend);
         self.findings.push(finding.into());
     }
 
-    fn warn(&mut self, subject: &str, evidence: &str, mend: &str) {
+    pub(super) fn warn(&mut self, subject: &str, evidence: &str, mend: &str) {
         let finding = Finding::new(Severity::Warning, subject, evidence, mend);
         self.findings.push(finding.into());
     }
 
-    fn note(&mut self, subject: &str, evidence: &str, mend: &str) {
+    pub(super) fn note(&mut self, subject: &str, evidence: &str, mend: &str) {
         let finding = Finding::new(Severity::Note, subject, evidence, mend);
         self.findings.push(finding.into());
     }

@@ -9,22 +9,22 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use unanimous_core::ports::Resource;
+use unanimous_core::ports::{LogHome, Resource};
 use unanimous_core::xid::ResourceName;
 
 use super::entry::Entry;
 use super::error::ConfigFileError;
 use super::limits::Limits;
-use super::text::{LogText, Number, line, parse};
+use super::place::{Home, Place};
+use super::text::{line, parse};
 use crate::TransactionManagerBuilder;
-use crate::log::FileLog;
 use crate::manager::AnyResource;
 
 /// A config file that was read and is right in itself. No password has been asked for yet.
 #[derive(Clone)]
 pub struct ConfigFile {
     path: PathBuf,
-    log: FileLog,
+    log: Place,
     limits: Limits,
     resources: BTreeMap<ResourceName, Entry>,
 }
@@ -33,7 +33,7 @@ impl fmt::Debug for ConfigFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConfigFile")
             .field("path", &self.path)
-            .field("log", &self.log)
+            .field("log", &self.log.describe())
             .field("limits", &self.limits)
             .field("resources", &self.resources.keys().collect::<Vec<_>>())
             .finish()
@@ -75,21 +75,32 @@ impl ConfigFile {
                 .map_err(|problem| at(&place, &format!("resource {name}: {problem}")))?;
             resources.insert(parsed, entry);
         }
+        let log_line = line(text, parsed.log.span().start);
+        let log = Place::new(parsed.log.into_inner(), &base, &resources)
+            .map_err(|problem| at(&log_line, &format!("[log]: {problem}")))?;
         Ok(Self {
-            log: log(&parsed.log, &base),
+            log,
             limits: Limits::new(parsed.limits),
             path,
             resources,
         })
     }
 
-    pub(super) const fn log(&self) -> &FileLog {
+    pub(super) const fn log(&self) -> &Place {
         &self.log
     }
 
-    /// The folder of the decision log.
-    pub fn log_folder(&self) -> &Path {
-        self.log.folder()
+    /// The folder of the decision log, if that is in a folder.
+    pub fn log_folder(&self) -> Option<&Path> {
+        match &self.log {
+            Place::Folder(log) => Some(log.folder()),
+            Place::Table(_) => None,
+        }
+    }
+
+    /// Where the decision log is, for people: a folder, or the name of what holds its table.
+    pub fn log_place(&self) -> String {
+        self.log.describe()
     }
 
     /// The names of the resources, in their order.
@@ -112,16 +123,42 @@ impl ConfigFile {
                 Err(problem) => problems.push(problem),
             }
         }
-        if !problems.is_empty() {
-            let (path, problems) = (self.path.display(), problems.join("; "));
-            let text = format!("config file {path}: {problems}");
-            return Err(ConfigFileError::new(text));
-        }
+        let log = match self.log.build(&resources) {
+            Ok(log) if problems.is_empty() => log,
+            Ok(_) | Err(None) => return Err(self.unusable(&problems)),
+            Err(Some(problem)) => {
+                problems.push(problem);
+                return Err(self.unusable(&problems));
+            }
+        };
         Ok(Parts {
-            log: self.log.clone(),
+            log,
             limits: self.limits.clone(),
             resources,
         })
+    }
+
+    /// The log alone. Connects to nothing.
+    ///
+    /// # Errors
+    /// Its database cannot be used: says why.
+    pub(super) fn home(&self) -> Result<Home, ConfigFileError> {
+        let mut resources = BTreeMap::new();
+        if let Place::Table(table) = &self.log
+            && let Some(name) = table.resource()
+            && let Some(entry) = self.resources.get(name)
+        {
+            let built = entry.build(name);
+            let resource = built.map_err(|problem| self.unusable(&[problem]))?;
+            resources.insert(name.clone(), resource);
+        }
+        let home = self.log.build(&resources);
+        home.map_err(|problem| self.unusable(problem.as_slice()))
+    }
+
+    fn unusable(&self, problems: &[String]) -> ConfigFileError {
+        let (path, problems) = (self.path.display(), problems.join("; "));
+        ConfigFileError::new(format!("config file {path}: {problems}"))
     }
 
     /// Every resource, or why there is none.
@@ -135,21 +172,10 @@ impl ConfigFile {
 
 type Built = Result<Arc<dyn AnyResource>, String>;
 
-fn log(text: &LogText, base: &Path) -> FileLog {
-    let mut log = FileLog::at(base.join(&text.folder));
-    if let Some(bytes) = text.segment_bytes {
-        log = log.segment_bytes(bytes.get().into());
-    }
-    if let Some(count) = text.retain_completed {
-        log = log.retain_completed(Number::into(count));
-    }
-    log
-}
-
 /// Log and resources of a config file, ready for a manager.
 #[derive(Clone)]
 pub struct Parts {
-    pub(super) log: FileLog,
+    pub(super) log: Home,
     limits: Limits,
     resources: BTreeMap<ResourceName, Arc<dyn AnyResource>>,
 }
@@ -189,7 +215,20 @@ impl Parts {
 
     /// A manager's builder with this log, these limits and these resources.
     pub fn builder(&self) -> TransactionManagerBuilder {
-        let builder = crate::TransactionManager::builder().log(self.log.clone());
+        let builder = crate::TransactionManager::builder();
+        let builder = match self.log.clone() {
+            Home::Folder(log) => builder.log(log),
+            Home::Table(log) => builder.log(log),
+        };
+        self.configured(builder)
+    }
+
+    /// The same with the log opened in another way.
+    pub(super) fn builder_with(&self, log: impl LogHome) -> TransactionManagerBuilder {
+        self.configured(crate::TransactionManager::builder().log(log))
+    }
+
+    fn configured(&self, builder: TransactionManagerBuilder) -> TransactionManagerBuilder {
         let limits = self.limits.clone();
         let builder = builder.config(|config| limits.apply(config));
         let resources = self.resources.values().cloned();

@@ -292,7 +292,7 @@ fn relative_paths_begin_at_the_file() {
     let lines = "url = \"mysql://app@h/d\"\npassword_file = \"p\"\npool_size = 3";
     std::fs::write(&path, orders(lines)).unwrap();
     let file = ConfigFile::read(&path).unwrap();
-    assert_eq!(file.log_folder(), folder.path().join("log"));
+    assert_eq!(file.log_folder(), Some(&*folder.path().join("log")));
     assert!(!format!("{file:?}{:?}", file.parts().unwrap()).contains("s3cret"));
     assert!(!Path::new("p").exists(), "so it was read beside the file");
 }
@@ -314,4 +314,129 @@ fn an_application_gets_its_resources_by_name_and_type() {
         error.contains("no resource stock: it has ledger, orders"),
         "{error}"
     );
+}
+
+/// A file with this section `[log]`, and the resources `ledger` and `orders`.
+fn logged(log: &str) -> String {
+    format!(
+        "[log]\n{log}\n[resources.orders]\nurl = \"postgres://app@h/d\"\n\
+         [resources.ledger]\nurl = \"mysql://app@h/d\"\n"
+    )
+}
+
+#[test]
+fn a_log_has_exactly_one_home_and_no_keys_of_another() {
+    for (log, said) in [
+        ("", "the log has no home: add folder, or resource"),
+        ("create = true", "the log has no home"),
+        (
+            "folder = \"l\"\nresource = \"orders\"",
+            "more than one home, folder and resource: keep one",
+        ),
+        (
+            "resource = \"orders\"\n[log.mysql]\nurl = \"mysql://a@h/d\"",
+            "more than one home, resource and [log.mysql]: keep one",
+        ),
+        (
+            "folder = \"l\"\nsuspect_after = \"5s\"",
+            "suspect_after is for a log in a table, and this one is in a folder: remove it",
+        ),
+        (
+            "resource = \"orders\"\nretain_completed = 7",
+            "retain_completed is for a log in a folder, and this one is in a table: remove it",
+        ),
+        ("resource = \"s3cret\"", "write one of ledger, orders"),
+        (
+            "[log.postgres]\npool_size = 3",
+            "[log.postgres]: it has no address: add url, or url_env",
+        ),
+        (
+            "[log.mysql]\nurl = \"mysql://a:s3cret@h/d\"",
+            "[log.mysql]: the url holds a password: take it out",
+        ),
+        (
+            "resource = \"orders\"\nlabel = \"\"",
+            "label: write 1 to 100 characters",
+        ),
+    ] {
+        let text = refused(&logged(log));
+        assert!(text.contains("u.toml, line 1: [log]: "), "{log}: {text}");
+        assert!(text.contains(said), "{log}: {text}");
+        assert!(!text.contains("s3cret"), "I8: {text}");
+    }
+    for (line, expected) in [
+        ("suspect_after = \"99ms\"", "at least 100ms"),
+        ("create = \"7777\"", "a boolean"),
+        ("label = 7777", "a string"),
+        ("resorce = \"7777\"", "`resorce`"),
+    ] {
+        let text = refused(&logged(&format!("resource = \"orders\"\n{line}")));
+        assert!(text.contains("u.toml, line 3: "), "{line}: {text}");
+        assert!(
+            text.contains(expected) && !text.contains("7777"),
+            "{line}: {text}"
+        );
+    }
+}
+
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+#[test]
+fn a_log_in_a_table_is_built_with_what_the_file_says_of_it() {
+    let all = "create = false\nlast_resource = false\nlossless_failover = true\n\
+               suspect_after = \"3s\"\nlabel = \"shop 1\"\n";
+    for home in [
+        "resource = \"orders\"\n",
+        "resource = \"ledger\"\n",
+        "postgres = { url = \"postgres://a@h/d\", password_env = \"X\" }\n",
+        "mysql = { url = \"mysql://a@h/d\", connect_timeout = \"2s\" }\n",
+    ] {
+        let file = read(&logged(&format!("{home}{all}"))).unwrap();
+        assert_eq!(file.log_folder(), None);
+        let parts = format!("{:?}", file.parts().unwrap());
+        for said in [
+            "create: false",
+            "last_resource: false",
+            "lossless_failover: true",
+            "suspect_after: 3s",
+            "label: Some(\"shop 1\")",
+        ] {
+            assert!(parts.contains(said), "{home}: {parts}");
+        }
+    }
+    let file = read(&logged("resource = \"orders\"")).unwrap();
+    let default = format!("{:?}", file.parts().unwrap());
+    assert!(
+        default.contains("create: true, last_resource: true"),
+        "{default}"
+    );
+}
+
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+#[test]
+fn a_logs_own_database_that_cannot_be_used_is_named() {
+    for (log, said) in [
+        (
+            "[log.postgres]\nurl = \"mysql://a@h/d\"",
+            "[log.postgres]: its address is of MySQL or MariaDB: write [log.mysql]",
+        ),
+        (
+            "[log.mysql]\nurl = \"postgres://a@h/d\"",
+            "[log.mysql]: its address is of PostgreSQL: write [log.postgres]",
+        ),
+        (
+            "[log.mysql]\nurl = \"s3cret\"",
+            "[log.mysql]: the address cannot be read: write",
+        ),
+        (
+            "[log.mysql]\nurl_env = \"UNANIMOUS_TEST_NOT_SET\"",
+            "[log.mysql]: the environment variable UNANIMOUS_TEST_NOT_SET is not set",
+        ),
+    ] {
+        let text = refused(&logged(log));
+        assert!(text.contains(said), "{log}: {text}");
+        assert!(
+            text.contains("config file ") && !text.contains("s3cret"),
+            "I8: {text}"
+        );
+    }
 }

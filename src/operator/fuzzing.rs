@@ -26,7 +26,7 @@ pub fn config(bytes: &[u8]) {
     }
 }
 
-/// Keys and the log's folder are no secrets.
+/// Keys, and the log's folder and label, are no secrets.
 fn may_be_shown(text: &str) -> bool {
     text.parse::<toml::Table>()
         .is_ok_and(|table| has_shown(&table, false))
@@ -38,7 +38,8 @@ fn has_secret(text: &str) -> bool {
 
 fn has_shown(table: &toml::Table, is_log: bool) -> bool {
     table.iter().any(|(key, value)| {
-        let is_folder = is_log && key == "folder" && value.as_str().is_some_and(has_secret);
+        let is_told = is_log && (key == "folder" || key == "label");
+        let is_folder = is_told && value.as_str().is_some_and(has_secret);
         let below = value.as_table();
         has_secret(key) || is_folder || below.is_some_and(|below| has_shown(below, key == "log"))
     })

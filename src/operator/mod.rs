@@ -60,6 +60,7 @@ mod access;
 mod adapters;
 mod check;
 mod check_log;
+mod check_table;
 mod client;
 mod entry;
 mod error;
@@ -69,10 +70,13 @@ mod file_test;
 mod finding;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod init;
 mod limits;
+mod place;
 mod report;
 mod secret;
 mod server;
+mod shared;
 mod socket;
 #[cfg(test)]
 mod socket_test;
@@ -86,7 +90,9 @@ pub use check_log::CheckedLog;
 pub use error::{ConfigFileError, OperatorError};
 pub use file::{ConfigFile, Parts};
 pub use finding::CheckedFinding;
+pub use init::Initialised;
 pub use report::{
-    LeftBranch, ListedBranch, ListedResource, Listing, Recovered, RecoveredResource, State,
+    LeftBranch, ListedBranch, ListedMember, ListedResource, Listing, MemberState, Recovered,
+    RecoveredResource, State,
 };
 pub(crate) use server::{Control, serve};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use unanimous_core::protocol::LeaveReason;
-use unanimous_core::xid::Opening;
+use unanimous_core::xid::{Gtrid, Opening};
 
 use crate::recovery::{
     ForeignBranch, Left, Planned, RecoveryReport, ResourceReport, ResourceSurvey, Survey,
@@ -30,6 +30,43 @@ pub struct Listing {
     pub unknown_resources: Vec<String>,
     /// Why the decision log could not be read.
     pub log_error: Option<String>,
+    /// The log is in a table, which others may use at the same time. What they are doing is not
+    /// seen: `active` is 0, and `epoch` is 0.
+    #[serde(default)]
+    pub shared: bool,
+    /// Who shares the log: every opening that is open, and every other one of which a branch is
+    /// listed. Empty for a log that nobody can share.
+    #[serde(default)]
+    pub members: Vec<ListedMember>,
+}
+
+/// One that shares the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ListedMember {
+    /// The epoch of its opening.
+    pub epoch: u32,
+    /// Who it is: host and process, or what it calls itself.
+    pub label: String,
+    /// How it seems to be.
+    pub state: MemberState,
+    /// For how many seconds it was watched without a sign of life, if it is silent.
+    pub silent_seconds: Option<u64>,
+    /// How many branches of it are listed.
+    pub branches: usize,
+}
+
+/// How a member seems to be. A hint, never a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum MemberState {
+    /// It has given a sign of life while it was watched.
+    Alive,
+    /// It has not: dead, paused, or cut off.
+    Silent,
+    /// Nothing more is decided under its opening. Its branches can be ended by the others.
+    Closed,
 }
 
 /// What is prepared at one resource.
@@ -64,6 +101,9 @@ pub struct ListedBranch {
     pub decided: Option<bool>,
     /// What recovery would do.
     pub plan: String,
+    /// Which member's it is, by its label, if the log is shared and lists its opening.
+    #[serde(default)]
+    pub member: Option<String>,
 }
 
 /// Whose a prepared branch is, and how it stands.
@@ -79,6 +119,8 @@ pub enum State {
     Orphaned,
     /// Ours, of another member whose epoch is open.
     OtherMember,
+    /// Ours, of a member whose epoch is open and that gives no sign of life.
+    SilentMember,
     /// Ours by its manager, of an opening that the log does not list: restored or copied?
     Unlisted,
     /// It names another manager.
@@ -107,6 +149,12 @@ pub struct Recovered {
     pub log_error: Option<String>,
     /// Nothing is in doubt, and everything could be seen.
     pub clean: bool,
+    /// Epochs that were closed before the pass: of members that were silent, or that were named.
+    #[serde(default)]
+    pub closed_epochs: Vec<u32>,
+    /// Epochs of silent members that nobody has closed yet: their branches were left.
+    #[serde(default)]
+    pub silent_epochs: Vec<u32>,
 }
 
 /// What a pass did and left at one resource.
@@ -149,7 +197,35 @@ impl Listing {
             resources: survey.resources.iter().map(Into::into).collect(),
             unknown_resources: survey.unknown_resources.iter().map(text).collect(),
             log_error: survey.log_error.as_ref().map(text),
+            shared: false,
+            members: Vec::new(),
         }
+    }
+
+    /// The same, with who shares the log.
+    pub(super) fn shared_by(mut self, members: Vec<(Opening, ListedMember)>) -> Self {
+        let mut members = members;
+        self.shared = true;
+        for branch in self.resources.iter_mut().flat_map(|at| &mut at.branches) {
+            let gtrid = branch.gtrid.as_ref().and_then(|text| text.parse().ok());
+            let opening = gtrid.map(|gtrid: Gtrid| gtrid.opening);
+            let member = members.iter_mut().find(|(own, _)| Some(*own) == opening);
+            let Some((_, member)) = member else {
+                continue;
+            };
+            member.branches += 1;
+            branch.member = Some(member.label.clone());
+            if branch.state == State::OtherMember && member.state == MemberState::Silent {
+                branch.state = State::SilentMember;
+                branch.in_doubt = true;
+                branch.plan = format!("leave: until epoch {} is closed", member.epoch);
+            }
+        }
+        let members = members.into_iter().map(|(_, member)| member);
+        self.members = members
+            .filter(|member| member.state != MemberState::Closed || member.branches > 0)
+            .collect();
+        self
     }
 
     /// Something is in doubt, as far as could be seen.
@@ -173,6 +249,8 @@ impl Recovered {
             unfinished: report.unfinished.iter().map(text).collect(),
             log_error: report.log_error.as_ref().map(text),
             clean: report.is_clean(),
+            closed_epochs: Vec::new(),
+            silent_epochs: Vec::new(),
         }
     }
 
@@ -210,6 +288,7 @@ impl From<&SurveyedBranch> for ListedBranch {
             epoch: Some(branch.xid.gtrid.opening.epoch.0),
             decided: branch.is_decided,
             plan: branch.planned.to_string(),
+            member: None,
         }
     }
 }
@@ -240,6 +319,7 @@ impl From<&ForeignBranch> for ListedBranch {
             epoch: None,
             decided: None,
             plan: "leave: somebody else's".into(),
+            member: None,
         }
     }
 }

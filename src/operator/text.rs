@@ -16,19 +16,28 @@ use toml::Spanned;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FileText {
-    pub(super) log: LogText,
+    pub(super) log: Spanned<LogText>,
     #[serde(default)]
     pub(super) limits: LimitsText,
     #[serde(default)]
     pub(super) resources: BTreeMap<Spanned<String>, ResourceText>,
 }
 
+/// Where the log is (one of the first four), and how it behaves there.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LogText {
-    pub(super) folder: PathBuf,
+    pub(super) folder: Option<PathBuf>,
+    pub(super) resource: Option<String>,
+    pub(super) postgres: Option<ResourceText>,
+    pub(super) mysql: Option<ResourceText>,
     pub(super) segment_bytes: Option<Number<65_536, 1_073_741_824>>,
     pub(super) retain_completed: Option<Number<0, 10_000_000>>,
+    pub(super) create: Option<bool>,
+    pub(super) last_resource: Option<bool>,
+    pub(super) lossless_failover: Option<bool>,
+    pub(super) suspect_after: Option<Limit<100>>,
+    pub(super) label: Option<String>,
 }
 
 /// The manager's limits: the names are those of [`crate::Config`].

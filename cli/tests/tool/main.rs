@@ -13,6 +13,7 @@ mod living;
 mod living_in_doubt;
 mod not_ours;
 mod secrets;
+mod shared_log;
 mod socket;
 mod support;
 mod terminal;

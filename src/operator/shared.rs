@@ -1,0 +1,245 @@
+//! A log in a table, beside its members: looked at as an observer, who joins nobody, and worked on
+//! as one more member.
+//!
+//! Invariant I5: a branch of another member is ended only after its epoch was closed in the table.
+//! Who is alive is a hint, for people and for whom to close.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use unanimous_core::ports::{Beat, DecisionLog, DecisionTable, LogError, Member, TableError};
+use unanimous_core::xid::{Epoch, Opening};
+
+use super::access::LOG_LIMIT;
+use super::error::OperatorError;
+use super::file::{ConfigFile, Parts};
+use super::place::{Home, TablePlace};
+use super::report::{ListedMember, Listing, MemberState, Recovered};
+use crate::StartError;
+use crate::bounded::bounded;
+use crate::log::TableLog;
+use crate::manager::{Inner, recover_all, survey_all};
+
+/// How much longer than the members' own patience a pass waits for the end of silent ones.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub(super) struct SharedLog {
+    parts: Parts,
+    log: TableLog,
+    observer: Arc<Inner>,
+    suspect_after: Duration,
+}
+
+impl SharedLog {
+    /// # Errors
+    /// There is no log, or it cannot be looked at. None is made.
+    pub(super) async fn open(file: &ConfigFile, place: &TablePlace) -> Result<Self, OperatorError> {
+        let parts = file.parts()?;
+        let Home::Table(log) = parts.log.clone() else {
+            return Err(failed("the log is not in a table, which is a bug"));
+        };
+        let log = log.create(false);
+        let observer = open(&parts, log.clone().observer()).await?;
+        Ok(Self {
+            parts,
+            log,
+            observer,
+            suspect_after: place.suspect_after(),
+        })
+    }
+
+    pub(super) async fn list(&self) -> Result<Listing, OperatorError> {
+        let table = self.log.table();
+        let (watched, survey) = tokio::join!(
+            Watched::until_all_live(&*table, patience(self.suspect_after)),
+            survey_all(&self.observer)
+        );
+        // The openings as they were after the branches.
+        let members = members(&*self.observer.log).await?;
+        let members = watched?.tell(members);
+        let opening = self.observer.log.opening();
+        Ok(Listing::new(&survey, opening, 0).shared_by(members))
+    }
+
+    /// As a member of its own, which leaves at the end.
+    pub(super) async fn recover(&self, close: &[u32]) -> Result<Recovered, OperatorError> {
+        let label = format!("unanimous recover, {}", host_and_process());
+        let inner = open(&self.parts, self.log.clone().label(label)).await?;
+        let recovered = self.recover_as(&inner, close).await;
+        let left = bounded(LOG_LIMIT, inner.log.shutdown()).await;
+        let recovered = recovered?;
+        left.map_err(|silence| failed(&format!("leaving the log: {silence}; nothing is lost")))??;
+        Ok(recovered)
+    }
+
+    async fn recover_as(
+        &self,
+        inner: &Arc<Inner>,
+        close: &[u32],
+    ) -> Result<Recovered, OperatorError> {
+        let own = inner.log.opening().epoch;
+        let open_before = open_epochs(&members(&*inner.log).await?);
+        for epoch in close {
+            if !open_before.contains(&Epoch(*epoch)) || Epoch(*epoch) == own {
+                return Err(failed(&format!(
+                    "epoch {epoch} is not an open one of this log: see unanimous list"
+                )));
+            }
+            inner.log.close(Epoch(*epoch)).await?;
+        }
+        let limit = self.suspect_after * 2 + GRACE;
+        let watched = Watched::until_all_live(&*self.log.table(), limit).await?;
+        let open_now = open_epochs(&members(&*inner.log).await?);
+        let report = recover_all(inner, None).await;
+        let closed = open_before.difference(&open_now);
+        let silent = open_now.iter().filter(|epoch| !watched.is_alive(**epoch));
+        let silent: Vec<u32> = silent.map(|epoch| epoch.0).collect();
+        let recovered = Recovered::new(&report);
+        Ok(Recovered {
+            clean: recovered.clean && silent.is_empty(),
+            closed_epochs: closed.map(|epoch| epoch.0).collect(),
+            silent_epochs: silent,
+            ..recovered
+        })
+    }
+}
+
+async fn open(parts: &Parts, log: TableLog) -> Result<Arc<Inner>, OperatorError> {
+    let opening = bounded(LOG_LIMIT, parts.builder_with(log).open(None)).await;
+    match opening.map_err(|silence| failed(&format!("the decision log: {silence}")))? {
+        Ok(inner) => Ok(inner),
+        Err(StartError::Log(error)) => Err(error.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn members(log: &dyn DecisionLog) -> Result<Vec<Member>, OperatorError> {
+    match bounded(LOG_LIMIT, log.members()).await {
+        Ok(members) => Ok(members?),
+        Err(silence) => Err(failed(&format!("the decision log: {silence}"))),
+    }
+}
+
+fn open_epochs(members: &[Member]) -> BTreeSet<Epoch> {
+    let open = members.iter().filter(|member| !member.is_closed);
+    open.map(|member| member.opening.epoch).collect()
+}
+
+/// Signs of life that were seen.
+pub(super) struct Watched {
+    first: BTreeMap<Epoch, u64>,
+    alive: BTreeSet<Epoch>,
+    open: BTreeSet<Epoch>,
+    since: Instant,
+    last: Duration,
+}
+
+/// How long a look waits for signs of life: three times what lies between two of a member.
+pub(super) fn patience(suspect_after: Duration) -> Duration {
+    (suspect_after * 3 / 10).max(Duration::from_secs(1))
+}
+
+/// How often to look.
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
+
+/// Nobody's: raises no count.
+const NOBODY: Epoch = Epoch(0);
+
+impl Watched {
+    /// Looks until every member whose epoch is open has given a sign of life, or for so long.
+    pub(super) async fn until_all_live(
+        table: &dyn DecisionTable,
+        limit: Duration,
+    ) -> Result<Self, OperatorError> {
+        let mut watched = Self {
+            first: BTreeMap::new(),
+            alive: BTreeSet::new(),
+            open: BTreeSet::new(),
+            since: Instant::now(),
+            last: Duration::ZERO,
+        };
+        loop {
+            let beats = match bounded(LOG_LIMIT, table.beat(NOBODY)).await {
+                Ok(beats) => beats.map_err(of_table)?,
+                Err(silence) => return Err(failed(&format!("the decision log: {silence}"))),
+            };
+            watched.take(&beats);
+            if watched.open.is_subset(&watched.alive) || watched.last >= limit {
+                return Ok(watched);
+            }
+            sleep(LOOK_PAUSE).await;
+        }
+    }
+
+    fn take(&mut self, beats: &[Beat]) {
+        self.last = self.since.elapsed();
+        let is_first_look = self.first.is_empty() && self.last < LOOK_PAUSE;
+        let open = beats.iter().filter(|beat| !beat.is_closed);
+        self.open = open.clone().map(|beat| beat.epoch).collect();
+        for beat in open {
+            match self.first.get(&beat.epoch) {
+                Some(first) if *first != beat.count => drop(self.alive.insert(beat.epoch)),
+                Some(_) => {}
+                None => {
+                    self.first.insert(beat.epoch, beat.count);
+                    if !is_first_look {
+                        // It joined meanwhile.
+                        self.alive.insert(beat.epoch);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn is_alive(&self, epoch: Epoch) -> bool {
+        self.alive.contains(&epoch) || !self.first.contains_key(&epoch)
+    }
+
+    /// Who was silent all the time, of those that are open.
+    pub(super) fn silent(&self) -> impl Iterator<Item = Epoch> {
+        self.open.difference(&self.alive).copied()
+    }
+
+    /// Who was not.
+    pub(super) fn alive(&self) -> impl Iterator<Item = Epoch> {
+        self.open.intersection(&self.alive).copied()
+    }
+
+    fn tell(&self, members: Vec<Member>) -> Vec<(Opening, ListedMember)> {
+        let told = members.into_iter().map(|member| {
+            let epoch = member.opening.epoch;
+            let state = match (member.is_closed, self.is_alive(epoch)) {
+                (true, _) => MemberState::Closed,
+                (false, true) => MemberState::Alive,
+                (false, false) => MemberState::Silent,
+            };
+            let is_silent = state == MemberState::Silent;
+            let listed = ListedMember {
+                epoch: epoch.0,
+                label: member.label,
+                state,
+                silent_seconds: is_silent.then(|| self.last.as_secs()),
+                branches: 0,
+            };
+            (member.opening, listed)
+        });
+        told.collect()
+    }
+}
+
+pub(super) fn of_table(error: TableError) -> OperatorError {
+    let text = format!("the decision log: {error}");
+    OperatorError::Log(LogError::new(text).with_source(error))
+}
+
+pub(super) fn failed(problem: &str) -> OperatorError {
+    OperatorError::Log(LogError::new(problem))
+}
+
+fn host_and_process() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}:{}", host.trim(), std::process::id())
+}
