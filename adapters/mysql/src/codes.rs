@@ -258,9 +258,10 @@ fn of_statement(code: u16) -> StatementFailure {
 /// How far a request to the decision table had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TablePhase {
-    /// Before `COMMIT`: whatever the server refuses has not happened, and will not.
+    /// Before `COMMIT`: whatever the server refuses has not happened, and will not. Or after it,
+    /// where there is nothing but the forced write that follows a read.
     Work,
-    /// `COMMIT`, or a statement after it.
+    /// `COMMIT` itself.
     Commit,
     /// A statement that commits by itself, and may be repeated.
     Ddl,
@@ -274,8 +275,6 @@ pub(crate) fn table(error: &Error, phase: TablePhase) -> (TableErrorKind, &'stat
     let (kind, mend) = of_table(code);
     match phase {
         TablePhase::Work | TablePhase::Ddl => (kind, mend),
-        // 1205: the server waited in vain for its backup lock, and rolled back.
-        TablePhase::Commit if code == LOCK_WAIT_TIMEOUT => (kind, mend),
         TablePhase::Commit => (TableErrorKind::Lost, "; it may have happened"),
     }
 }

@@ -13,6 +13,10 @@ use crate::codes::{self, TablePhase};
 use crate::pool::Lease;
 use crate::session::Server;
 
+/// Whatever the session's `completion_type` is.
+const COMMIT: &str = "COMMIT AND NO CHAIN NO RELEASE";
+const ROLLBACK: &str = "ROLLBACK AND NO CHAIN NO RELEASE";
+
 /// What a request begins with: two statements.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Reads {
@@ -61,7 +65,7 @@ impl Answer {
 pub(super) struct Request {
     pub(super) reads: Reads,
     pub(super) statements: Vec<String>,
-    /// Run after the commit, each a transaction of its own.
+    /// Run after the commit, each a transaction of its own: the forced write that follows a read.
     pub(super) after: Vec<String>,
 }
 
@@ -104,7 +108,7 @@ impl MysqlTable {
         let packet: Vec<&str> = begin
             .into_iter()
             .chain(request.statements.iter().map(String::as_str))
-            .chain(["COMMIT"])
+            .chain([COMMIT])
             .chain(request.after.iter().map(String::as_str))
             .collect();
         match session.rows_of_all(&packet).await {
@@ -115,10 +119,10 @@ impl MysqlTable {
                 Ok(Answer { identity, results })
             }
             Err((failed, error)) => {
-                let phase = if failed < commit {
-                    TablePhase::Work
-                } else {
+                let phase = if failed == commit {
                     TablePhase::Commit
+                } else {
+                    TablePhase::Work
                 };
                 Err(self.failed(doing, lease, phase, error).await)
             }
@@ -139,7 +143,7 @@ impl MysqlTable {
                 self.resource.purge_control();
             }
         } else if let Some(session) = lease.session()
-            && session.run("ROLLBACK").await.is_ok()
+            && session.run(ROLLBACK).await.is_ok()
         {
             lease.give_back();
         }

@@ -1,5 +1,5 @@
 //! The tables, version 1: what makes them. The same text is the file
-//! `tests/table-golden/v1.sql` and stands on the page `docs/table-log-mysql.md`.
+//! `tests/live/table/schema-v1.sql` and stands on the page `docs/table-log-mysql.md`.
 //!
 //! DDL commits by itself, so making the tables is a row of steps, each of which may be repeated;
 //! the row that says whose log it is comes last, and without it nothing uses the tables.
