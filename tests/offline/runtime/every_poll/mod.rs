@@ -11,6 +11,7 @@
 //! `tests/offline/tidy/futures.rs`.
 
 mod file_log;
+mod last_resource;
 mod manager;
 mod operator;
 mod transaction;

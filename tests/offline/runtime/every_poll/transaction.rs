@@ -190,7 +190,7 @@ async fn i7_commit() {
 }
 
 /// A commit that was never polled has left its planned fault behind.
-async fn meet_planned_fault(world: &World, tm: &TransactionManager) {
+pub(super) async fn meet_planned_fault(world: &World, tm: &TransactionManager) {
     let tx = world.begin_with_both(tm, "planned").await;
     drop(tx.commit().await);
     world.settle().await;
