@@ -140,4 +140,5 @@ struct Readme;
 #[doc = include_str!("../docs/operations.md")]
 #[doc = include_str!("../docs/servers.md")]
 #[doc = include_str!("../docs/adapters.md")]
+#[doc = include_str!("../docs/shared-log.md")]
 struct Guides;

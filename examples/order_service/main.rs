@@ -10,8 +10,8 @@
 //! curl http://127.0.0.1:8081/orders/7
 //! cargo run --example order_service health 127.0.0.1:8080     # exits with 0 if it is ready
 //! ```
-//! Without a word it starts two instances, kills one of them in the midst of its work, has the other
-//! one take over, and checks both databases: that is how the project's tests run it.
+//! Without a word it starts two instances, kills one of them in the midst of its work, has the
+//! other one take over, and checks both databases: that is how the project's tests run it.
 
 mod client;
 mod shop;

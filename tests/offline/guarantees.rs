@@ -12,6 +12,8 @@ const DOCUMENTS: &[(&str, usize)] = &[
     ("docs/servers.md", 15),
     ("docs/operations.md", 5),
     ("docs/planted-bugs.md", 40),
+    ("docs/shared-log.md", 30),
+    ("docs/kubernetes.md", 3),
     (BAD_INPUT, 90),
 ];
 
@@ -86,6 +88,7 @@ fn is_sentence(code: &str) -> bool {
     const SETTINGS: &[&str] = &[
         "innodb_flush_log_at_trx_commit",
         "idle_in_transaction_session_timeout",
+        "rpl_semi_sync_source_timeout",
     ];
     code.split('_').count() >= 5 && !SETTINGS.contains(&code)
 }

@@ -148,6 +148,20 @@ pub(crate) const STEPS: &[Step] = &[
         env: &[],
     },
     Step {
+        name: "members",
+        checks: "the example of members that share a log, one killed and one paused",
+        needs_servers: true,
+        cargo: &["run", "--quiet", "--example", "shared_log"],
+        env: &[],
+    },
+    Step {
+        name: "instances",
+        checks: "the example of an order service, one of whose two instances is killed",
+        needs_servers: true,
+        cargo: &["run", "--quiet", "--example", "order_service"],
+        env: &[],
+    },
+    Step {
         name: "resource",
         checks: "the example of a resource of one's own passes the conformance suite",
         needs_servers: false,

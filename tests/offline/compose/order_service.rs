@@ -131,3 +131,59 @@ fn the_image_of_the_order_service_is_built_from_the_example_and_runs_it_as_nobod
         "a shell would keep SIGTERM from it"
     );
 }
+
+/// The manifest of `docs/kubernetes.md` runs the same image in the same way.
+#[test]
+fn the_manifest_for_kubernetes_gives_a_pod_what_the_compose_file_gives_an_instance() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/kubernetes.md")).expect("the page");
+    let manifest = page
+        .split("```yaml")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let manifest: &'static str = Box::leak(manifest.expect("a manifest").to_owned().into());
+    let documents = Yaml::load_from_str(manifest).expect("it is YAML");
+    let [deployment, budget] = &documents[..] else {
+        panic!("{} documents", documents.len());
+    };
+    assert_eq!(text(get(deployment, "kind")), "Deployment");
+    assert_eq!(text(get(budget, "kind")), "PodDisruptionBudget");
+    let spec = get(deployment, "spec");
+    let kept = number(get(get(budget, "spec"), "minAvailable"));
+    assert!((1..number(get(spec, "replicas"))).contains(&kept), "{kept}");
+
+    let pod = get(get(spec, "template"), "spec");
+    let containers = get(pod, "containers").as_vec().expect("a list");
+    let container = &containers[0];
+    let pause = get(
+        get(get(get(container, "lifecycle"), "preStop"), "sleep"),
+        "seconds",
+    );
+    let grace = number(get(pod, "terminationGracePeriodSeconds")) - number(pause);
+    let config = Config::default();
+    let shutdown = config.drain_timeout + config.start_timeout + config.drain_timeout;
+    assert!(Duration::from_secs(grace) > shutdown, "{grace} s");
+    assert!(pod.as_mapping_get("volumes").is_none(), "no disk");
+
+    let dockerfile = folder().join("order-service/Dockerfile");
+    let dockerfile = fs::read_to_string(dockerfile).expect("the Dockerfile");
+    let args = format!("CMD {:?}", list(get(container, "args")));
+    assert!(dockerfile.contains(&args), "{args}");
+    let variables = get(container, "env").as_vec().expect("a list");
+    let variables: BTreeSet<_> = variables.iter().map(|one| text(get(one, "name"))).collect();
+    let compose = service_compose();
+    let known = get(node(&compose, "blue"), "environment");
+    let known = known.as_mapping().expect("a table").keys().map(text);
+    assert_eq!(variables, known.collect());
+    let service = fs::read_to_string(root.join("examples/order_service/main.rs"));
+    let service = service.expect("the example");
+    for probe in ["readinessProbe", "livenessProbe"] {
+        let path = text(get(get(get(container, probe), "httpGet"), "path"));
+        assert!(service.contains(&format!(".route({path:?}, ")), "{path}");
+    }
+}
+
+fn number(node: &Yaml<'static>) -> u64 {
+    let number = node.as_integer().and_then(|n| u64::try_from(n).ok());
+    number.unwrap_or_else(|| panic!("not a number: {node:?}"))
+}
