@@ -1,11 +1,11 @@
 //! For those who write a resource or a decision log for Unanimous, and for Unanimous' own tests.
 //!
-//! * [`resource_suite`], [`log_suite`] and [`table_suite`]: the contracts of the ports in executable
-//!   form. An adapter's live tests run the first and the last over a real server; a log's tests run
-//!   the second.
+//! * [`resource_suite`], [`log_suite`] and [`table_suite`]: the contracts of the ports in
+//!   executable form. An adapter's live tests run the first and the last over a real server; a
+//!   log's tests run the second.
 //! * [`MemoryServer`] with its [`MemoryResource`]s, [`MemoryLog`] and [`MemoryTable`]: parts in
-//!   memory that follow the same contracts and fail on demand. They lose what a crash loses and keep
-//!   what it keeps.
+//!   memory that follow the same contracts and fail on demand. They lose what a crash loses and
+//!   keep what it keeps.
 //! * [`drop_after`] and [`drop_after_ticks`]: drop a future after so many polls, to test
 //!   cancellation.
 //! * [`Journal`]: what reached them and what became of it, in one order.

@@ -309,8 +309,9 @@ pub trait DecisionTable: Send + Sync + 'static {
     async fn beat(&self, own: Epoch) -> Result<Vec<Beat>, TableError>;
 
     /// Reads pending rows and openings; then, in the same round trip, completes a forced write of
-    /// its own (on the member's row of `forced_by`, or on another if that was released), so that what
-    /// was read is as durable as what was written. With `None` it writes nothing: then nobody may act on what was read.
+    /// its own (on the member's row of `forced_by`, or on another if that was released), so that
+    /// what was read is as durable as what was written. With `None` it writes nothing: then nobody
+    /// may act on what was read.
     ///
     /// # Errors
     /// See the module.

@@ -86,7 +86,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         tokio::select! {
             _ = ticks.tick() => {}
             () = shared.wants_rejoin.notified() => {
-                // Decisions of an earlier epoch are refused, too: that is no reason to leave this one.
+                // Decisions of an earlier epoch are refused, too: no reason to leave this one.
                 if shared.known().is_leaving() {
                     join_anew(&shared).await;
                 }
