@@ -75,6 +75,8 @@ pub(super) struct App {
     pub(super) banks: Vec<AnyBank>,
     /// Where an independent client finds the databases.
     pub(super) places: Vec<Place>,
+    /// Where everybody else finds the log in a table.
+    pub(super) log_place: Option<Place>,
     log: LogPlace,
     /// The log in a table, over a way of its own.
     log_bank: Option<AnyBank>,
@@ -102,6 +104,7 @@ impl App {
             first,
             banks: behind.branches.iter().enumerate().map(bank).collect(),
             places: places.branches.clone(),
+            log_place: places.log.table().cloned(),
             log: behind.log.clone(),
             log_bank: log_bank(behind),
             log_judge: log_bank(places),
@@ -172,11 +175,8 @@ impl App {
             };
         }
         let is_overdue = self.cell.story == Story::Overdue;
-        let limit = if self.cell.fault == Fault::Delay {
-            DELAY * 2 / 3
-        } else {
-            PATIENT
-        };
+        let is_late = self.cell.fault == Fault::Delay || self.cell.story == Story::LastLate;
+        let limit = if is_late { DELAY * 2 / 3 } else { PATIENT };
         builder.config(|config| set_limits(config, limit, is_overdue))
     }
 

@@ -68,6 +68,8 @@ pub(super) enum Story {
     LastUnsent,
     /// The last resource commits, and its connection is cut instead of the answer.
     LastUnanswered,
+    /// The last resource commits long after nobody waits for its answer any more.
+    LastLate,
     /// Another member lives while this one is killed; nobody takes its place.
     Survivor,
     /// Another member lives while this one is paused.
@@ -97,7 +99,7 @@ const MIXES: [(Mix, &str); 8] = [
     (Mix::TwoWritersReader, "two+reader"),
 ];
 
-const STORIES: [(Story, &str); 18] = [
+const STORIES: [(Story, &str); 19] = [
     (Story::Commit, "commit"),
     (Story::Rollback, "rollback"),
     (Story::Refused, "refused"),
@@ -113,6 +115,7 @@ const STORIES: [(Story, &str); 18] = [
     (Story::DownAtStart, "down_at_start"),
     (Story::LastUnsent, "last_unsent"),
     (Story::LastUnanswered, "last_unanswered"),
+    (Story::LastLate, "last_late"),
     (Story::Survivor, "survivor"),
     (Story::Paused, "paused"),
     (Story::PausedUnsure, "paused_unsure"),
@@ -134,7 +137,10 @@ impl Story {
 
     /// It is about a commit whose answer the last resource does not give.
     pub(super) const fn loses_last(self) -> bool {
-        matches!(self, Self::LastUnsent | Self::LastUnanswered)
+        matches!(
+            self,
+            Self::LastUnsent | Self::LastUnanswered | Self::LastLate
+        )
     }
 
     /// This member is paused.

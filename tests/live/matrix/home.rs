@@ -71,8 +71,9 @@ fn table_stories(point: &str, home: Home) -> Vec<Story> {
         "last.before" => vec![Story::Commit, Story::Refused],
         "last.answered" => vec![Story::Commit, Story::Refused, Story::LastUnanswered],
         _ if point.starts_with("log.") => Vec::new(),
-        "decide.before" | "decide.durable" if home.has_last() => vec![Story::LastUnanswered],
-        "decide.refused" if home.has_last() => vec![Story::LastUnsent],
+        "decide.before" if home.has_last() => vec![Story::LastUnanswered, Story::LastLate],
+        "decide.durable" if home.has_last() => vec![Story::LastUnanswered],
+        "decide.refused" if home.has_last() => vec![Story::LastUnsent, Story::LastLate],
         _ if unsure && home.has_last() => vec![Story::LastUnanswered],
         _ => stories(point).to_vec(),
     };
@@ -237,6 +238,7 @@ impl Cell {
             | Story::DownAtStart
             | Story::LastUnsent
             | Story::LastUnanswered
+            | Story::LastLate
             | Story::Survivor
             | Story::Paused
             | Story::PausedUnsure => None,

@@ -10,7 +10,7 @@ use unanimous_testing::WireFault;
 
 use super::app::App;
 use super::cell::{Cell, Story};
-use super::strike::Striker;
+use super::strike::{DELAY, Striker};
 use crate::databases::{Judges, Place};
 
 /// See the module; passes all points on.
@@ -19,6 +19,7 @@ pub(super) struct Meddler {
     striker: Arc<Striker>,
     /// Where an independent client finds the target, if it is a branch.
     place: Option<Place>,
+    log_place: Option<Place>,
     /// As another member has it.
     log: Option<Arc<dyn DecisionTable>>,
 }
@@ -29,6 +30,7 @@ impl Meddler {
             cell: app.cell,
             striker: Arc::clone(striker),
             place: app.places.get(app.cell.target).cloned(),
+            log_place: app.log_place.clone(),
             log: app.judged_table(),
         })
     }
@@ -51,6 +53,7 @@ impl Meddler {
             | Story::DownAtStart
             | Story::LastUnsent
             | Story::LastUnanswered
+            | Story::LastLate
             | Story::Survivor
             | Story::Paused
             | Story::PausedUnsure => {}
@@ -63,6 +66,7 @@ impl Meddler {
         match self.cell.story {
             Story::LastUnsent => wire.set(WireFault::CutRequest),
             Story::LastUnanswered | Story::PausedUnsure => wire.set(WireFault::CutReply),
+            Story::LastLate => self.hold_epoch().await,
             Story::Refused => {
                 let latest = self.striker.latest();
                 if let (Some(log), Some((gtrid, _))) = (&self.log, latest) {
@@ -85,6 +89,27 @@ impl Meddler {
             | Story::Survivor
             | Story::Paused => {}
         }
+    }
+
+    /// Somebody is about to close the epoch, and takes longer than anybody waits for the last
+    /// resource, but not so long that its server gives up.
+    async fn hold_epoch(&self) {
+        let (Some(place), Some((gtrid, _))) = (self.log_place.clone(), self.striker.latest())
+        else {
+            return;
+        };
+        let schema = if place.is_postgres { "unanimous." } else { "" };
+        let epoch = gtrid.opening.epoch;
+        let lock = format!("SELECT epoch FROM {schema}unanimous_epoch WHERE epoch = {epoch}");
+        let mut judges = Judges::default();
+        judges.try_ask(&place, "BEGIN").await.unwrap();
+        let locked = judges.try_ask(&place, &format!("{lock} FOR UPDATE")).await;
+        locked.unwrap();
+        tokio::spawn(async move {
+            tokio::time::sleep(DELAY).await;
+            // Its server may have been killed.
+            let _ = judges.try_ask(&place, "COMMIT").await;
+        });
     }
 
     async fn end_by_hand(&self, verb: &str, how: &str) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use unanimous::TransactionManager;
 
 use super::app::App;
-use super::cell::Fault;
+use super::cell::{Fault, Story};
 use super::judge::{Case, Findings, PATIENCE};
 use super::run::{connections_left, kill};
 use super::story::{is_over, live};
@@ -17,6 +17,9 @@ use crate::databases::Judges;
 /// How long the second one has for the branches, once the epoch is closed. Some of them it cannot
 /// end while the connection of a paused one is open, and need not.
 const ENDING: Duration = Duration::from_secs(3);
+
+/// What is lazy has happened after that: whoever asks again finds what the others have left.
+const LAZY: Duration = Duration::from_secs(1);
 
 /// Lets nobody be paused for ever.
 struct Resumed(Arc<Striker>);
@@ -96,6 +99,9 @@ async fn second_has_acted(case: &Case, striker: &Striker) -> bool {
     let closed = Instant::now();
     while !is_over(&app, gtrid).await && closed.elapsed() < ENDING {
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    if case.cell.story == Story::PausedUnsure {
+        tokio::time::sleep(LAZY).await;
     }
     true
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use unanimous::{CommitError, Gtrid, Point, Probe, TransactionManager};
+use unanimous::{CommitError, Gtrid, Point, Probe, TransactionManager, TransactionOutcome};
 use unanimous_testing::WireFault;
 
 use super::app::App;
@@ -176,6 +176,10 @@ async fn transact(app: &App, striker: &Striker, tm: &TransactionManager) {
     } else {
         striker.call(tx.commit()).await
     };
+    if app.cell.story == Story::LastLate {
+        // What its server does by itself, it has done by then.
+        tokio::time::sleep(DELAY).await;
+    }
     let claim = match &answer {
         Some(Ok(_)) => "committed",
         Some(Err(CommitError::RolledBack { .. })) => "rolledback",
@@ -187,6 +191,9 @@ async fn transact(app: &App, striker: &Striker, tm: &TransactionManager) {
         None => "dropped",
     };
     striker.note(format!("{claim} {number}"));
+    if app.cell.home != Home::File {
+        until_decided(striker, tm, gtrid).await;
+    }
     let is_asked = app.cell.story == Story::Asked || app.cell.story.is_by_hand();
     if is_asked {
         asks::ask(striker, tm, gtrid, number, When::After).await;
@@ -196,6 +203,20 @@ async fn transact(app: &App, striker: &Striker, tm: &TransactionManager) {
     }
     if is_asked {
         asks::ask(striker, tm, gtrid, number, When::AtTheEnd).await;
+    }
+}
+
+/// What goes on without its application is over before the next transaction begins: points that
+/// are reached later would be taken for those of that one.
+async fn until_decided(striker: &Striker, tm: &TransactionManager, gtrid: Gtrid) {
+    let begin = Instant::now();
+    while begin.elapsed() < PATIENCE / 3 {
+        match striker.call(tm.outcome(gtrid)).await {
+            Some(Ok(TransactionOutcome::InDoubt)) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Some(_) | None => return,
+        }
     }
 }
 
@@ -232,6 +253,7 @@ impl Probe for EndAt {
             | Story::DownAtStart
             | Story::LastUnsent
             | Story::LastUnanswered
+            | Story::LastLate
             | Story::Survivor
             | Story::Paused
             | Story::PausedUnsure => point == Point::DecisionDurable,
