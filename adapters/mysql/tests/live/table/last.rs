@@ -99,7 +99,7 @@ async fn a_closed_epoch_refuses_a_branch_with_an_older_snapshot(db: &Db) {
         assert!(!t.db.has(sequence).await);
         assert_eq!(t.state(t.row(sequence).gtrid).await, None);
     }
-    assert!(t.all_is_free().await);
+    t.assert_all_free().await;
     t.drop_database().await;
 }
 
@@ -227,7 +227,7 @@ async fn a_lock_that_is_not_free_rolls_the_branch_back(db: &Db) {
     );
     waiting.await.unwrap().unwrap();
     assert!(!t.db.has(2).await);
-    assert!(t.all_is_free().await);
+    t.assert_all_free().await;
     t.drop_database().await;
 }
 
@@ -278,7 +278,7 @@ async fn a_branch_that_may_not_commit_records_nothing(db: &Db) {
     }
     let unused = t.branch(&t.db.resource, 3).await;
     rolled_back(unused).await;
-    assert!(t.all_is_free().await);
+    t.assert_all_free().await;
     t.drop_database().await;
 }
 

@@ -89,17 +89,18 @@ impl TableDb {
         .await;
     }
 
-    /// What this statement locks is free; nothing stays of it.
-    pub(super) async fn is_free(&self, sql: &str) -> bool {
+    /// What these statements lock is free; nothing stays of them.
+    pub(super) async fn assert_free(&self, sql: &str) {
         let mut conn = self.db.plain().await;
         let sql = format!("SET innodb_lock_wait_timeout = 1; START TRANSACTION; {sql}; ROLLBACK");
-        conn.query_drop(sql).await.is_ok()
+        let free = conn.query_drop(&sql).await;
+        assert!(free.is_ok(), "{sql}: {free:?}");
     }
 
     /// Nobody holds a lock of a row, neither of the tables nor of the application's.
-    pub(super) async fn all_is_free(&self) -> bool {
+    pub(super) async fn assert_all_free(&self) {
         let rows = &self.db.table;
-        self.is_free(&format!(
+        self.assert_free(&format!(
             "SELECT 1 FROM unanimous_epoch FOR UPDATE; SELECT 1 FROM unanimous_log FOR UPDATE; \
              SELECT 1 FROM unanimous_opening FOR UPDATE; SELECT 1 FROM {rows} FOR UPDATE; \
              SELECT 1 FROM unanimous_decision FOR UPDATE"
