@@ -17,4 +17,5 @@ mod retry;
 mod servers_fail;
 mod soak;
 mod support;
+mod table_log;
 mod unreachable;
