@@ -96,8 +96,8 @@ fn told_to_stop(service: Arc<Service>) -> Result<impl Future<Output = ()>> {
     })
 }
 
-/// Looks at this instance only: a database that is away is away for all instances, and taking all of
-/// them out would not bring it back.
+/// Looks at this instance only: a database that is away is away for all instances, and taking all
+/// of them out would not bring it back.
 async fn ready(State(service): State<Arc<Service>>) -> (StatusCode, &'static str) {
     if service.is_stopping.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")

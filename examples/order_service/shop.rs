@@ -39,8 +39,8 @@ impl Shop {
         Ok(shop)
     }
 
-    /// Instances start at the same time, and PostgreSQL does not like the same `IF NOT EXISTS` twice
-    /// at once. MySQL allows no DDL in an XA transaction, so this has its own connection there.
+    /// Instances start at the same time, and PostgreSQL does not like the same `IF NOT EXISTS`
+    /// twice at once. MySQL allows no DDL in an XA transaction, so this has its own connection there.
     async fn create_tables(&self) -> Result<()> {
         let mut tx = self.tm.begin();
         let orders = tx.enlist(&self.orders).await?;

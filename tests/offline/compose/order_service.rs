@@ -113,13 +113,23 @@ fn the_image_of_the_order_service_is_built_from_the_example_and_runs_it_as_nobod
         );
     }
     let cargo = "cargo build --locked --release --package unanimous --example order_service";
-    let builds = |one: &Instruction<'_>| matches!(one, Instruction::Run(run) if format!("{:?}", run.arguments).contains(cargo));
+    let builds = |one: &Instruction<'_>| {
+        let Instruction::Run(run) = one else {
+            return false;
+        };
+        format!("{:?}", run.arguments).contains(cargo)
+    };
     assert!(build.instructions.iter().any(builds));
     assert!(root.join("examples/order_service/main.rs").is_file());
     let (copied, to) = copies(last);
     assert_eq!(copied[0].1, "/build/target/release/examples/order_service");
     assert_eq!(to, ["/usr/local/bin/order_service"]);
-    let is_user = |one: &Instruction<'_>| matches!(one, Instruction::User(user) if user.arguments.value == "65534:65534");
+    let is_user = |one: &Instruction<'_>| {
+        let Instruction::User(user) = one else {
+            return false;
+        };
+        user.arguments.value == "65534:65534"
+    };
     assert!(last.instructions.iter().any(is_user), "runs as root");
     let is_exec = |one: &Instruction<'_>| {
         matches!(one, Instruction::Entrypoint(start)
