@@ -94,10 +94,11 @@ pub async fn what_a_survivor_finds_is_what_the_owner_is_told<P: Place>(place: &P
         survivor.complete(record.gtrid);
     }
     survivor.shutdown().await.expect("it can be shut down");
+    // One that remembers nothing has to be told the same.
+    let fresh = open(place).await;
     for record in &all {
-        for _ in 0..2 {
-            let told = owner.decide(record).await;
-            match told {
+        for asking in [&owner, &fresh] {
+            match asking.decide(record).await {
                 Ok(_) => assert!(found.contains(record), "{record:?}"),
                 Err(DecideError::Refused(Refusal::EpochClosed)) => {
                     assert!(!found.contains(record), "{record:?}");
