@@ -363,3 +363,46 @@ fn each_question_is_answered_by_its_own_code_only() {
         assert!(!is(&Error::Driver(DriverError::ConnectionClosed)));
     }
 }
+
+/// The table's kinds in the order of work, commit.
+fn of_request(code: u16) -> [TableErrorKind; 2] {
+    [TablePhase::Work, TablePhase::Commit].map(|phase| table(&server(code), phase).0)
+}
+
+#[test]
+fn what_a_table_refuses_before_the_commit_has_not_happened_and_nothing_else_is_known() {
+    use TableErrorKind::{Lost, Missing, Refused, Unfit};
+    for code in [
+        1205, 1213, 1020, 1290, 1792, 1836, 1021, 1114, 1142, 1227, 1665, 1317, 1053,
+    ] {
+        assert_eq!(of_request(code), [Refused, Lost], "{code}");
+    }
+    for code in [1049, 1146] {
+        assert_eq!(of_request(code), [Missing, Lost], "{code}");
+    }
+    for code in [1048, 1054, 1406, 3819, 4025] {
+        assert_eq!(of_request(code), [Unfit, Lost], "{code}");
+    }
+    let closed = Error::Driver(DriverError::ConnectionClosed);
+    for phase in [TablePhase::Work, TablePhase::Commit, TablePhase::Ddl] {
+        assert_eq!(table(&closed, phase).0, Lost);
+    }
+}
+
+#[test]
+fn what_a_table_cannot_do_comes_with_the_mend() {
+    for (code, mend) in [
+        (1205, "ask again"),
+        (1213, "ask again"),
+        (1290, "connect to the primary"),
+        (1114, "make room"),
+        (1142, "grant the account"),
+        (1665, "binlog_format = ROW"),
+        (1146, "make the tables"),
+        (1049, "create the database"),
+        (1054, "restore them"),
+    ] {
+        let said = table(&server(code), TablePhase::Work).1;
+        assert!(said.contains(mend), "{code}: {said}");
+    }
+}

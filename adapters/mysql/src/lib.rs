@@ -134,6 +134,12 @@
 //! # Ok::<(), unanimous_mysql::BuildError>(())
 //! ```
 //!
+//! # Decisions in this database
+//! A resource is a [`TableHome`](unanimous_core::ports::TableHome): the decision log of many
+//! instances can live in its database, and a branch on its server can then commit as last resource,
+//! without a prepare. The tables, the privileges, the settings and what a failover can lose are on
+//! the page `docs/table-log-mysql.md` (tests: `table`).
+//!
 //! # What to know
 //! * One branch per server and transaction: two branches of one transaction on one server wait for
 //!   each other's locks. [`Branch::scope`](unanimous_core::ports::Branch::scope) names the server.

@@ -88,7 +88,8 @@ impl Tables {
         format!(
             "SELECT table_name FROM information_schema.tables WHERE table_schema = {} AND \
              table_name IN ('unanimous_log', 'unanimous_opening', 'unanimous_epoch', \
-             'unanimous_decision', 'unanimous_heuristic', 'unanimous_member') AND engine <> 'InnoDB'",
+             'unanimous_decision', 'unanimous_heuristic', 'unanimous_member') \
+             AND engine <> 'InnoDB'",
             self.database
         )
     }
