@@ -40,7 +40,8 @@ impl Shop {
     }
 
     /// Instances start at the same time, and PostgreSQL does not like the same `IF NOT EXISTS`
-    /// twice at once. MySQL allows no DDL in an XA transaction, so this has its own connection there.
+    /// twice at once. MySQL allows no DDL in an XA transaction, so this has its own connection
+    /// there.
     async fn create_tables(&self) -> Result<()> {
         let mut tx = self.tm.begin();
         let orders = tx.enlist(&self.orders).await?;
