@@ -239,10 +239,22 @@ fn replication(seen: &Seen) -> Vec<Finding> {
             seen.for_account("synchronous_commit", "on"),
         ));
     }
+    let standbys = seen.limit("our:standbys");
     if !has_names {
+        found.extend((standbys > 0).then(|| {
+            Finding::new(
+                Note,
+                "asynchronous_standbys",
+                format!(
+                    "{standbys} standbys follow, and none of them is synchronous: one that is \
+                     promoted may lack what was prepared, committed and decided last"
+                ),
+                "name those that may be promoted: ALTER SYSTEM SET synchronous_standby_names = \
+                 'ANY 1 (a, b)'; SELECT pg_reload_conf();",
+            )
+        }));
         return found;
     }
-    let standbys = seen.limit("our:standbys");
     found.push(if standbys == 0 {
         Finding::new(
             Warning,

@@ -88,6 +88,8 @@ fn standbys_that_are_there_are_a_note() {
         found(&[names, there]),
         one(Note, "synchronous_standby_names")
     );
+    // They may lack the latest, and are told to be named.
+    assert_eq!(found(&[there]), one(Note, "asynchronous_standbys"));
 }
 
 #[test]

@@ -49,6 +49,7 @@
 //! | `full_page_writes` | warning | off |
 //! | `synchronous_commit` | note, warning | off or local; the same with synchronous standbys |
 //! | `synchronous_standby_names` | note, warning | set: commits can hang; no standby is there |
+//! | `asynchronous_standbys` | note | a standby that is promoted may lack what was done last |
 //! | `default_transaction_read_only` | warning | on |
 //! | `standard_conforming_strings` | note | off |
 //! | `idle_session_timeout`, `transaction_timeout` | note, warning | set; below a minute |
@@ -108,6 +109,13 @@
 //! ```
 //! Passwords that change come from [`password_source`](PostgresBuilder::password_source), whole
 //! configurations from [`Postgres::builder_from`].
+//!
+//! # Decision log
+//!
+//! A database can be the home of a decision log that several instances share, and its branches last
+//! resources, which commit together with the row of the decision. `docs/table-log-postgres.md` in
+//! the repository has the tables, the rights that an account needs, and what is assumed of the
+//! server.
 //!
 //! # Errors
 //!

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use unanimous_core::ports::{
-    DecisionTable, RowAnswer, RowState, TableError, TableErrorKind, TableHome,
+    DecisionTable, OpeningRow, RowState, TableError, TableErrorKind, TableHome,
 };
-use unanimous_core::xid::Epoch;
+use unanimous_core::xid::{Epoch, Gtrid};
 use unanimous_testing::{Wire, WireFault, drop_after};
 use xtask::servers::{Kind, Server};
 
@@ -49,10 +49,8 @@ async fn each_method(
         1
     );
     after("read, forced").await;
-    assert_eq!(
-        table.read(epoch, None).await.unwrap().openings,
-        [own.clone()]
-    );
+    let read = table.read(epoch, None).await.unwrap();
+    assert_eq!(read.openings, std::slice::from_ref(&own));
     after("read").await;
     let found = table.find(gtrid, Some(epoch)).await.unwrap();
     assert_eq!((found.row, found.heuristics), (None, vec![(orders, 'r')]));
@@ -253,10 +251,7 @@ async fn the_accounts_own_settings_change_nothing(db: &Db) {
     t.drop_from(db).await;
 }
 
-async fn each_method_again(
-    table: &Arc<dyn DecisionTable>,
-    own: &unanimous_core::ports::OpeningRow,
-) {
+async fn each_method_again(table: &Arc<dyn DecisionTable>, own: &OpeningRow) {
     let epoch = own.opening.epoch;
     table.put_rollback(own.opening.gtrid(5)).await.unwrap();
     table.complete(&[own.opening.gtrid(1)]).await.unwrap();
@@ -276,104 +271,144 @@ on_both!(
     the_accounts_own_settings_change_nothing,
 );
 
+/// A server that loses what nobody has forced, with a member.
+struct Lossy {
+    server: Server,
+    t: TableDb,
+    own: OpeningRow,
+}
+
+impl Lossy {
+    async fn start(kind: Kind) -> Self {
+        let server = Server::start(kind, &lazily()).unwrap();
+        let t = TableDb::new(&Db::on(&server).await).await;
+        let own = t.join().await;
+        Self { server, t, own }
+    }
+
+    fn gtrid(&self, sequence: u64) -> Gtrid {
+        self.own.opening.gtrid(sequence)
+    }
+
+    /// Somebody has written this row, and not forced it.
+    async fn write(&self, sequence: u64, state: &str) {
+        let (gtrid, epoch) = (self.gtrid(sequence), self.own.opening.epoch);
+        let insert = format!(
+            "INSERT INTO unanimous.unanimous_decision VALUES ('{gtrid}', {epoch}, '{state}', '')"
+        );
+        self.t.db.sql(&insert).await;
+    }
+
+    fn crash(&mut self) {
+        self.server.kill();
+        self.server.restart().unwrap();
+    }
+
+    async fn state_after_a_crash(&mut self, sequence: u64) -> Option<String> {
+        self.crash();
+        self.t.state(self.gtrid(sequence)).await
+    }
+
+    async fn count(&self, from: &str) -> usize {
+        let select = format!("SELECT 1 FROM unanimous.{from}");
+        self.t.db.sql(&select).await.len()
+    }
+}
+
 /// Each time somebody has done it before, without forcing it: the answer rests on that, and forces
 /// it. What nobody forces is lost here, or the test would show nothing.
 async fn i2_what_was_there_already_is_forced_by_whoever_answers_it(kind: Kind) {
-    let mut server = Server::start(kind, &lazily()).unwrap();
-    let t = TableDb::new(&Db::on(&server).await).await;
-    let own = t.join().await;
-    let (epoch, table) = (own.opening.epoch, Arc::clone(&t.table));
-    let gtrid = |sequence| own.opening.gtrid(sequence);
-    let put = |sequence: u64, state: &str| {
-        format!(
-            "INSERT INTO unanimous.unanimous_decision VALUES ('{}', {epoch}, '{state}', '')",
-            gtrid(sequence)
-        )
-    };
+    let mut lossy = Lossy::start(kind).await;
+    let (epoch, table) = (lossy.own.opening.epoch, Arc::clone(&lossy.t.table));
+    let pending = Some("C".to_owned());
+
+    lossy.write(100, "C").await;
+    table.complete(&[lossy.gtrid(100)]).await.unwrap();
+    assert_eq!(
+        lossy.state_after_a_crash(100).await,
+        None,
+        "it was not forced"
+    );
+
+    lossy.write(1, "C").await;
+    assert_eq!(
+        decide(&table, &lossy.own, &[1]).await.unwrap().answers,
+        [PENDING]
+    );
+    assert_eq!(lossy.state_after_a_crash(1).await, pending, "decide");
+
+    lossy.write(2, "C").await;
+    let put = table.put_rollback(lossy.gtrid(2)).await.unwrap();
+    assert_eq!(put, RowState::Pending);
+    assert_eq!(lossy.state_after_a_crash(2).await, pending, "put_rollback");
+
+    lossy.write(3, "C").await;
+    let found = table.find(lossy.gtrid(3), Some(epoch)).await.unwrap();
+    assert!(found.row.is_some());
+    assert_eq!(lossy.state_after_a_crash(3).await, pending, "find");
+
+    lossy.write(4, "C").await;
+    // Also of one whose own row is gone.
+    table.read(Epoch(0), Some(Epoch(99))).await.unwrap();
+    assert_eq!(lossy.state_after_a_crash(4).await, pending, "read");
+}
+
+/// The same for what is no decision.
+async fn i2_what_is_so_already_is_forced_by_whoever_answers_it(kind: Kind) {
+    let mut lossy = Lossy::start(kind).await;
+    let (epoch, table) = (lossy.own.opening.epoch, Arc::clone(&lossy.t.table));
+    let (gtrid, orders) = (lossy.gtrid(1), "orders".parse().unwrap());
     let heuristic = format!(
         "INSERT INTO unanimous.unanimous_heuristic (gtrid, resource, ended) \
-         VALUES ('{}', 'orders', 'c')",
-        gtrid(1)
+         VALUES ('{gtrid}', 'orders', 'c')"
     );
+    lossy.t.db.sql(&heuristic).await;
+    table.record_heuristic(gtrid, &orders, 'r').await.unwrap();
+    lossy.crash();
+    let found = table.find(gtrid, Some(epoch)).await.unwrap();
+    assert_eq!(found.heuristics, [(orders, 'c')]);
+
     let close = format!(
         "UPDATE unanimous.unanimous_epoch SET closed = true WHERE epoch = {epoch}; \
          UPDATE unanimous.unanimous_opening SET closed_at = now() WHERE epoch = {epoch}"
     );
-    let orders = "orders".parse().unwrap();
-    let mut crash = async || {
-        server.kill();
-        server.restart().unwrap();
-    };
-
-    t.db.sql(&put(100, "C")).await;
-    table.complete(&[gtrid(100)]).await.unwrap();
-    crash().await;
-    assert_eq!(
-        t.state(gtrid(100)).await,
-        None,
-        "what is not forced is lost"
-    );
-
-    t.db.sql(&put(1, "D")).await;
-    let stands = RowAnswer::Stands(RowState::Completed);
-    assert_eq!(decide(&table, &own, &[1]).await.unwrap().answers, [stands]);
-    crash().await;
-    assert_eq!(t.state(gtrid(1)).await.as_deref(), Some("D"), "decide");
-
-    t.db.sql(&put(2, "C")).await;
-    assert_eq!(
-        table.put_rollback(gtrid(2)).await.unwrap(),
-        RowState::Pending
-    );
-    crash().await;
-    assert_eq!(
-        t.state(gtrid(2)).await.as_deref(),
-        Some("C"),
-        "put_rollback"
-    );
-
-    t.db.sql(&heuristic).await;
-    table
-        .record_heuristic(gtrid(1), &orders, 'r')
-        .await
-        .unwrap();
-    crash().await;
-    let found = table.find(gtrid(1), Some(epoch)).await.unwrap();
-    assert_eq!(found.heuristics, [(orders, 'c')]);
-
-    t.db.sql(&put(3, "C")).await;
-    assert!(
-        table
-            .find(gtrid(3), Some(epoch))
-            .await
-            .unwrap()
-            .row
-            .is_some()
-    );
-    crash().await;
-    assert_eq!(t.state(gtrid(3)).await.as_deref(), Some("C"), "find");
-
-    t.db.sql(&put(4, "C")).await;
-    // Also of one whose own row is gone.
-    table.read(Epoch(0), Some(Epoch(99))).await.unwrap();
-    crash().await;
-    assert_eq!(t.state(gtrid(4)).await.as_deref(), Some("C"), "read");
-
-    t.db.sql(&close).await;
+    lossy.t.db.sql(&close).await;
     table.close(epoch).await.unwrap();
-    crash().await;
-    let closed = "SELECT 1 FROM unanimous.unanimous_opening WHERE closed_at IS NULL";
-    assert!(t.db.sql(closed).await.is_empty(), "close");
+    lossy.crash();
+    assert_eq!(
+        lossy
+            .count("unanimous_opening WHERE closed_at IS NULL")
+            .await,
+        0
+    );
+    assert_eq!(lossy.count("unanimous_epoch WHERE NOT closed").await, 0);
 
     table.release(epoch).await.unwrap();
-    let decided = decide(&table, &own, &[9]).await.unwrap();
-    assert!(decided.is_released);
-    crash().await;
-    let released = "SELECT 1 FROM unanimous.unanimous_opening WHERE released_at IS NULL";
-    assert!(t.db.sql(released).await.is_empty(), "decide, released");
+    assert!(decide(&table, &lossy.own, &[9]).await.unwrap().is_released);
+    lossy.crash();
+    assert_eq!(
+        lossy
+            .count("unanimous_opening WHERE released_at IS NULL")
+            .await,
+        0
+    );
+
+    let other = lossy.t.db.opening.manager;
+    lossy.t.db.sql("DROP SCHEMA unanimous CASCADE").await;
+    lossy.t.db.sql(&table.ddl(other)).await;
+    table.init(other).await.unwrap();
+    lossy.crash();
+    assert_eq!(
+        lossy.count("unanimous_opening").await,
+        0,
+        "new tables, and there"
+    );
 }
 
 mod own {
     use super::*;
-    on_own_single_threaded!(i2_what_was_there_already_is_forced_by_whoever_answers_it);
+    on_own_single_threaded!(
+        i2_what_was_there_already_is_forced_by_whoever_answers_it,
+        i2_what_is_so_already_is_forced_by_whoever_answers_it,
+    );
 }
