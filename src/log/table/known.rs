@@ -208,12 +208,17 @@ impl Known {
         is_recorded.then_some(Lookup::Completed)
     }
 
-    /// What the table lists, without what was completed here, and with what was recorded here.
-    pub(super) fn pending(&self, listed: Vec<DecisionRecord>) -> Vec<DecisionRecord> {
+    /// What the table lists, without what was completed here, and with what was recorded here. A
+    /// mark that a crash of the table's server has lost is written again.
+    pub(super) fn pending(&mut self, listed: Vec<DecisionRecord>) -> Vec<DecisionRecord> {
         let mut all = self.pending.clone();
+        let waiting: HashSet<Gtrid> = self.unmarked.iter().copied().collect();
         for decision in listed {
-            if !self.is_completed.contains(&decision.gtrid) {
-                all.entry(decision.gtrid).or_insert(decision);
+            let gtrid = decision.gtrid;
+            if !self.is_completed.contains(&gtrid) {
+                all.entry(gtrid).or_insert(decision);
+            } else if !waiting.contains(&gtrid) {
+                self.unmarked.push(gtrid);
             }
         }
         all.into_values().collect()

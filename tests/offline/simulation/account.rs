@@ -186,6 +186,7 @@ impl Account {
         member: usize,
         xid: &Xid,
         decision: Decision,
+        is_closed: bool,
     ) {
         let book = self.lock();
         let own = book.openings.get(&member);
@@ -199,7 +200,8 @@ impl Account {
         let Some(tx) = book.txs.get(&xid.gtrid) else {
             return;
         };
-        if tx.is_active {
+        // Another's, once its epoch is closed, can be ended whatever it does.
+        if tx.is_active && !(is_closed && tx.member != member) {
             let text = format!(
                 "p{member} would {decision:?} {}, which is active",
                 tx.mark()

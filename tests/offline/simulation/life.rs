@@ -25,6 +25,7 @@ pub(super) enum Death {
 pub(super) struct Life {
     pub(super) number: u32,
     is_alive: AtomicBool,
+    is_paused: Signal<bool>,
     ended: Signal<Option<Death>>,
     connections: Mutex<Vec<Weak<Connection>>>,
     journal: Arc<Journal>,
@@ -36,6 +37,7 @@ impl Life {
         Arc::new(Self {
             number,
             is_alive: AtomicBool::new(true),
+            is_paused: Signal::new(false),
             ended: Signal::new(None),
             connections: Mutex::default(),
             journal,
@@ -70,8 +72,14 @@ impl Life {
         ended.unwrap_or(Death::Left)
     }
 
-    /// Goes on only if the process still lives.
+    /// Stands still: what is under way goes on, and nothing new is sent or heard. Its clocks run.
+    pub(super) fn pause(&self, pauses: bool) {
+        self.is_paused.change(|is_paused| *is_paused = pauses);
+    }
+
+    /// Goes on only if the process still lives, and once it is not paused.
     pub(super) async fn lives(&self) {
+        self.is_paused.wait_for(|is_paused| !is_paused).await;
         if !self.is_alive() {
             std::future::pending::<()>().await;
         }

@@ -31,7 +31,9 @@ mod network;
 mod process;
 mod resource;
 mod run;
+mod shared;
 mod signal;
+mod table;
 mod worker;
 mod world;
 
@@ -42,6 +44,7 @@ use std::time::Instant;
 
 use self::journal::Invariant;
 use self::run::{Run, run};
+use self::world::SHARED;
 
 /// The same in every run of the tests.
 const FIXED: u64 = 300;
@@ -101,9 +104,15 @@ fn number_from(variable: &str) -> Option<u64> {
 fn run_many() -> Worlds {
     let fresh_begin = u64::from(getrandom::u32().expect("the system has random bits")) << 20;
     let fresh = number_from("UNANIMOUS_TEST_SEEDS").unwrap_or(FRESH);
-    let seeds: Vec<u64> = (0..FIXED).chain(fresh_begin..fresh_begin + fresh).collect();
+    // Every other one of a world whose processes share a log.
+    let home = |n: u64| if n % 2 == 0 { n } else { SHARED + n };
+    let fresh_seeds = (fresh_begin..fresh_begin + fresh).map(home);
+    let fixed = (0..FIXED).chain((0..FIXED).map(|n| SHARED + n));
+    let seeds: Vec<u64> = fixed.chain(fresh_seeds).collect();
     println!(
-        "worlds 0..{FIXED} and, fresh, {fresh_begin}..{}",
+        "worlds 0..{FIXED}, {SHARED}..{} and, fresh, {fresh_begin}..{}, every other one of a log \
+         that is shared (+{SHARED})",
+        SHARED + FIXED,
         fresh_begin + fresh
     );
     let begin = Instant::now();

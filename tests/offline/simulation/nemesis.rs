@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use unanimous::Decision;
 use unanimous::ports::{BranchErrorKind, Cause};
-use unanimous_testing::{Fault, Step};
+use unanimous_testing::{Fault, Step, TableFault, TableStep};
 
 use super::disk::Plan;
 use super::journal::lock;
@@ -33,6 +33,18 @@ enum Kind {
     EverythingDies,
     /// A person rolls a prepared branch back.
     Hand,
+    /// A process stands still for a while: of a log that is shared.
+    Pause,
+    /// The epoch of a process that lives is closed.
+    Suspect,
+    LogCrash,
+    /// Another server takes the place of the log's, without loss.
+    LogFailOver,
+    LogAway,
+    /// Requests to the log are refused, lost, or not forced.
+    LogFails,
+    /// A last resource is refused or not heard, or has run its statement, and commits later.
+    LastFails,
     /// No failure: somebody asks for a recovery pass in the middle of everything.
     Recover,
 }
@@ -57,9 +69,37 @@ const KINDS: [Kind; 16] = [
     Kind::Recover,
 ];
 
+/// Where a log is shared, these come in the place of those of disks.
+const SHARED_KINDS: [Kind; 12] = [
+    Kind::Pause,
+    Kind::Pause,
+    Kind::Pause,
+    Kind::Suspect,
+    Kind::Suspect,
+    Kind::LogCrash,
+    Kind::LogFailOver,
+    Kind::LogAway,
+    Kind::LogFails,
+    Kind::LogFails,
+    Kind::LastFails,
+    Kind::LastFails,
+];
+
+fn is_of_disks(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::KillInDisk | Kind::DiskFails | Kind::DiskFull | Kind::SlowDisk
+    )
+}
+
 pub(super) async fn rage(world: Arc<World>) {
     let luck = world.luck.fork();
     let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| luck.chance(500)).collect();
+    if world.shared.is_some() {
+        kinds.retain(|kind| !is_of_disks(*kind));
+        let more = SHARED_KINDS.into_iter().filter(|_| luck.chance(500));
+        kinds.extend(more);
+    }
     if luck.chance(150) {
         kinds.extend([Kind::Hand; 4]);
     }
@@ -130,6 +170,13 @@ fn strike(world: &Arc<World>, luck: &Luck, kind: Kind) {
         Kind::EverythingDies if luck.chance(300) => everything_dies(world, "at once"),
         Kind::EverythingDies => {}
         Kind::Hand => drop(tokio::spawn(roll_back_by_hand(Arc::clone(world), at))),
+        Kind::Pause => pause(world, luck, number),
+        Kind::Suspect => suspect(world, luck, number),
+        Kind::LogCrash => crash_log(world, luck, false),
+        Kind::LogFailOver => crash_log(world, luck, true),
+        Kind::LogAway => cut_log(world, luck, number),
+        Kind::LogFails => fail_log(world, luck),
+        Kind::LastFails => fail_last(world, luck),
         Kind::Recover => {
             if let Some(manager) = member.now().manager {
                 tokio::spawn(async move { manager.recover().await });
@@ -137,6 +184,106 @@ fn strike(world: &Arc<World>, luck: &Luck, kind: Kind) {
         }
     }
 }
+
+fn pause(world: &World, luck: &Luck, number: usize) {
+    let life = world.members[number].now().life;
+    let pause = luck.millis(50, *luck.pick(&[500, 2000, 9000]));
+    let text = format_args!("p{number}.{} for {pause:?}", life.number);
+    world.journal.fault("process paused", text);
+    life.pause(true);
+    later(pause, move || life.pause(false));
+}
+
+/// By another one, or by itself.
+fn suspect(world: &World, luck: &Luck, number: usize) {
+    let suspect = luck.pick(&world.members).now();
+    if let (Some(by), Some(log)) = (world.members[number].now().log, suspect.log) {
+        let epoch = log.opening().epoch;
+        let text = format_args!("{epoch} by p{number}");
+        world.journal.fault("process suspected", text);
+        tokio::spawn(async move { by.close(epoch).await });
+    }
+}
+
+/// Of a log that stands alone: what happens to the server of a resource, happens to the log there.
+fn crash_log(world: &World, luck: &Luck, fails_over: bool) {
+    let Some(shared) = world.shared.as_ref().filter(|shared| shared.at.is_none()) else {
+        return;
+    };
+    let table = shared.table.clone();
+    if fails_over {
+        world.journal.fault("log fails over", format_args!(""));
+        table.fail_over(true);
+    } else {
+        world.journal.fault("log crashes", format_args!(""));
+        table.crash();
+    }
+    table.set_reachable(false);
+    later(luck.millis(0, 1500), move || table.set_reachable(true));
+}
+
+fn cut_log(world: &World, luck: &Luck, number: usize) {
+    let way = *luck.pick(&[Way::Cut, Way::Silent]);
+    if let Some(link) = world.members[number].links.last() {
+        let link = Arc::clone(link);
+        let text = format_args!("{} {way:?}", link.name());
+        world.journal.fault("log away", text);
+        link.set_way(way);
+        later(luck.millis(10, 4000), move || link.set_way(Way::Open));
+    }
+}
+
+fn fail_log(world: &World, luck: &Luck) {
+    let step = *luck.pick(&TABLE_STEPS);
+    let fault = *luck.pick(&[
+        TableFault::NotSent,
+        TableFault::Refused,
+        TableFault::LoseRequest,
+        TableFault::LoseReply,
+        TableFault::LoseForce,
+    ]);
+    if let Some(shared) = &world.shared {
+        world
+            .journal
+            .fault("log fails", format_args!("{step:?} {fault:?}"));
+        shared.table.fail_next(step, fault);
+    }
+}
+
+fn fail_last(world: &World, luck: &Luck) {
+    let Some(at) = world.shared.as_ref().and_then(|shared| shared.at) else {
+        return;
+    };
+    let server = &world.servers[at].memory;
+    let way = luck.below(6);
+    world
+        .journal
+        .fault("last resource fails", format_args!("{way}"));
+    match way {
+        0 => server.fail_next(Step::CommitLast, Fault::CONFLICT),
+        1 => server.fail_next(Step::CommitLast, Fault::LoseRequest),
+        2 => server.fail_next(Step::CommitLast, Fault::LoseReply),
+        3 => server.fail_next(Step::LastCommit, Fault::LoseReply),
+        _ => {
+            let (hang, step) = (luck.millis(1, 3000), Step::LastCommit);
+            let hanging = server.delay_next(step);
+            later(hang, move || hanging.release());
+        }
+    }
+}
+
+const TABLE_STEPS: [TableStep; 10] = [
+    TableStep::Decide,
+    TableStep::Decide,
+    TableStep::PutRollback,
+    TableStep::Complete,
+    TableStep::Close,
+    TableStep::Release,
+    TableStep::Beat,
+    TableStep::Read,
+    TableStep::Find,
+    TableStep::Join,
+];
 
 fn fail_disk(world: &World, luck: &Luck, number: usize) {
     let plan = Plan {
@@ -208,6 +355,11 @@ pub(super) fn everything_dies(world: &World, why: &str) {
     }
     for server in &world.servers {
         server.memory.crash_losing_rollbacks();
+    }
+    if let Some(shared) = &world.shared
+        && shared.at.is_none()
+    {
+        shared.table.crash();
     }
 }
 

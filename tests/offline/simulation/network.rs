@@ -79,6 +79,10 @@ impl Link {
         self.state.change(|state| state.way = way);
     }
 
+    pub(super) fn is_cut(&self) -> bool {
+        self.state.get().way == Way::Cut
+    }
+
     pub(super) fn set_slow(&self, slow_millis: u64) {
         self.state.change(|state| state.slow_millis = slow_millis);
     }

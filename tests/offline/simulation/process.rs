@@ -7,12 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
-use unanimous::{Config, Point, Probe, StartError, TransactionManager};
+use unanimous::{Config, Point, Probe, StartError, TransactionManager, TransactionManagerBuilder};
 
 use super::journal::{Invariant, lock};
 use super::life::{Death, Life};
 use super::log::SimHome;
 use super::resource::Remote;
+use super::shared::SharedHome;
 use super::world::{Now, Season, Strike, World};
 use super::{nemesis, worker};
 
@@ -125,8 +126,9 @@ async fn work(world: &Arc<World>, member: usize, life: &Arc<Life>, workers: &mut
         .journal
         .note(format_args!("p{member}.{} shuts down", life.number));
     lock(&world.members[member].now).manager = None;
-    // A log that has failed says so for a while after its disk is well again.
-    let is_well = world.season() == Season::Over;
+    // A log that has failed says so for a while after its disk is well again, and the way to one
+    // that is shared never stops losing answers.
+    let is_well = world.season() == Season::Over && world.shared.is_none();
     if let Err(error) = manager.shutdown().await
         && is_well
     {
@@ -149,13 +151,7 @@ async fn tired(world: &World) {
 /// The start may fail because of the disk, and is tried again. It is never delayed by a server.
 async fn start(world: &Arc<World>, member: usize, life: &Arc<Life>) -> Option<TransactionManager> {
     loop {
-        let mut builder = TransactionManager::builder()
-            .log(SimHome {
-                world: Arc::clone(world),
-                member,
-                life: Arc::clone(life),
-                disk: world.members[member].now().disk,
-            })
+        let mut builder = with_log(world, member, life)
             .config(|config| limits(config, world.recovery_millis))
             .probe(Arc::new(Watch {
                 world: Arc::clone(world),
@@ -169,7 +165,9 @@ async fn start(world: &Arc<World>, member: usize, life: &Arc<Life>) -> Option<Tr
         let started = builder.start().await;
         life.lives().await;
         let took = began.elapsed();
-        if took > START_TIMEOUT + Duration::from_millis(100) {
+        // A log in a database may have to be waited for.
+        let is_own = world.shared.is_none();
+        if is_own && took > START_TIMEOUT + Duration::from_millis(100) {
             let text = format!("p{member} took {took:?} to start");
             world.journal.violated(Invariant::I6Liveness, text);
         }
@@ -188,6 +186,25 @@ async fn start(world: &Arc<World>, member: usize, life: &Arc<Life>) -> Option<Tr
         }
         sleep(world.luck.millis(50, 500)).await;
     }
+}
+
+fn with_log(world: &Arc<World>, member: usize, life: &Arc<Life>) -> TransactionManagerBuilder {
+    let builder = TransactionManager::builder();
+    let (world, life) = (Arc::clone(world), Arc::clone(life));
+    if world.shared.is_some() {
+        return builder.log(SharedHome {
+            world,
+            member,
+            life,
+        });
+    }
+    let disk = world.members[member].now().disk;
+    builder.log(SimHome {
+        world,
+        member,
+        life,
+        disk,
+    })
 }
 
 /// Branches that name this manager and an opening that its log does not list.

@@ -102,7 +102,9 @@ impl ResourceManager for Remote {
     ) -> Result<(), BranchError> {
         self.life.lives().await;
         let account = &self.world.account;
-        account.recovery_ends(&self.world.journal, self.member, xid, decision);
+        let shared = self.world.shared.as_ref();
+        let is_closed = shared.is_some_and(|shared| shared.is_closed(xid.gtrid));
+        account.recovery_ends(&self.world.journal, self.member, xid, decision, is_closed);
         let (server, target) = (self.server.clone(), xid.clone());
         let recorded = recorded.cloned();
         let what = format!("finish {decision:?} {xid}");
@@ -270,6 +272,15 @@ impl Branch for RemoteBranch {
     async fn commit_one_phase(&mut self) -> OnePhaseReply {
         let what = "commit one phase".to_owned();
         let reply = self.call(what, |branch| branch.commit_one_phase()).await;
+        reply.unwrap_or_else(|| OnePhaseReply::Undetermined(self.lost()))
+    }
+
+    async fn commit_last(&mut self, statement: &str) -> OnePhaseReply {
+        let statement = statement.to_owned();
+        let reply = self.call("commit last".into(), move |branch| {
+            Box::pin(async move { branch.commit_last(&statement).await })
+        });
+        let reply = reply.await;
         reply.unwrap_or_else(|| OnePhaseReply::Undetermined(self.lost()))
     }
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
-use unanimous::{TransactionOutcome, Xid};
+use unanimous::ports::LogError;
+use unanimous::{Gtrid, TransactionManager, TransactionOutcome, Xid};
 
 use super::journal::{Invariant, Violation};
 use super::world::{Season, World};
@@ -134,7 +135,7 @@ async fn ask_for_all_outcomes(world: &Arc<World>) {
             !matches!(outcome, Ok(TransactionOutcome::InDoubt))
         };
         eventually(PATIENCE, is_over).await;
-        match manager.outcome(gtrid).await {
+        match last_word(world, &manager, gtrid).await {
             Ok(outcome) => world.account.outcome(&world.journal, gtrid, outcome),
             Err(error) => {
                 let text = format!("the outcome of {} cannot be had: {error}", tx.mark());
@@ -142,6 +143,24 @@ async fn ask_for_all_outcomes(world: &Arc<World>) {
             }
         }
     }
+}
+
+/// The way to a log that is shared loses questions and answers, even when all is well.
+async fn last_word(
+    world: &World,
+    manager: &TransactionManager,
+    gtrid: Gtrid,
+) -> Result<TransactionOutcome, LogError> {
+    let mut outcome = manager.outcome(gtrid).await;
+    for _ in 0..20 {
+        let is_said = matches!(&outcome, Ok(said) if *said != TransactionOutcome::InDoubt);
+        if is_said || world.shared.is_none() {
+            break;
+        }
+        sleep(Duration::from_secs(1)).await;
+        outcome = manager.outcome(gtrid).await;
+    }
+    outcome
 }
 
 /// What is prepared at a server and belongs to this world.

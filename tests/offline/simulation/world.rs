@@ -16,6 +16,7 @@ use super::life::{Death, Life};
 use super::luck::Luck;
 use super::network::{Link, Way};
 use super::signal::Signal;
+use super::table::SharedLog;
 
 /// Several accounts at each server, so that locks meet now and then.
 pub(super) const ACCOUNTS: u64 = 12;
@@ -46,8 +47,12 @@ pub(super) fn account(number: u64) -> String {
     format!("account{number}")
 }
 
+/// From here on, the seeds of worlds whose processes share a log.
+pub(super) const SHARED: u64 = 10_000_000_000_000_000;
+
 /// A process, over all its lives.
 pub(super) struct Member {
+    /// To each server, and the last one to the log that is shared.
     pub(super) links: Vec<Arc<Link>>,
     pub(super) now: Mutex<Now>,
     disk_millis: AtomicU64,
@@ -112,6 +117,8 @@ pub(super) struct World {
     pub(super) journal: Arc<Journal>,
     pub(super) servers: Vec<Server>,
     pub(super) members: Vec<Member>,
+    /// Without one, every process has a log on its own disk.
+    pub(super) shared: Option<SharedLog>,
     pub(super) account: Account,
     pub(super) season: Signal<Season>,
     pub(super) workers: u64,
@@ -128,10 +135,18 @@ impl World {
         let count = 2 + luck.below(3) as usize;
         let servers: Vec<Server> = (0..count).map(|at| server(at, &luck)).collect();
         let lose = *luck.pick(&[0, 0, 5, 30]);
-        let members = 1 + usize::from(luck.chance(300));
+        let is_shared = seed >= SHARED;
+        let shared = is_shared.then(|| SharedLog::new(&luck, &servers));
+        let members = match is_shared {
+            true => 2 + luck.below(3) as usize,
+            false => 1 + usize::from(luck.chance(300)),
+        };
         let members = (0..members).map(|member| {
-            let links = (0..count).map(|at| {
-                let name = format!("p{member}-s{at}");
+            let links = (0..count + usize::from(is_shared)).map(|at| {
+                let name = match at == count {
+                    true => format!("p{member}-log"),
+                    false => format!("p{member}-s{at}"),
+                };
                 Link::new(lose, luck.fork(), Arc::clone(&journal), name)
             });
             let life = Life::begin(0, member, Arc::clone(&journal));
@@ -154,7 +169,12 @@ impl World {
             account: Account::default(),
             season: Signal::new(Season::Storm),
             workers: 1 + luck.below(3),
-            retained: *luck.pick(&[0, 2, RETAINED_ALL, RETAINED_ALL]),
+            // A table log keeps them until its owner has left.
+            retained: match is_shared {
+                true => 0,
+                false => *luck.pick(&[0, 2, RETAINED_ALL, RETAINED_ALL]),
+            },
+            shared,
             recovery_millis: *luck.pick(&[(30, 100), (50, 300), (500, 4000)]),
             journal,
             luck,
@@ -203,15 +223,20 @@ impl World {
                 link.set_way(way);
                 link.set_slow(0);
             }
-            let disk = member.now().disk;
-            disk.set_plan(super::disk::Plan::default());
-            disk.set_room(None);
+            let now = member.now();
+            now.life.pause(false);
+            now.disk.set_plan(super::disk::Plan::default());
+            now.disk.set_room(None);
             member.set_disk_millis(2);
             *lock(&member.trap) = None;
         }
         for server in &self.servers {
             server.memory.set_reachable(true);
             server.memory.set_writable(true);
+        }
+        if let Some(shared) = &self.shared {
+            shared.table.set_reachable(true);
+            shared.table.set_writable(true);
         }
     }
 
