@@ -112,6 +112,18 @@ impl Meddler {
         });
     }
 
+    /// The log in a table records what it is asked to, and its answer is lost.
+    fn before_decide(&self) {
+        let loses_answer = matches!(
+            self.cell.story,
+            Story::Uncertain | Story::LastUnanswered | Story::PausedUnsure
+        );
+        if loses_answer && self.log_place.is_some() {
+            let wires = self.striker.wires();
+            wires[wires.len() - 1].set(WireFault::CutReply);
+        }
+    }
+
     async fn end_by_hand(&self, verb: &str, how: &str) {
         let Some((gtrid, _)) = self.striker.latest() else {
             return;
@@ -138,6 +150,9 @@ impl Probe for Meddler {
             && !self.striker.has_struck()
         {
             self.before_last(last).await;
+        }
+        if point == Point::BeforeDecide && !self.striker.has_struck() {
+            self.before_decide();
         }
         self.striker.reached(point).await;
     }

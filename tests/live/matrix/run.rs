@@ -79,12 +79,16 @@ async fn matrix() {
 
 /// The cells that were asked for.
 fn choose(what: &str, cells: Vec<Cell>) -> Vec<Cell> {
-    if let Some(name) = env("UNANIMOUS_CRASH_CELL") {
-        let is_meant = |cell: &Cell| cell.name().contains(&name);
-        let found: Vec<_> = cells.into_iter().filter(is_meant).collect();
-        assert!(!found.is_empty(), "no cell has {name} in its name");
-        return found;
-    }
+    let chosen = match env("UNANIMOUS_CRASH_CELL") {
+        Some(name) => {
+            let is_meant = |cell: &Cell| cell.name().contains(&name);
+            let found: Vec<_> = cells.into_iter().filter(is_meant).collect();
+            assert!(!found.is_empty(), "no cell has {name} in its name");
+            found
+        }
+        None if what == "full" => cells,
+        None => sample(cells),
+    };
     let (shard, shards) = match env("UNANIMOUS_CRASH_SHARD") {
         None => (0, 1),
         Some(text) => {
@@ -94,7 +98,6 @@ fn choose(what: &str, cells: Vec<Cell>) -> Vec<Cell> {
             (shard - 1, shards)
         }
     };
-    let chosen = if what == "full" { cells } else { sample(cells) };
     let mine = chosen.into_iter().enumerate();
     mine.filter(|(index, _)| index % shards == shard)
         .map(|(_, cell)| cell)
