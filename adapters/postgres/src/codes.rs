@@ -224,8 +224,9 @@ const CONNECTIONS: &str = "raise max_connections (restart needed) or the CONNECT
 const LOCKED: &str = "a lock was not to be had in time: perhaps a deadlock across databases";
 const CLOSING: &str = "the epoch of this member is about to be closed, or its decision to be kept \
     out";
-const LAST_RIGHTS: &str = "if it is about schema unanimous: the role that works in the branch needs \
-    the rights of a last resource (docs/table-log-postgres.md), or no last resources are to be used";
+const LAST_RIGHTS: &str = "if it is about schema unanimous: the role that works in the branch \
+    needs the rights of a last resource (docs/table-log-postgres.md), or no last resources are to \
+    be used";
 const SLOTS: &str = "if the slots for prepared transactions are used up, raise \
     max_prepared_transactions (restart needed) or resolve what is in doubt";
 const DUPLICATE: &str = "this GID is prepared already, perhaps in another database of the cluster; \

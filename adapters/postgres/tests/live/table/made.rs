@@ -11,7 +11,8 @@ use crate::support::{Db, eventually, oracle, random};
 const GOLDEN: &str = include_str!("schema-v1.sql");
 
 /// What the catalog says of every column, key, check and index.
-const CATALOG: &str = "SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), \
+const CATALOG: &str = "SELECT 'column', c.relname, a.attname, \
+    format_type(a.atttypid, a.atttypmod), \
     a.attnotnull::text, coalesce(co.collname, ''), coalesce(pg_get_expr(d.adbin, d.adrelid), '') \
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 \
     LEFT JOIN pg_collation co ON co.oid = a.attcollation \
