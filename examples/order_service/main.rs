@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! export UNANIMOUS_PG_URL=postgres://… UNANIMOUS_MYSQL_URL=mysql://…
-//! cargo run --example order_service serve 127.0.0.1:8080      # an instance; INSTANCE names it
+//! cargo run --example order_service serve 127.0.0.1:8080      # an instance; INSTANCE names it,
+//!     # and SUSPECT_AFTER says after how many seconds of silence another one is taken for dead
 //! cargo run --example order_service serve 127.0.0.1:8081      # another one
 //! curl -X POST http://127.0.0.1:8080/orders/7
 //! curl http://127.0.0.1:8081/orders/7
@@ -61,7 +62,7 @@ struct Service {
 
 async fn serve(address: &str) -> Result<()> {
     let output = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN);
-    output.with_writer(std::io::stderr).init();
+    output.with_ansi(false).init();
     let shop = Shop::start().await?;
     println!("{}", shop.tm.start_report());
     let is_stopping = AtomicBool::new(false);

@@ -1,6 +1,7 @@
 //! The two databases, and what the service does in them.
 
 use std::env;
+use std::time::Duration;
 
 use unanimous::log::TableLog;
 use unanimous::mysql::Mysql;
@@ -27,6 +28,9 @@ impl Shop {
         // For people only: which instance is meant. The name of the container or pod.
         if let Ok(instance) = env::var("INSTANCE") {
             log = log.label(instance);
+        }
+        if let Ok(seconds) = env::var("SUSPECT_AFTER") {
+            log = log.suspect_after(Duration::from_secs(seconds.parse()?));
         }
         let tm = TransactionManager::builder()
             .log(log)

@@ -18,12 +18,14 @@ use crate::client::ask;
 /// Long: whoever waits so long gives up, and nothing is learnt from it.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LISTENING: &str = "listening on http://";
+const CLOSED: &str = "closed the epoch of a member";
 
 /// An instance in a process of its own. Dropping it kills it.
 struct Instance {
     name: &'static str,
     address: String,
     child: Child,
+    lines: Receiver<String>,
 }
 
 impl Drop for Instance {
@@ -39,6 +41,8 @@ impl Instance {
         let mut child = Command::new(env::current_exe()?)
             .args(["serve", "127.0.0.1:0"])
             .env("INSTANCE", name)
+            // Less patient than the default, 10 s: the story is to be short.
+            .env("SUSPECT_AFTER", "2")
             .stdout(Stdio::piped())
             .spawn()?;
         let output = child.stdout.take().ok_or("an instance has no output")?;
@@ -46,7 +50,7 @@ impl Instance {
         thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(|line| line.ok()) {
                 println!("  {name} | {line}");
-                // Nobody listens any more once the address is known.
+                // The story may be over.
                 let _ = sender.send(line);
             }
         });
@@ -55,17 +59,19 @@ impl Instance {
             name,
             address,
             child,
+            lines,
         };
-        instance.address = instance.hear_address(&lines)?;
+        instance.address = instance.hear(LISTENING)?;
         Ok(instance)
     }
 
-    fn hear_address(&self, lines: &Receiver<String>) -> Result<String> {
+    /// The rest of the first line from now on that has this in it.
+    fn hear(&self, words: &str) -> Result<String> {
         loop {
-            let line = lines.recv_timeout(PATIENCE);
-            let line = line.map_err(|_| format!("{} does not start", self.name))?;
-            if let Some(address) = line.strip_prefix(LISTENING) {
-                return Ok(address.to_owned());
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.map_err(|_| format!("{} never says {words:?}", self.name))?;
+            if let Some((_, rest)) = line.split_once(words) {
+                return Ok(rest.to_owned());
             }
         }
     }
@@ -123,7 +129,11 @@ pub(crate) async fn tell() -> Result<()> {
     }
     let took = begin.elapsed().as_secs_f64();
     println!("each of them is in both databases, once, {took:.1} s later");
-    println!("Green is told to stop (SIGTERM).");
+    // Signs of life are looked at in rounds of green's own; it may have been heard already.
+    green.hear(CLOSED)?;
+    println!(
+        "Green has taken blue for dead, and ends what it had left. It is told to stop (SIGTERM)."
+    );
     green.end()
 }
 
