@@ -73,6 +73,23 @@ pub(crate) enum Log {
     ///
     /// Changes nothing that is there, so it can be run again.
     Init(Init),
+    /// Move the log to another home: from a folder to a table, back, or from table to table.
+    ///
+    /// Nothing is lost: decisions, openings, heuristic ends and the manager's id go along. Stop the
+    /// application first; the move refuses while anybody uses either home. The old home cannot be
+    /// used any more afterwards, and says where the log went. A move that was interrupted goes on
+    /// when it is run again.
+    Move(Move),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Move {
+    /// The config file whose [log] is the new home. The old home is the [log] of --config.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to: PathBuf,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]

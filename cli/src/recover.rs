@@ -30,7 +30,7 @@ pub(crate) async fn run(
     } else {
         // Not held while a person thinks: an application may have to start meanwhile.
         close(access, Ok(())).await?;
-        if !asked()? {
+        if !asked("make this recovery pass?")? {
             talk("nothing was done");
             return list::code(&listing);
         }
@@ -77,8 +77,8 @@ fn tell_closing(listing: &Listing, close: &[u32]) -> Result<(), Failure> {
                 )));
             }
             MemberState::Alive => talk(&format!(
-                "close epoch {epoch} of {label}, WHICH GIVES SIGNS OF LIFE: what it has not decided \
-                 is rolled back, and it goes on under a new epoch"
+                "close epoch {epoch} of {label}, WHICH GIVES SIGNS OF LIFE: what it has not \
+                 decided is rolled back, and it goes on under a new epoch"
             )),
             // Of a newer library, too.
             MemberState::Silent | _ => talk(&format!(
@@ -90,7 +90,8 @@ fn tell_closing(listing: &Listing, close: &[u32]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn asked() -> Result<bool, Failure> {
+/// A yes or no from the terminal.
+pub(crate) fn asked(question: &str) -> Result<bool, Failure> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
         let text = "standard input is not a terminal, so nobody can be asked: add --yes to act, or \
@@ -98,7 +99,7 @@ fn asked() -> Result<bool, Failure> {
         return Err(Failure::Message(text.into()));
     }
     let mut stderr = io::stderr();
-    write!(stderr, "make this recovery pass? [y/N] ")?;
+    write!(stderr, "{question} [y/N] ")?;
     stderr.flush()?;
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer)?;

@@ -79,6 +79,7 @@ async fn dispatch(typed: Typed) -> Result<u8, Failure> {
         Verb::List => list::run(&file, format).await,
         Verb::Recover(options) => recover::run(&file, &options, format).await,
         Verb::Log(Log::Init(options)) => log::init(&file, &options, format).await,
+        Verb::Log(Log::Move(options)) => log::relocate(&file, &options, format).await,
     }
 }
 

@@ -78,6 +78,11 @@ impl FileLog {
         check_place(&visit(self.folder.clone(), self.options.clone())?)
     }
 
+    #[cfg(feature = "operator")]
+    pub(super) fn into_parts(self) -> (PathBuf, Options) {
+        (self.folder, self.options)
+    }
+
     /// How many completed decisions are kept, so that `outcome` can answer "committed" for them:
     /// the last 10,000 unless said otherwise. Older ones are answered by
     /// [`Lookup::NoRecord`]. Each takes some 13 bytes in every segment.

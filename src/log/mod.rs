@@ -12,7 +12,8 @@
 //! Layers, each of which knows only those before it: `record` and `segment` (bytes), `identity`,
 //! `storage` (the disk, with a simulated twin for tests), `state` (what the records say),
 //! `appender` and `recover` (writing and reading a segment), `folder` and `open`, `engine` (what
-//! is promised), `writer` (the thread), `file` (the port). Needs a Unix file system.
+//! is promised), `writer` (the thread), `file` (the port), `moved` and `moving` (another home).
+//! Needs a Unix file system.
 
 mod appender;
 #[cfg(test)]
@@ -35,6 +36,9 @@ pub(crate) mod fuzzing;
 mod golden_test;
 mod home;
 mod identity;
+mod moved;
+#[cfg(feature = "operator")]
+mod moving;
 mod next_segment;
 mod open;
 #[cfg(test)]
@@ -71,3 +75,6 @@ pub use home::TornTail;
 #[doc(hidden)]
 pub use probed::STEPS;
 pub use table::TableLog;
+
+#[cfg(feature = "operator")]
+pub(crate) use moving::{FolderMove, one_line};

@@ -16,6 +16,7 @@ use super::appender::{
 };
 use super::home::{Home, SEGMENT_BYTES_FIRST, TornTail};
 use super::identity::{Birth, FolderId, IDENTITY, Identity, IdentityFault};
+use super::moved::{MOVED_TEMP, refuse_moved};
 use super::recover::{Recovered, manager_of, recover, segment_numbers};
 use super::segment::{BLOCK, FORMAT};
 use super::state::State;
@@ -24,7 +25,13 @@ pub(super) const IDENTITY_TEMP: &str = "identity.tmp";
 
 /// What may be in a folder in which a new log is made: the lock, and what crashes or file systems
 /// leave there.
-const HARMLESS: [&str; 4] = ["lock", IDENTITY_TEMP, SEGMENT_TEMP, "lost+found"];
+const HARMLESS: [&str; 5] = [
+    "lock",
+    IDENTITY_TEMP,
+    MOVED_TEMP,
+    SEGMENT_TEMP,
+    "lost+found",
+];
 
 /// A log that has just been opened.
 pub(super) struct Opened {
@@ -36,6 +43,7 @@ pub(super) struct Opened {
 
 /// Opens the log in `home`, or makes one. `folder` is what the operating system calls the folder.
 pub(super) fn open(home: &Home, folder: FolderId) -> Result<Opened, LogError> {
+    refuse_moved(home)?;
     let identity = match read_identity(home)? {
         Some(identity) => identity,
         None => new_identity(home, folder)?,
@@ -191,7 +199,7 @@ pub(super) fn adopt(home: &Home, folder: FolderId) -> Result<ManagerId, LogError
     Ok(manager)
 }
 
-fn read_identity(home: &Home) -> Result<Option<Identity>, LogError> {
+pub(super) fn read_identity(home: &Home) -> Result<Option<Identity>, LogError> {
     let place = home.folder.join(IDENTITY);
     let place = place.display();
     let bytes = match home.storage.read(IDENTITY) {
@@ -213,7 +221,8 @@ fn read_identity(home: &Home) -> Result<Option<Identity>, LogError> {
     }
 }
 
-fn new_identity(home: &Home, folder: FolderId) -> Result<Identity, LogError> {
+/// Neither a log nor anything else is in the folder.
+pub(super) fn holds_nothing(home: &Home) -> Result<(), LogError> {
     let names = home.storage.list();
     let names = names.map_err(|error| home.failed("list the folder", error))?;
     if names.iter().any(|name| segment_number(name).is_some()) {
@@ -231,6 +240,11 @@ fn new_identity(home: &Home, folder: FolderId) -> Result<Identity, LogError> {
             home.folder.display()
         )));
     }
+    Ok(())
+}
+
+fn new_identity(home: &Home, folder: FolderId) -> Result<Identity, LogError> {
+    holds_nothing(home)?;
     let identity = Identity {
         manager: ManagerId::from_bytes(random(home)?),
         folder,
@@ -282,7 +296,7 @@ fn emptied(home: &Home, manager: ManagerId) -> LogError {
 }
 
 /// Replaces the file `identity` in one step, durably.
-fn write_identity(home: &Home, identity: &Identity) -> Result<(), LogError> {
+pub(super) fn write_identity(home: &Home, identity: &Identity) -> Result<(), LogError> {
     let storage = &*home.storage;
     let written = storage.create(IDENTITY_TEMP).and_then(|file| {
         file.write_at(0, identity.encode().as_bytes())?;

@@ -240,6 +240,13 @@ impl State {
             .collect()
     }
 
+    /// The oldest first.
+    #[cfg(feature = "operator")]
+    pub(super) fn completed(&self) -> Vec<Gtrid> {
+        let order = self.completed_order.iter();
+        order.filter_map(|id| self.gtrid(*id)).collect()
+    }
+
     pub(super) fn heuristics(&self) -> Vec<(Gtrid, ResourceName, Heuristic)> {
         let of_one = |(id, ends): (&Id, &Vec<(ResourceName, Heuristic)>)| {
             let gtrid = self.gtrid(*id)?;

@@ -187,7 +187,7 @@ fn stuck(folder: &Path, problem: &str) -> OperatorError {
 const MIXED_UP: &str = "the application answered another question, which is a bug";
 
 /// Files that another user makes would keep the application out of its own log.
-fn refuse_other_user(folder: &Path) -> Result<(), OperatorError> {
+pub(super) fn refuse_other_user(folder: &Path) -> Result<(), OperatorError> {
     let user = rustix::process::geteuid().as_raw();
     match folder.join("identity").metadata() {
         Ok(identity) if identity.uid() != user => {

@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use unanimous_core::ports::{DecisionTable, TableHome};
+use unanimous_core::ports::{DecisionTable, TableHome, TableMove, TableMoves};
 use unanimous_core::xid::ResourceName;
 
 use super::entry::{Credentials, Tuning};
@@ -54,6 +54,20 @@ pub(super) fn table(resource: &dyn AnyResource) -> Option<(Kind, Arc<dyn Decisio
     #[cfg(feature = "mysql")]
     if let Some(home) = resource.downcast_ref::<crate::mysql::Mysql>() {
         return Some((Kind::Mysql, home.decision_table()));
+    }
+    None
+}
+
+/// The same for whoever moves a log.
+pub(super) fn table_move(resource: &dyn AnyResource) -> Option<Arc<dyn TableMove>> {
+    let resource: &dyn Any = resource;
+    #[cfg(feature = "postgres")]
+    if let Some(home) = resource.downcast_ref::<crate::postgres::Postgres>() {
+        return Some(home.table_move());
+    }
+    #[cfg(feature = "mysql")]
+    if let Some(home) = resource.downcast_ref::<crate::mysql::Mysql>() {
+        return Some(home.table_move());
     }
     None
 }

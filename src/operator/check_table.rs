@@ -2,12 +2,12 @@
 //! and, if the database is the log's own, the settings of its server. It is only read.
 //!
 //! Subjects of findings beside those of `check_log` and of the servers: `tables`, `log database`,
-//! `members`.
+//! `members`, `lossless_failover`.
 
 use std::time::Duration;
 
 use unanimous_core::ports::{
-    DecisionTable, LogError, LogHome, OpeningState, Problem, TableErrorKind,
+    DecisionTable, Finding, LogError, LogHome, OpeningState, TableErrorKind,
 };
 use unanimous_core::xid::Epoch;
 
@@ -22,8 +22,12 @@ use crate::log::TableLog;
 /// How long one question may take.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// What a server's preflight calls standbys that may lack the last decisions.
+const ASYNCHRONOUS: &str = "asynchronous_standbys";
+
 /// What matters of a server that holds a log and no branches.
-const OF_A_LOGS_SERVER: [&str; 15] = [
+const OF_A_LOGS_SERVER: [&str; 16] = [
+    ASYNCHRONOUS,
     "binlog_error_action",
     "fsync",
     "full_page_writes",
@@ -55,7 +59,7 @@ impl CheckedLog {
         };
         let table = log.table();
         checked.place = table.place();
-        checked.judge_server(place).await;
+        checked.judge_server(file, place).await;
         if checked.judge_tables(place, &*table).await {
             checked.exists = true;
             checked.judge_rows(file, log).await;
@@ -64,24 +68,34 @@ impl CheckedLog {
         checked
     }
 
-    /// The server of a log in a resource is checked as the resource's.
-    async fn judge_server(&mut self, place: &TablePlace) {
-        let Ok(Some(own)) = place.own_database() else {
+    /// The server of a log in a resource is checked as the resource's; what is declared of the log
+    /// is compared with it all the same.
+    async fn judge_server(&mut self, file: &ConfigFile, place: &TablePlace) {
+        let of_resource = file.home_resource().unwrap_or_default();
+        let own = place.own_database().ok().flatten();
+        let Some(home) = of_resource.values().next().or(own.as_ref()) else {
             return;
         };
-        match bounded(LIMIT, own.preflight()).await {
-            Ok(Ok(preflight)) => {
-                let findings = preflight.findings.into_iter();
-                let of_log =
-                    findings.filter(|found| OF_A_LOGS_SERVER.contains(&found.subject.as_str()));
-                self.findings.extend(of_log.map(Into::into));
-            }
-            // Told by the table, too, and there it matters.
-            Ok(Err(error)) if error.problem() == Problem::Unavailable => {}
-            Ok(Err(error)) => {
-                self.warn("log database", &error.to_string(), "do what this says");
-            }
-            Err(silence) => self.warn("log database", &silence.to_string(), AWAY_MEND),
+        let findings = match bounded(LIMIT, home.preflight()).await {
+            Ok(Ok(preflight)) => preflight.findings,
+            // Told by the table, too, or by the resource.
+            Ok(Err(_)) | Err(_) => return,
+        };
+        let is_asynchronous = findings.iter().any(|found| found.subject == ASYNCHRONOUS);
+        if is_asynchronous && place.is_lossless() {
+            let evidence = "the config file declares that a fail-over loses nothing, and no \
+                            standby of this server is synchronous: one that is promoted may lack \
+                            decisions, and transactions would be split";
+            self.warn(
+                "lossless_failover",
+                evidence,
+                "remove lossless_failover from [log]",
+            );
+        }
+        if own.is_some() {
+            let is_of_log = |found: &Finding| OF_A_LOGS_SERVER.contains(&found.subject.as_str());
+            let of_log = findings.into_iter().filter(is_of_log);
+            self.findings.extend(of_log.map(Into::into));
         }
     }
 

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use unanimous_core::ports::{LogHome, Resource};
+use unanimous_core::ports::{LogHome, Resource, TableMove};
 use unanimous_core::xid::ResourceName;
 
 use super::entry::Entry;
@@ -143,6 +143,27 @@ impl ConfigFile {
     /// # Errors
     /// Its database cannot be used: says why.
     pub(super) fn home(&self) -> Result<Home, ConfigFileError> {
+        let home = self.log.build(&self.home_resource()?);
+        home.map_err(|problem| self.unusable(problem.as_slice()))
+    }
+
+    /// The log's table, for a move.
+    ///
+    /// # Errors
+    /// It is not in a table, or its database cannot be used: says why.
+    pub(super) fn table_move(&self) -> Result<Arc<dyn TableMove>, ConfigFileError> {
+        let resources = self.home_resource()?;
+        let moves = match &self.log {
+            Place::Folder(_) => Err(None),
+            Place::Table(table) => table.table_move(&resources),
+        };
+        moves.map_err(|problem| self.unusable(problem.as_slice()))
+    }
+
+    /// The resource that the log lives in, if it lives in one.
+    pub(super) fn home_resource(
+        &self,
+    ) -> Result<BTreeMap<ResourceName, Arc<dyn AnyResource>>, ConfigFileError> {
         let mut resources = BTreeMap::new();
         if let Place::Table(table) = &self.log
             && let Some(name) = table.resource()
@@ -152,8 +173,7 @@ impl ConfigFile {
             let resource = built.map_err(|problem| self.unusable(&[problem]))?;
             resources.insert(name.clone(), resource);
         }
-        let home = self.log.build(&resources);
-        home.map_err(|problem| self.unusable(problem.as_slice()))
+        Ok(resources)
     }
 
     fn unusable(&self, problems: &[String]) -> ConfigFileError {

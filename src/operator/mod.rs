@@ -73,6 +73,7 @@ pub(crate) mod fuzzing;
 mod init;
 mod limits;
 mod place;
+mod relocate;
 mod report;
 mod secret;
 mod server;
@@ -91,6 +92,7 @@ pub use error::{ConfigFileError, OperatorError};
 pub use file::{ConfigFile, Parts};
 pub use finding::CheckedFinding;
 pub use init::Initialised;
+pub use relocate::{Move, Moved};
 pub use report::{
     LeftBranch, ListedBranch, ListedMember, ListedResource, Listing, MemberState, Recovered,
     RecoveredResource, State,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use unanimous_core::ports::DecisionTable;
+use unanimous_core::ports::{DecisionTable, TableMove};
 use unanimous_core::xid::ResourceName;
 
 use super::adapters::{self, Kind};
@@ -181,6 +181,19 @@ impl TablePlace {
             )),
             None => Err(of_section("it cannot hold the decision log".into())),
         }
+    }
+
+    /// The table, for a move.
+    pub(super) fn table_move(
+        &self,
+        resources: &BTreeMap<ResourceName, Arc<dyn AnyResource>>,
+    ) -> Result<Arc<dyn TableMove>, Option<String>> {
+        let own = self.own_database().map_err(Some)?;
+        let resource = match (&self.at, &own) {
+            (TableAt::Resource(name), _) => resources.get(name).ok_or(None)?,
+            (TableAt::Own(_, _), own) => own.as_ref().ok_or(None)?,
+        };
+        adapters::table_move(&**resource).ok_or(None)
     }
 
     /// The resource that it lives in.

@@ -162,11 +162,7 @@ impl Watched {
             last: Duration::ZERO,
         };
         loop {
-            let beats = match bounded(LOG_LIMIT, table.beat(NOBODY)).await {
-                Ok(beats) => beats.map_err(of_table)?,
-                Err(silence) => return Err(failed(&format!("the decision log: {silence}"))),
-            };
-            watched.take(&beats);
+            watched.look(table).await?;
             if watched.open.is_subset(&watched.alive) || watched.last >= limit {
                 return Ok(watched);
             }
@@ -192,6 +188,34 @@ impl Watched {
                 }
             }
         }
+    }
+
+    /// Looks for so long, whoever lives.
+    pub(super) async fn for_long(
+        table: &dyn DecisionTable,
+        time: Duration,
+    ) -> Result<Self, OperatorError> {
+        let mut watched = Self::until_all_live(table, Duration::ZERO).await?;
+        while watched.last < time {
+            sleep(LOOK_PAUSE).await;
+            watched.look(table).await?;
+        }
+        Ok(watched)
+    }
+
+    async fn look(&mut self, table: &dyn DecisionTable) -> Result<(), OperatorError> {
+        match bounded(LOG_LIMIT, table.beat(NOBODY)).await {
+            Ok(beats) => {
+                self.take(&beats.map_err(of_table)?);
+                Ok(())
+            }
+            Err(silence) => Err(failed(&format!("the decision log: {silence}"))),
+        }
+    }
+
+    /// It has given a sign of life.
+    pub(super) fn has_lived(&self, epoch: Epoch) -> bool {
+        self.alive.contains(&epoch)
     }
 
     pub(super) fn is_alive(&self, epoch: Epoch) -> bool {

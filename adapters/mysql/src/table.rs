@@ -31,6 +31,7 @@ use crate::{Mysql, preflight};
 use request::{Reads, Request};
 use sql::Tables;
 
+mod moving;
 mod request;
 mod rows;
 mod schema;
@@ -243,11 +244,14 @@ impl DecisionTable for MysqlTable {
             return Err(self.error(TableErrorKind::Missing, doing, why));
         };
         match rows::log(row) {
-            Some((schema::VERSION, Some(manager))) => Ok(TableState {
-                manager,
-                identity: answer.identity,
-                scope,
-            }),
+            Some((schema::VERSION, Some(manager))) => {
+                self.refuse_moved(doing, &answer)?;
+                Ok(TableState {
+                    manager,
+                    identity: answer.identity,
+                    scope,
+                })
+            }
             Some((schema::VERSION, None)) | None => Err(self.foreign(doing, "unanimous_log")),
             Some((version, _)) => {
                 let why = format!(

@@ -9,6 +9,7 @@
 //! * A commit that may not have reached its synchronous standby (the server warns, and answers
 //!   success) counts as lost: asked again, it waits again.
 
+mod moving;
 mod rows;
 mod sql;
 
@@ -106,6 +107,7 @@ impl DecisionTable for Table {
         };
         self.judge(asked, &Shape::read(&rows))?;
         let manager = self.manager(asked, &rows)?;
+        self.refuse_moved(asked, &rows)?;
         let scope = identity.as_str().to_owned();
         Ok(TableState {
             manager,
@@ -121,7 +123,8 @@ impl DecisionTable for Table {
         };
         let (_, rows) = self.run_with(asked, false, statements).await?;
         let mut openings = self.understood(asked, rows.openings())?;
-        let joined = openings.pop().ok_or("unanimous_log names no manager");
+        let joined = openings.pop();
+        let joined = joined.ok_or("unanimous_log names no manager, or the log was moved away");
         self.understood(asked, joined)
     }
 
@@ -260,6 +263,21 @@ impl Table {
             None => Ok(()),
             Some((kind, words)) => Err(self.error(kind, asked, &words)),
         }
+    }
+
+    /// A log that was moved away, or is not here yet, is not used.
+    fn refuse_moved(&self, asked: &str, rows: &Rows) -> Result<(), TableError> {
+        let words = match moving::moved(rows) {
+            None => return Ok(()),
+            Some(moving::Mark::To(place)) => format!(
+                "this log was moved to {place}: name that as the log's home; if the move has not \
+                 ended, run unanimous log move again"
+            ),
+            Some(moving::Mark::From(place)) => {
+                format!("a move from {place} to here has not ended: run unanimous log move again")
+            }
+        };
+        Err(self.error(TableErrorKind::Unfit, asked, &words))
     }
 
     fn manager(&self, asked: &str, rows: &Rows) -> Result<ManagerId, TableError> {

@@ -11,6 +11,7 @@ mod from_toml;
 mod in_doubt;
 mod living;
 mod living_in_doubt;
+mod moved_log;
 mod not_ours;
 mod secrets;
 mod shared_log;

@@ -8,6 +8,7 @@ mod log;
 mod preflight;
 mod resource;
 mod table;
+mod table_move;
 
 pub use error::{BranchError, BranchErrorKind, Cause, Problem, ResourceError};
 pub use log::{
@@ -24,6 +25,7 @@ pub use table::{
     Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, OpeningRow, RowAnswer, RowState,
     SLOTS, Snapshot, TableError, TableErrorKind, TableHome, TableState,
 };
+pub use table_move::{LogImage, Standing, TableMove, TableMoves};
 
 /// The error of a driver, kept so that the caller can look for it in the chain of sources.
 pub type SourceError = alloc::boxed::Box<dyn core::error::Error + Send + Sync + 'static>;

@@ -3,7 +3,7 @@
 
 use unanimous_core::ports::{BranchRecord, Evidence, ServerIdentity};
 
-pub(super) fn encode(branches: &[BranchRecord]) -> String {
+pub(in crate::log) fn encode(branches: &[BranchRecord]) -> String {
     let line = |branch: &BranchRecord| {
         let (identity, evidence) = (branch.identity.as_str(), branch.evidence.as_str());
         format!("{}\t{identity}\t{evidence}\n", branch.resource)
@@ -12,7 +12,7 @@ pub(super) fn encode(branches: &[BranchRecord]) -> String {
 }
 
 /// `None` if it is not exactly such a text.
-pub(super) fn decode(text: &str) -> Option<Vec<BranchRecord>> {
+pub(in crate::log) fn decode(text: &str) -> Option<Vec<BranchRecord>> {
     if text.is_empty() {
         return Some(Vec::new());
     }

@@ -39,6 +39,11 @@ use unanimous_core::xid::ManagerId;
 
 use self::desk::Desk;
 use self::open::OpenTableLog;
+#[cfg(feature = "operator")]
+pub(super) use self::{
+    codec::{decode as decode_branches, encode as encode_branches},
+    open::{end_of, letter_of},
+};
 
 /// A decision log in a table of a PostgreSQL, MySQL or MariaDB database, which many instances of an
 /// application share: no instance needs a disk, and each finishes what another has left.

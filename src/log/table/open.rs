@@ -459,7 +459,7 @@ impl DecisionLog for OpenTableLog {
     }
 }
 
-const fn letter_of(heuristic: Heuristic) -> char {
+pub(in crate::log) const fn letter_of(heuristic: Heuristic) -> char {
     match heuristic {
         Heuristic::Commit => 'c',
         Heuristic::Rollback => 'r',
@@ -468,7 +468,7 @@ const fn letter_of(heuristic: Heuristic) -> char {
     }
 }
 
-const fn end_of(letter: char) -> Option<Heuristic> {
+pub(in crate::log) const fn end_of(letter: char) -> Option<Heuristic> {
     match letter {
         'c' => Some(Heuristic::Commit),
         'r' => Some(Heuristic::Rollback),

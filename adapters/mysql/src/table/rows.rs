@@ -66,6 +66,17 @@ pub(super) fn heuristic(row: &Row) -> Option<(ResourceName, char)> {
     Some((number(row, 0)?, text(row, 1)?.chars().next()?))
 }
 
+/// A decision: key, branches, state.
+pub(super) fn kept(row: &Row) -> Option<(DecisionRow, RowState)> {
+    Some((pending(row)?, state(row, 2)?))
+}
+
+/// A heuristic end, and behind it the transaction.
+pub(super) fn ended(row: &Row) -> Option<(Gtrid, ResourceName, char)> {
+    let (resource, end) = heuristic(row)?;
+    Some((number(row, 2)?, resource, end))
+}
+
 pub(super) fn beat(row: &Row) -> Option<Beat> {
     Some(Beat {
         epoch: epoch(row, 0)?,

@@ -42,6 +42,7 @@ fn log(tables: &Tables) -> String {
             "one TINYINT NOT NULL PRIMARY KEY CHECK (one = 1)",
             "version INT UNSIGNED NOT NULL",
             "manager CHAR(16) NOT NULL",
+            "moved TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL",
             WRITES,
         ],
     )

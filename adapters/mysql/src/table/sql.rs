@@ -58,7 +58,7 @@ impl Tables {
         }
     }
 
-    fn columns_of_opening(&self) -> String {
+    pub(super) fn columns_of_opening(&self) -> String {
         format!(
             "SELECT l.manager, o.epoch, o.random, o.identity, o.label, o.closed IS NOT NULL, \
              o.released FROM {} o JOIN {} l",
@@ -71,7 +71,7 @@ impl Tables {
     pub(super) fn check(&self) -> Vec<String> {
         let none = |table: &str, columns: &str| format!("SELECT {columns} FROM {table} LIMIT 0");
         vec![
-            format!("SELECT version, manager, writes FROM {}", self.log),
+            format!("SELECT version, manager, moved, writes FROM {}", self.log),
             none(
                 &self.opening,
                 "epoch, random, identity, label, closed, released, writes",
@@ -95,7 +95,7 @@ impl Tables {
     }
 
     /// The lock of the one row makes joins wait for each other. Without that row, or with one of
-    /// another version, the epoch is NULL, and its insertion fails (1048).
+    /// another version or a log that was moved, the epoch is NULL, and its insertion fails (1048).
     pub(super) fn join(&self, random: u64, identity: &ServerIdentity, label: &str) -> Vec<String> {
         let label: String = label.chars().take(LABEL_CHARS_MAX).collect();
         let slots: Vec<_> = (0..SLOTS)
@@ -105,7 +105,8 @@ impl Tables {
             self.force(),
             format!(
                 "SET @unanimous_epoch = (SELECT (SELECT CAST(COALESCE(MAX(epoch), 0) + 1 AS \
-                 UNSIGNED) FROM {}) FROM {} WHERE one = 1 AND version = {VERSION})",
+                 UNSIGNED) FROM {}) FROM {} WHERE one = 1 AND version = {VERSION} AND \
+                 moved IS NULL)",
                 self.opening, self.log
             ),
             format!(

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::SimpleQueryRow;
 use unanimous_core::ports::{
-    Beat, Decided, DecisionRow, Found, OpeningRow, RowAnswer, RowState, ServerIdentity, Snapshot,
-    TableErrorKind,
+    Beat, Decided, DecisionRow, Found, LogImage, OpeningRow, RowAnswer, RowState, ServerIdentity,
+    Snapshot, TableErrorKind,
 };
 use unanimous_core::xid::{Epoch, Gtrid};
 
@@ -44,6 +44,28 @@ impl Rows {
     pub(super) fn log(&self) -> Option<(u32, &str)> {
         let row = self.tagged("l").next()?;
         Some((text(row, 1)?.parse().ok()?, text(row, 2)?))
+    }
+
+    /// The mark of a move.
+    pub(super) fn moved(&self) -> Option<&str> {
+        text(self.tagged("l").next()?, 3)
+    }
+
+    /// All that a log holds.
+    pub(super) fn image(&self) -> Result<LogImage, Odd> {
+        let rows = self.decisions()?.into_iter();
+        let rows = rows.map(|(gtrid, state, branches)| (DecisionRow { gtrid, branches }, state));
+        let read = |row| {
+            let gtrid = text(row, 3)?.parse().ok()?;
+            let (resource, end) = heuristic(row)?;
+            Some((gtrid, resource, end))
+        };
+        let read = |row| read(row).ok_or("a row of unanimous_heuristic cannot be read");
+        Ok(LogImage {
+            openings: self.openings()?,
+            rows: rows.collect(),
+            heuristics: self.tagged("g").map(read).collect::<Result<_, _>>()?,
+        })
     }
 
     pub(super) fn openings(&self) -> Result<Vec<OpeningRow>, Odd> {

@@ -35,12 +35,13 @@ const MAKING: u64 = 0x554E_414E_4C4F_4731;
 /// A forced write that changes nothing and waits for nobody. Its row is there if it was done.
 pub(super) const FORCE: &str = "SELECT 'f' FROM unanimous.unanimous_log FOR KEY SHARE";
 
-/// Version and manager.
-pub(super) const LOG: &str = "SELECT 'l', version, manager FROM unanimous.unanimous_log";
+/// Version and manager, and whether the log was moved.
+pub(super) const LOG: &str = "SELECT 'l', version, manager, moved FROM unanimous.unanimous_log";
 
 /// The beginning of a list of openings. Openings are read before rows, so that every row of an
 /// epoch that was seen closed is seen, too.
-const OPENINGS: &str = "SELECT 'o', pg_catalog.concat_ws('-', l.manager, o.epoch, o.nonce, 0), \
+pub(super) const OPENINGS: &str = "SELECT 'o', \
+    pg_catalog.concat_ws('-', l.manager, o.epoch, o.nonce, 0), \
     o.identity, o.label, o.closed_at IS NOT NULL, o.released_at IS NOT NULL \
     FROM unanimous.unanimous_opening o LEFT JOIN unanimous.unanimous_log l ON true";
 
@@ -100,7 +101,8 @@ const TABLES: [&str; 9] = [
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     version integer NOT NULL,
     manager text COLLATE \"C\" NOT NULL,
-    last_epoch bigint NOT NULL CHECK (last_epoch BETWEEN 0 AND 4294967295)
+    last_epoch bigint NOT NULL CHECK (last_epoch BETWEEN 0 AND 4294967295),
+    moved text
 )",
     "CREATE TABLE IF NOT EXISTS unanimous.unanimous_opening (
     epoch bigint PRIMARY KEY,
@@ -170,7 +172,7 @@ pub(super) fn shape() -> String {
 }
 
 /// The row of `unanimous_log` is locked from the first statement on, so two that join at once get
-/// different epochs.
+/// different epochs, and nobody joins a log that was moved.
 pub(super) fn join(random: u64, label: &str, identity: &ServerIdentity) -> Vec<String> {
     let label: String = label.chars().filter(|c| !c.is_control()).collect();
     let opening = Opening {
@@ -179,10 +181,11 @@ pub(super) fn join(random: u64, label: &str, identity: &ServerIdentity) -> Vec<S
         nonce: random,
     };
     vec![
-        "UPDATE unanimous.unanimous_log SET last_epoch = last_epoch + 1".to_owned(),
+        "UPDATE unanimous.unanimous_log SET last_epoch = last_epoch + 1 WHERE moved IS NULL"
+            .to_owned(),
         format!(
             "INSERT INTO unanimous.unanimous_opening (epoch, nonce, identity, label) \
-             SELECT last_epoch, '{}', {}, {} FROM unanimous.unanimous_log",
+             SELECT last_epoch, '{}', {}, {} FROM unanimous.unanimous_log WHERE moved IS NULL",
             nonce(opening),
             quoted(identity.as_str()),
             quoted(&label)
@@ -190,13 +193,14 @@ pub(super) fn join(random: u64, label: &str, identity: &ServerIdentity) -> Vec<S
         format!(
             "INSERT INTO unanimous.unanimous_epoch (epoch, slot, closed) \
              SELECT last_epoch, slot, false FROM unanimous.unanimous_log, \
-             pg_catalog.generate_series(0, {}) slot",
+             pg_catalog.generate_series(0, {}) slot WHERE moved IS NULL",
             SLOTS - 1
         ),
         "INSERT INTO unanimous.unanimous_member (epoch, beats, beat_at) \
-         SELECT last_epoch, 0, pg_catalog.clock_timestamp() FROM unanimous.unanimous_log"
+         SELECT last_epoch, 0, pg_catalog.clock_timestamp() FROM unanimous.unanimous_log \
+         WHERE moved IS NULL"
             .to_owned(),
-        format!("{OPENINGS} WHERE o.epoch = l.last_epoch"),
+        format!("{OPENINGS} WHERE o.epoch = l.last_epoch AND l.moved IS NULL"),
     ]
 }
 
@@ -392,13 +396,13 @@ pub(super) fn closed_for(age: Duration) -> String {
 }
 
 /// The random bits of an opening, as its gtrids show them.
-fn nonce(opening: Opening) -> String {
+pub(super) fn nonce(opening: Opening) -> String {
     let gtrid = opening.gtrid(0).to_string();
     gtrid.split('-').nth(2).unwrap_or_default().to_owned()
 }
 
 /// A string constant that means the same whatever `standard_conforming_strings` says.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let doubled = text.replace('\'', "''");
     if doubled.contains('\\') {
         format!("E'{}'", doubled.replace('\\', "\\\\"))

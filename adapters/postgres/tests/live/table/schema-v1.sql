@@ -5,7 +5,8 @@ CREATE TABLE IF NOT EXISTS unanimous.unanimous_log (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     version integer NOT NULL,
     manager text COLLATE "C" NOT NULL,
-    last_epoch bigint NOT NULL CHECK (last_epoch BETWEEN 0 AND 4294967295)
+    last_epoch bigint NOT NULL CHECK (last_epoch BETWEEN 0 AND 4294967295),
+    moved text
 );
 CREATE TABLE IF NOT EXISTS unanimous.unanimous_opening (
     epoch bigint PRIMARY KEY,

@@ -1,0 +1,314 @@
+//! A decision log that is moved into these tables, or out of them.
+//!
+//! `unanimous_log.moved` says so: `to` a place or `from` one. Its row is locked by whoever joins
+//! and by whoever seals, so either the one sees the mark or the other the open epoch.
+
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use unanimous_core::ports::{
+    DecisionRow, LogImage, OpeningRow, RowState, ServerIdentity, Standing, TableError,
+    TableErrorKind, TableMove, TableMoves,
+};
+use unanimous_core::xid::{Gtrid, ManagerId, ResourceName};
+
+use super::request::{Answer, Reads, Request};
+use super::schema::{self, VERSION};
+use super::sql::{Tables, quoted};
+use super::{MysqlTable, rows};
+use crate::{Mysql, session};
+
+impl TableMoves for Mysql {
+    fn table_move(&self) -> Arc<dyn TableMove> {
+        Arc::new(MysqlTable {
+            resource: self.clone(),
+            tables: OnceLock::new(),
+        })
+    }
+}
+
+#[async_trait]
+impl TableMove for MysqlTable {
+    async fn standing(&self) -> Result<Standing, TableError> {
+        let doing = "see whether the log was moved";
+        let tables = self.names(doing).await?;
+        let statements = vec![
+            tables.mark(),
+            format!("SELECT epoch FROM {} LIMIT 1", tables.opening),
+        ];
+        let answer = match self.ask(doing, |_, _| Request::new(statements)).await {
+            Err(error) if error.kind() == TableErrorKind::Missing => return Ok(Standing::Empty),
+            answer => answer?,
+        };
+        let Some(row) = answer.rows(0).first() else {
+            return Ok(Standing::Empty);
+        };
+        let Some((VERSION, Some(manager))) = rows::log(row) else {
+            return Err(self.foreign(doing, "unanimous_log"));
+        };
+        Ok(match Mark::of(&answer, 0) {
+            Some(Mark::To(place)) => Standing::Sealed(manager, place),
+            Some(Mark::From(place)) => Standing::Arriving(manager, place),
+            None if answer.rows(1).is_empty() => Standing::Empty,
+            None => Standing::Here(manager),
+        })
+    }
+
+    async fn seal(&self, to: &str) -> Result<(), TableError> {
+        let doing = "seal the log";
+        let tables = self.names(doing).await?;
+        let mark = format!("to {to}");
+        let text = quoted(&mark);
+        let statements = vec![
+            tables.force(),
+            format!(
+                "UPDATE {} SET moved = {text} WHERE one = 1 AND (moved IS NULL OR moved = {text}) \
+                 AND NOT EXISTS (SELECT 1 FROM {} WHERE closed IS NULL)",
+                tables.log, tables.opening
+            ),
+            tables.mark(),
+        ];
+        let answer = self.ask(doing, |_, _| Request::new(statements)).await?;
+        let otherwise = "an epoch is open: stop whoever has joined meanwhile";
+        self.marked(doing, &answer, 2, &mark, otherwise)
+    }
+
+    async fn image(&self) -> Result<(LogImage, ServerIdentity), TableError> {
+        let doing = "read the log";
+        let tables = self.names(doing).await?;
+        let request = Request {
+            reads: Reads::Snapshot,
+            statements: vec![
+                tables.columns_of_opening(),
+                format!("SELECT gtrid, branches, state FROM {}", tables.decision),
+                format!("SELECT resource, ended, gtrid FROM {}", tables.heuristic),
+            ],
+            after: Vec::new(),
+        };
+        let answer = self.ask(doing, |_, _| request).await?;
+        let of_decisions = answer.rows(1);
+        let of_heuristics = answer.rows(2);
+        let image = LogImage {
+            openings: self.openings(doing, &answer, 0)?,
+            rows: self.parsed(doing, "unanimous_decision", of_decisions, rows::kept)?,
+            heuristics: self.parsed(doing, "unanimous_heuristic", of_heuristics, rows::ended)?,
+        };
+        Ok((image, answer.identity))
+    }
+
+    async fn begin_arrival(&self, manager: ManagerId, from: &str) -> Result<(), TableError> {
+        let doing = "take a log over";
+        let tables = self.names(doing).await?;
+        let mark = format!("from {from}");
+        let text = quoted(&mark);
+        let (begin, read) = (tables.begin_arrival(manager, &text), tables.mark());
+        let statements = vec![tables.force(), begin, read];
+        let mut asked = self
+            .ask(doing, |_, _| Request::new(statements.clone()))
+            .await;
+        if is_unmade(&asked) {
+            let lease = self.resource.lend_checked_control().await;
+            let lease = lease.map_err(|error| self.not_sent(doing, error))?;
+            let mut making = schema::ddl(tables, manager);
+            // The row is arriving from the first moment.
+            making.pop();
+            making.push(format!(
+                "INSERT INTO {} (one, version, manager, moved) VALUES (1, {VERSION}, '{manager}', \
+                 {text}) ON DUPLICATE KEY UPDATE writes = writes + 1",
+                tables.log
+            ));
+            self.run_each(doing, lease, &making).await?;
+            asked = self.ask(doing, |_, _| Request::new(statements)).await;
+        }
+        let answer = asked?;
+        let otherwise = "they hold a log, or another arrives in them";
+        let has = answer.rows(2).first().and_then(rows::log);
+        let mark = match has {
+            Some((VERSION, Some(has))) if has == manager => mark,
+            _ => return Err(self.unfit(doing, otherwise)),
+        };
+        self.marked(doing, &answer, 2, &mark, otherwise)
+    }
+
+    async fn arrive(&self, from: &str, part: &LogImage) -> Result<(), TableError> {
+        let doing = "take a log over";
+        let tables = self.names(doing).await?;
+        let mark = format!("from {from}");
+        let read = tables.mark();
+        let asked = self.ask(doing, |_, here| {
+            let mut statements = vec![tables.force(), read];
+            statements.extend(tables.arriving_rows(part, here, &quoted(&mark)));
+            Request::new(statements)
+        });
+        let answer = asked.await?;
+        self.marked(doing, &answer, 1, &mark, NOT_ARRIVING)
+    }
+
+    async fn end_arrival(&self, from: &str) -> Result<(), TableError> {
+        let doing = "take a log over";
+        let tables = self.names(doing).await?;
+        let mark = format!("from {from}");
+        let statements = vec![
+            tables.force(),
+            tables.mark(),
+            format!(
+                "UPDATE {} SET moved = NULL WHERE one = 1 AND moved = {}",
+                tables.log,
+                quoted(&mark)
+            ),
+        ];
+        let answer = self.ask(doing, |_, _| Request::new(statements)).await?;
+        self.marked(doing, &answer, 1, &mark, NOT_ARRIVING)
+    }
+}
+
+const NOT_ARRIVING: &str = "no log arrives here from that place";
+
+/// The tables, or the row of `unanimous_log`, are not there.
+fn is_unmade(asked: &Result<Answer, TableError>) -> bool {
+    match asked {
+        Ok(answer) => answer.rows(2).is_empty(),
+        Err(error) => error.kind() == TableErrorKind::Missing,
+    }
+}
+
+/// A mark in `unanimous_log`.
+pub(super) enum Mark {
+    To(String),
+    From(String),
+}
+
+impl Mark {
+    /// The mark, in the answer to [`Tables::mark`].
+    pub(super) fn of(answer: &Answer, statement: usize) -> Option<Self> {
+        let text = session::text(answer.rows(statement).first()?, 2)?;
+        let (direction, place) = text.split_once(' ')?;
+        let place = place.to_owned();
+        Some(match direction {
+            "from" => Self::From(place),
+            _ => Self::To(place),
+        })
+    }
+}
+
+impl MysqlTable {
+    /// A log that was moved away, or is not here yet, is not used. After [`Tables::check`].
+    pub(super) fn refuse_moved(&self, doing: &str, answer: &Answer) -> Result<(), TableError> {
+        let why = match Mark::of(answer, 2) {
+            None => return Ok(()),
+            Some(Mark::To(place)) => format!(
+                "this log was moved to {place}: name that as the log's home; if the move has not \
+                 ended, run unanimous log move again"
+            ),
+            Some(Mark::From(place)) => {
+                format!("a move from {place} to here has not ended: run unanimous log move again")
+            }
+        };
+        Err(self.unfit(doing, &why))
+    }
+
+    fn marked(
+        &self,
+        doing: &str,
+        answer: &Answer,
+        statement: usize,
+        mark: &str,
+        otherwise: &str,
+    ) -> Result<(), TableError> {
+        let row = answer.rows(statement).first();
+        let has = row.and_then(|row| session::text(row, 2));
+        if has.as_deref() == Some(mark) {
+            Ok(())
+        } else {
+            Err(self.unfit(doing, otherwise))
+        }
+    }
+}
+
+impl Tables {
+    /// Version, manager and mark.
+    fn mark(&self) -> String {
+        format!("SELECT version, manager, moved FROM {}", self.log)
+    }
+
+    fn begin_arrival(&self, manager: ManagerId, mark: &str) -> String {
+        format!(
+            "UPDATE {} SET moved = {mark}, manager = '{manager}' WHERE one = 1 AND \
+             (moved = {mark} AND manager = '{manager}' OR moved IS NULL AND NOT EXISTS \
+             (SELECT 1 FROM {}))",
+            self.log, self.opening
+        )
+    }
+
+    fn arriving_rows(&self, part: &LogImage, here: &ServerIdentity, mark: &str) -> Vec<String> {
+        let opening = |row: &OpeningRow| {
+            let opening = row.opening;
+            format!(
+                "SELECT {}, {}, {}, {}, UTC_TIMESTAMP(6)",
+                opening.epoch,
+                opening.nonce,
+                quoted(here.as_str()),
+                quoted(&row.label)
+            )
+        };
+        let decision = |(row, state): &(DecisionRow, RowState)| {
+            let state = match state {
+                RowState::Pending => 'C',
+                RowState::Completed => 'D',
+                RowState::RolledBack => 'R',
+            };
+            let (gtrid, epoch) = (row.gtrid, row.gtrid.opening.epoch);
+            let branches = quoted(&row.branches);
+            format!("SELECT '{gtrid}', {epoch}, '{state}', {branches}")
+        };
+        let heuristic = |(gtrid, resource, end): &(Gtrid, ResourceName, char)| {
+            format!(
+                "SELECT '{gtrid}', '{resource}', {}",
+                quoted(&end.to_string())
+            )
+        };
+        let openings = part.openings.iter().map(opening).collect();
+        let decisions = part.rows.iter().map(decision).collect();
+        let heuristics = part.heuristics.iter().map(heuristic).collect();
+        [
+            self.inserted(
+                &self.opening,
+                "epoch, random, identity, label, closed",
+                openings,
+                mark,
+            ),
+            self.inserted(
+                &self.decision,
+                "gtrid, epoch, state, branches",
+                decisions,
+                mark,
+            ),
+            self.inserted(&self.heuristic, "gtrid, resource, ended", heuristics, mark),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn inserted(
+        &self,
+        table: &str,
+        columns: &str,
+        rows: Vec<String>,
+        mark: &str,
+    ) -> Option<String> {
+        // A derived table names its columns by its first row.
+        let names = columns.split(", ");
+        let first: Vec<_> = names.map(|name| format!("NULL AS {name}")).collect();
+        (!rows.is_empty()).then(|| {
+            format!(
+                "INSERT INTO {table} ({columns}) SELECT {columns} FROM (SELECT {} FROM DUAL WHERE \
+                 FALSE UNION ALL {}) v WHERE EXISTS (SELECT 1 FROM {} WHERE moved = {mark}) \
+                 ON DUPLICATE KEY UPDATE writes = {table}.writes + 1",
+                first.join(", "),
+                rows.join(" UNION ALL "),
+                self.log
+            )
+        })
+    }
+}

@@ -1,0 +1,238 @@
+//! A log in a folder that is moved to another home, or arrives from one.
+//!
+//! A log that is sealed stays as it is for good. One that arrives is written anew whenever the move
+//! is begun again, and is here once the file `moved` is gone.
+
+use unanimous_core::ports::{
+    DecisionRow, LogError, LogImage, OpeningRow, RowState, ServerIdentity, Standing,
+};
+use unanimous_core::protocol::LogSeq;
+use unanimous_core::xid::{Gtrid, ManagerId, Opening};
+
+use super::FileLog;
+use super::appender::{BeginError, begin, prepare, segment_name};
+use super::folder::FolderLock;
+use super::home::Home;
+use super::identity::{Birth, IDENTITY, Identity};
+use super::moved::{MOVED, Mark, read_mark, write_mark};
+use super::open::{holds_nothing, read_identity, segment_bytes_min, write_identity};
+use super::record::{Id, encode_decision};
+use super::recover::{recover, segment_numbers};
+use super::state::{Change, State};
+use super::table::{decode_branches, encode_branches, end_of, letter_of};
+use super::writer::enter;
+
+/// A folder whose lock is held for a move.
+pub(crate) struct FolderMove {
+    lock: FolderLock,
+    home: Home,
+}
+
+impl FolderMove {
+    /// Locks the folder, and makes it if it is missing.
+    pub(crate) fn enter(log: FileLog) -> Result<Self, LogError> {
+        let (folder, options) = log.into_parts();
+        let (lock, home) = enter(folder, options)?;
+        Ok(Self { lock, home })
+    }
+
+    pub(crate) fn standing(&self) -> Result<Standing, LogError> {
+        match read_mark(&self.home)? {
+            Some(mark) if mark.is_arriving => {
+                return Ok(Standing::Arriving(mark.manager, mark.place));
+            }
+            Some(mark) => return Ok(Standing::Sealed(mark.manager, mark.place)),
+            None => {}
+        }
+        if let Some(identity) = read_identity(&self.home)? {
+            return Ok(Standing::Here(identity.manager));
+        }
+        holds_nothing(&self.home)?;
+        Ok(Standing::Empty)
+    }
+
+    /// The lock proves that nobody has the log open, and none of its epochs can be used any more.
+    pub(crate) fn seal(&self, manager: ManagerId, to: &str) -> Result<(), LogError> {
+        let mark = Mark {
+            is_arriving: false,
+            manager,
+            place: one_line(to),
+        };
+        write_mark(&self.home, &mark)
+    }
+
+    pub(crate) fn image(&self, manager: ManagerId) -> Result<LogImage, LogError> {
+        let folder = self.home.folder.display();
+        let Some(number) = segment_numbers(&self.home)?.last().copied() else {
+            return Err(LogError::new(format!(
+                "log {folder}: it was never opened to the end: there is nothing to move"
+            )));
+        };
+        let state = recover(&self.home, manager, number)?.state;
+        let nowhere = || LogError::new("a place that cannot be named, which is a bug");
+        let identity = ServerIdentity::new("file").ok_or_else(nowhere)?;
+        let openings = state.openings().into_iter().map(|state| OpeningRow {
+            opening: state.opening,
+            identity: identity.clone(),
+            label: "of a log in a folder".into(),
+            is_closed: true,
+            is_released: false,
+        });
+        let row = |gtrid, branches| DecisionRow { gtrid, branches };
+        let pending = state.pending().into_iter().map(|decision| {
+            let branches = encode_branches(&decision.branches);
+            (row(decision.gtrid, branches), RowState::Pending)
+        });
+        let completed = state.completed().into_iter();
+        let completed = completed.map(|gtrid| (row(gtrid, String::new()), RowState::Completed));
+        let heuristics = state.heuristics().into_iter();
+        Ok(LogImage {
+            openings: openings.collect(),
+            rows: pending.chain(completed).collect(),
+            heuristics: heuristics
+                .map(|(gtrid, resource, end)| (gtrid, resource, letter_of(end)))
+                .collect(),
+        })
+    }
+
+    /// Removes what an earlier attempt has left.
+    pub(crate) fn begin_arrival(&self, manager: ManagerId, from: &str) -> Result<(), LogError> {
+        let mark = Mark {
+            is_arriving: true,
+            manager,
+            place: one_line(from),
+        };
+        match read_mark(&self.home)? {
+            Some(found) if found == mark => {}
+            Some(_) => return Err(self.not_arriving(from)),
+            None => {
+                holds_nothing(&self.home)?;
+                write_mark(&self.home, &mark)?;
+            }
+        }
+        let storage = &*self.home.storage;
+        let mut left: Vec<_> = segment_numbers(&self.home)?;
+        let names = left.drain(..).map(segment_name).chain([IDENTITY.into()]);
+        for name in names {
+            match storage.remove(&name) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(self.home.failed(&format!("remove {name}"), error));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole log, at once.
+    pub(crate) fn arrive(
+        &self,
+        manager: ManagerId,
+        from: &str,
+        image: &LogImage,
+    ) -> Result<(), LogError> {
+        match read_mark(&self.home)? {
+            Some(mark) if mark.is_arriving && mark.place == one_line(from) => {}
+            Some(_) | None => return Err(self.not_arriving(from)),
+        }
+        let (state, newest) = self.state_of(manager, image)?;
+        let identity = Identity {
+            manager,
+            folder: self.lock.folder(),
+            birth: Birth::Begun,
+        };
+        write_identity(&self.home, &identity)?;
+        let snapshot = state.snapshot();
+        let storage = &*self.home.storage;
+        let bytes = segment_bytes_min(snapshot.stored_bytes(), 0);
+        let prepared = prepare(storage, bytes)
+            .map_err(|error| self.home.failed("make a segment of the log", error))?;
+        begin(storage, prepared, newest, 1, snapshot).map_err(|error| {
+            let (BeginError::Unnamed(error) | BeginError::Named(error)) = error;
+            self.home.failed("begin a segment of the log", error)
+        })?;
+        let birth = Birth::Done;
+        write_identity(&self.home, &Identity { birth, ..identity })
+    }
+
+    /// From now on the log is here.
+    pub(crate) fn end_arrival(&self, from: &str) -> Result<(), LogError> {
+        match read_mark(&self.home)? {
+            Some(mark) if mark.is_arriving && mark.place == one_line(from) => {}
+            Some(_) | None => return Err(self.not_arriving(from)),
+        }
+        let storage = &*self.home.storage;
+        let removed = storage.remove(MOVED).and_then(|()| storage.sync_folder());
+        removed.map_err(|error| self.home.failed("remove the file `moved`", error))
+    }
+
+    /// The image as a state, and its newest opening.
+    fn state_of(&self, manager: ManagerId, image: &LogImage) -> Result<(State, Opening), LogError> {
+        let folder = self.home.folder.display();
+        let damaged = |what: &dyn std::fmt::Display| {
+            LogError::new(format!(
+                "log {folder}: {what} cannot be taken over: it is damaged"
+            ))
+        };
+        let mut state = State::new(manager, self.home.options.retain_completed);
+        let at = LogSeq(0);
+        for row in &image.openings {
+            let Opening { epoch, nonce, .. } = row.opening;
+            state.apply(Change::Opened { epoch, nonce }, at);
+            state.apply(Change::Closed { epoch }, at);
+        }
+        for (row, row_state) in &image.rows {
+            let id = Id::of(row.gtrid);
+            match row_state {
+                RowState::Pending => {
+                    let branches = decode_branches(&row.branches);
+                    let branches = branches.ok_or_else(|| damaged(&row.gtrid))?;
+                    let bytes = encode_decision(id, &branches);
+                    let bytes = bytes.ok_or_else(|| damaged(&row.gtrid))?;
+                    state.apply(Change::Decided { id, bytes }, at);
+                }
+                RowState::Completed => state.apply(Change::Completed { id }, at),
+                // No record of a closed epoch says the same.
+                RowState::RolledBack => {}
+            }
+        }
+        for (gtrid, resource, letter) in &image.heuristics {
+            let id = Id::of(*gtrid);
+            let resource = resource.clone();
+            let heuristic = end_of(*letter).ok_or_else(|| damaged(gtrid))?;
+            let change = Change::Heuristic {
+                id,
+                resource,
+                heuristic,
+            };
+            state.apply(change, at);
+        }
+        let is_listed = |gtrid: &Gtrid| state.is_listed(gtrid.opening);
+        let rows = image.rows.iter().map(|(row, _)| &row.gtrid);
+        let mut all = rows.chain(image.heuristics.iter().map(|(gtrid, _, _)| gtrid));
+        if let Some(strange) = all.find(|gtrid| !is_listed(gtrid)) {
+            return Err(damaged(strange));
+        }
+        let newest = image.openings.iter().map(|row| row.opening);
+        let newest = newest.max_by_key(|opening| opening.epoch);
+        let newest = newest.ok_or_else(|| damaged(&"a log without an opening"))?;
+        Ok((state, newest))
+    }
+
+    fn not_arriving(&self, from: &str) -> LogError {
+        LogError::new(format!(
+            "log {}: no log arrives here from {from}: has somebody else changed the folder?",
+            self.home.folder.display()
+        ))
+    }
+}
+
+/// Places are told apart by their text, and stand on one line.
+pub(crate) fn one_line(place: &str) -> String {
+    let plain = place.chars().map(|c| if c.is_control() { '?' } else { c });
+    plain.collect()
+}
+
+#[cfg(test)]
+#[path = "moving_test.rs"]
+mod tests;

@@ -1,0 +1,481 @@
+//! Moves the decision log from one home to another.
+//!
+//! 1. Nobody uses the old home: of a folder its lock is held; in a table every epoch is closed, and
+//!    whoever gives signs of life keeps the move from beginning.
+//! 2. The old home is *sealed*: nothing is recorded there any more, and nobody can open it. In a
+//!    table, in one step with the proof that no epoch is open.
+//! 3. The log *arrives* in the new home, which nobody can open meanwhile.
+//! 4. The arrival ends, in one step: from then on the log is there.
+//!
+//! Until 4 the old home holds the truth, from 4 on the new one. A move that dies goes on where it
+//! was: between 2 and 4 neither home can be opened, and both say how to go on; at no time can both.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use unanimous_core::ports::{LogError, LogImage, RowState, ServerIdentity, Standing, TableMove};
+use unanimous_core::xid::{Epoch, ManagerId};
+
+use super::access::refuse_other_user;
+use super::error::OperatorError;
+use super::file::ConfigFile;
+use super::place::Place;
+use super::shared::{Watched, failed, of_table, patience};
+use crate::bounded::bounded;
+use crate::log::{FileLog, FolderMove, one_line};
+
+/// How long one step may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// How many rows go into one transaction.
+const PART: usize = 500;
+
+/// A home of a log, for a move.
+#[derive(Clone)]
+enum End {
+    Folder {
+        folder: Arc<FolderMove>,
+        place: String,
+    },
+    Table {
+        table: Arc<dyn TableMove>,
+        place: String,
+        is_lossless: bool,
+        suspect_after: Duration,
+    },
+}
+
+/// A move that can be made. Nobody opens a folder that is part of it as long as this exists.
+pub struct Move {
+    from: End,
+    to: End,
+    manager: ManagerId,
+    stage: Stage,
+    /// To be closed before.
+    silent: Vec<Epoch>,
+    plan: Moved,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Whole,
+    Sealed,
+    Done,
+}
+
+/// What a move does, or has done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Moved {
+    /// The old home.
+    pub from: String,
+    /// The new home.
+    pub to: String,
+    /// Whose log it is. It stays the same.
+    pub manager: String,
+    /// An earlier attempt had begun it.
+    pub resumed: bool,
+    /// An earlier attempt had ended it: there is nothing left to do.
+    pub done_before: bool,
+    /// Epochs of silent members, which are closed before.
+    pub closed_epochs: Vec<u32>,
+    /// How many openings are carried over.
+    pub openings: usize,
+    /// Decisions that are not completed.
+    pub pending: usize,
+    /// Completed decisions that are still kept.
+    pub completed: usize,
+    /// Branches that ended against the decision.
+    pub heuristics: usize,
+    /// Epochs that are not carried over: they were opened on another server than the table's of
+    /// now, decisions may have been lost since, and the new home could not tell. Their branches,
+    /// if there are any, are left to a person.
+    pub left_out: Vec<u32>,
+}
+
+impl std::fmt::Debug for Move {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Move").field("plan", &self.plan).finish()
+    }
+}
+
+impl Move {
+    /// Looks at both homes. Changes nothing but that a folder is made and locked.
+    ///
+    /// # Errors
+    /// There is no log, or one in the new home, too; somebody uses it; it went elsewhere.
+    pub async fn plan(from: &ConfigFile, to: &ConfigFile) -> Result<Self, OperatorError> {
+        let from = End::of_old(from)?;
+        let to = End::of(to)?;
+        if from.place() == to.place() {
+            return Err(failed(&format!(
+                "both config files name the same home, {}: write the new one into the second",
+                from.place()
+            )));
+        }
+        let (manager, stage) = stage(&from, &to).await?;
+        let mut plan = Moved {
+            from: from.place().to_owned(),
+            to: to.place().to_owned(),
+            manager: manager.to_string(),
+            resumed: stage == Stage::Sealed,
+            done_before: stage == Stage::Done,
+            closed_epochs: Vec::new(),
+            openings: 0,
+            pending: 0,
+            completed: 0,
+            heuristics: 0,
+            left_out: Vec::new(),
+        };
+        let mut silent = Vec::new();
+        if stage != Stage::Done {
+            let (image, left_out) = from.cargo(manager).await?;
+            plan.count(&image, &left_out);
+            if stage == Stage::Whole {
+                silent = from.silent(&image).await?;
+                plan.closed_epochs = silent.iter().map(|epoch| epoch.0).collect();
+            }
+        }
+        Ok(Self {
+            from,
+            to,
+            manager,
+            stage,
+            silent,
+            plan,
+        })
+    }
+
+    /// What will be done.
+    pub const fn planned(&self) -> &Moved {
+        &self.plan
+    }
+
+    /// Does it. If it fails, or dies, plan it again: it goes on.
+    ///
+    /// # Errors
+    /// A step failed: says which home, and the mend.
+    pub async fn run(self) -> Result<Moved, OperatorError> {
+        self.run_watched(async |_| {}).await
+    }
+
+    #[doc(hidden)]
+    pub async fn run_watched(
+        mut self,
+        reached: impl AsyncFn(&'static str),
+    ) -> Result<Moved, OperatorError> {
+        if self.stage == Stage::Done {
+            return Ok(self.plan);
+        }
+        let (from, to) = (self.from.place().to_owned(), self.to.place().to_owned());
+        reached("planned").await;
+        for epoch in &self.silent {
+            self.from.close(*epoch).await?;
+            reached("closed").await;
+        }
+        self.from.seal(self.manager, &to).await?;
+        reached("sealed").await;
+        self.to.begin_arrival(self.manager, &from).await?;
+        reached("arriving").await;
+        // Nothing is added any more.
+        let (image, left_out) = self.from.cargo(self.manager).await?;
+        self.plan.count(&image, &left_out);
+        for part in self.to.parts(image) {
+            self.to.arrive(self.manager, &from, part).await?;
+            reached("arrived").await;
+        }
+        self.to.end_arrival(&from).await?;
+        reached("ended").await;
+        Ok(self.plan)
+    }
+}
+
+impl Moved {
+    fn count(&mut self, image: &LogImage, left_out: &BTreeSet<Epoch>) {
+        let count = |state| image.rows.iter().filter(|(_, has)| *has == state).count();
+        self.openings = image.openings.len();
+        self.pending = count(RowState::Pending);
+        self.completed = count(RowState::Completed);
+        self.heuristics = image.heuristics.len();
+        self.left_out = left_out.iter().map(|epoch| epoch.0).collect();
+    }
+}
+
+/// Where a move stands.
+async fn stage(from: &End, to: &End) -> Result<(ManagerId, Stage), OperatorError> {
+    let (old, new) = (from.place(), to.place());
+    let (here, there) = (from.standing().await?, to.standing().await?);
+    let (manager, is_sealed) = match here {
+        Standing::Empty => return Err(failed(&format!("{old}: there is no log to be moved"))),
+        Standing::Here(manager) => (manager, false),
+        Standing::Sealed(manager, place) if place == one_line(new) => (manager, true),
+        Standing::Sealed(_, place) => {
+            return Err(failed(&format!(
+                "{old}: this log was moved to {place}, or is being moved there"
+            )));
+        }
+        Standing::Arriving(_, place) => {
+            return Err(failed(&format!(
+                "{old}: a move from {place} to here has not ended: end that one first"
+            )));
+        }
+    };
+    match there {
+        Standing::Empty if !is_sealed => Ok((manager, Stage::Whole)),
+        Standing::Empty => Ok((manager, Stage::Sealed)),
+        Standing::Arriving(has, place) if is_sealed && has == manager && place == one_line(old) => {
+            Ok((manager, Stage::Sealed))
+        }
+        Standing::Here(has) if is_sealed && has == manager => Ok((manager, Stage::Done)),
+        Standing::Here(has) => Err(failed(&format!(
+            "{new}: there is a log of manager {has} already: two logs cannot become one; move it \
+             to an empty home"
+        ))),
+        Standing::Sealed(_, place) => Err(failed(&format!(
+            "{new}: a log was here and was moved to {place}: what is left of it is of no use any \
+             more; remove that folder, or drop those tables, and run this again"
+        ))),
+        Standing::Arriving(_, place) => Err(failed(&format!(
+            "{new}: a log arrives there from {place}: end that move first"
+        ))),
+    }
+}
+
+impl End {
+    fn of(file: &ConfigFile) -> Result<Self, OperatorError> {
+        match file.log() {
+            Place::Folder(log) => Self::folder(log.clone()),
+            Place::Table(place) => {
+                let table = file.table_move()?;
+                Ok(Self::Table {
+                    place: one_line(&table.place()),
+                    table,
+                    is_lossless: place.is_lossless(),
+                    suspect_after: place.suspect_after(),
+                })
+            }
+        }
+    }
+
+    /// A folder has to be there, and to be this user's, whose files the application will find.
+    fn of_old(file: &ConfigFile) -> Result<Self, OperatorError> {
+        if let Some(folder) = file.log_folder() {
+            if !folder.is_dir() {
+                let folder = folder.display();
+                return Err(failed(&format!(
+                    "log {folder}: there is no such folder: check the path in the config file"
+                )));
+            }
+            refuse_other_user(folder)?;
+        }
+        Self::of(file)
+    }
+
+    fn folder(log: FileLog) -> Result<Self, OperatorError> {
+        let path = std::path::absolute(log.folder());
+        let path = path.unwrap_or_else(|_| log.folder().to_owned());
+        Ok(Self::Folder {
+            place: one_line(&format!("folder {}", path.display())),
+            folder: Arc::new(FolderMove::enter(log)?),
+        })
+    }
+
+    fn place(&self) -> &str {
+        match self {
+            Self::Folder { place, .. } | Self::Table { place, .. } => place,
+        }
+    }
+
+    async fn standing(&self) -> Result<Standing, OperatorError> {
+        match self {
+            Self::Folder { folder, .. } => on_disk(folder, FolderMove::standing).await,
+            Self::Table { table, .. } => asked(table.standing()).await,
+        }
+    }
+
+    /// Who has to be closed before; nobody may live.
+    async fn silent(&self, image: &LogImage) -> Result<Vec<Epoch>, OperatorError> {
+        let Self::Table {
+            table,
+            place,
+            suspect_after,
+            ..
+        } = self
+        else {
+            return Ok(Vec::new());
+        };
+        let watched = Watched::for_long(&**table, patience(*suspect_after)).await?;
+        let open: Vec<_> = image.openings.iter().filter(|row| !row.is_closed).collect();
+        let is_alive =
+            |row: &&&unanimous_core::ports::OpeningRow| watched.has_lived(row.opening.epoch);
+        let alive: Vec<_> = open.iter().filter(is_alive).collect();
+        if !alive.is_empty() {
+            let name = |row: &&&unanimous_core::ports::OpeningRow| {
+                format!("{} (epoch {})", row.label, row.opening.epoch)
+            };
+            let names: Vec<_> = alive.iter().map(name).collect();
+            return Err(failed(&format!(
+                "{place}: the log is in use by {}: stop them, then run this again",
+                names.join(", ")
+            )));
+        }
+        Ok(open.iter().map(|row| row.opening.epoch).collect())
+    }
+
+    async fn close(&self, epoch: Epoch) -> Result<(), OperatorError> {
+        match self {
+            Self::Folder { .. } => Ok(()),
+            Self::Table { table, .. } => asked(table.close(epoch)).await,
+        }
+    }
+
+    async fn seal(&self, manager: ManagerId, to: &str) -> Result<(), OperatorError> {
+        match self {
+            Self::Folder { folder, .. } => {
+                let to = to.to_owned();
+                on_disk(folder, move |folder| folder.seal(manager, &to)).await
+            }
+            Self::Table { table, .. } => asked(table.seal(to)).await,
+        }
+    }
+
+    async fn begin_arrival(&self, manager: ManagerId, from: &str) -> Result<(), OperatorError> {
+        match self {
+            Self::Folder { folder, .. } => {
+                let from = from.to_owned();
+                on_disk(folder, move |folder| folder.begin_arrival(manager, &from)).await
+            }
+            Self::Table { table, .. } => asked(table.begin_arrival(manager, from)).await,
+        }
+    }
+
+    /// What is carried over, and what is not.
+    async fn cargo(
+        &self,
+        manager: ManagerId,
+    ) -> Result<(LogImage, BTreeSet<Epoch>), OperatorError> {
+        match self {
+            Self::Folder { folder, .. } => {
+                let image = on_disk(folder, move |folder| folder.image(manager)).await?;
+                Ok((image, BTreeSet::new()))
+            }
+            Self::Table {
+                table,
+                is_lossless,
+                place,
+                ..
+            } => {
+                let (image, server) = asked(table.image()).await?;
+                if *is_lossless {
+                    return Ok((image, BTreeSet::new()));
+                }
+                without_lost(image, &server, place)
+            }
+        }
+    }
+
+    /// In what portions it arrives: openings first, for the rest names them.
+    fn parts(&self, image: LogImage) -> Vec<LogImage> {
+        match self {
+            Self::Folder { .. } => vec![image],
+            Self::Table { .. } => {
+                let openings = image.openings.chunks(PART).map(|openings| LogImage {
+                    openings: openings.to_vec(),
+                    ..LogImage::default()
+                });
+                let rows = image.rows.chunks(PART).map(|rows| LogImage {
+                    rows: rows.to_vec(),
+                    ..LogImage::default()
+                });
+                let heuristics = image.heuristics.chunks(PART).map(|heuristics| LogImage {
+                    heuristics: heuristics.to_vec(),
+                    ..LogImage::default()
+                });
+                openings.chain(rows).chain(heuristics).collect()
+            }
+        }
+    }
+
+    async fn arrive(
+        &self,
+        manager: ManagerId,
+        from: &str,
+        part: LogImage,
+    ) -> Result<(), OperatorError> {
+        match self {
+            Self::Folder { folder, .. } => {
+                let from = from.to_owned();
+                on_disk(folder, move |folder| folder.arrive(manager, &from, &part)).await
+            }
+            Self::Table { table, .. } => asked(table.arrive(from, &part)).await,
+        }
+    }
+
+    async fn end_arrival(&self, from: &str) -> Result<(), OperatorError> {
+        match self {
+            Self::Folder { folder, .. } => {
+                let from = from.to_owned();
+                on_disk(folder, move |folder| folder.end_arrival(&from)).await
+            }
+            Self::Table { table, .. } => asked(table.end_arrival(from)).await,
+        }
+    }
+}
+
+/// Openings that were made on another server than the one that answers now may have lost decisions
+/// since. Without them their branches are of no listed opening, and are left to a person.
+fn without_lost(
+    mut image: LogImage,
+    server: &ServerIdentity,
+    place: &str,
+) -> Result<(LogImage, BTreeSet<Epoch>), OperatorError> {
+    let elsewhere = image.openings.iter().filter(|row| row.identity != *server);
+    let lost: BTreeSet<Epoch> = elsewhere.map(|row| row.opening.epoch).collect();
+    let is_lost = |gtrid: &unanimous_core::xid::Gtrid| lost.contains(&gtrid.opening.epoch);
+    let mut pending = image.rows.iter();
+    if let Some((row, _)) =
+        pending.find(|(row, state)| *state == RowState::Pending && is_lost(&row.gtrid))
+    {
+        return Err(failed(&format!(
+            "{place}: {} is decided and not completed, and its epoch was opened on another server: \
+             run unanimous recover first, until nothing is in doubt",
+            row.gtrid
+        )));
+    }
+    image.rows.retain(|(row, _)| !is_lost(&row.gtrid));
+    image.heuristics.retain(|(gtrid, _, _)| !is_lost(gtrid));
+    image
+        .openings
+        .retain(|row| !lost.contains(&row.opening.epoch));
+    if image.openings.is_empty() {
+        return Err(failed(&format!(
+            "{place}: every opening was made on another server than the one that answers: if its \
+             fail-over lost nothing, say so by lossless_failover = true"
+        )));
+    }
+    Ok((image, lost))
+}
+
+async fn asked<T>(
+    question: impl Future<Output = Result<T, unanimous_core::ports::TableError>>,
+) -> Result<T, OperatorError> {
+    match bounded(LIMIT, question).await {
+        Ok(answer) => answer.map_err(of_table),
+        Err(silence) => Err(failed(&format!("the decision log: {silence}"))),
+    }
+}
+
+async fn on_disk<T: Send + 'static>(
+    folder: &Arc<FolderMove>,
+    step: impl FnOnce(&FolderMove) -> Result<T, LogError> + Send + 'static,
+) -> Result<T, OperatorError> {
+    let folder = Arc::clone(folder);
+    let doing = tokio::task::spawn_blocking(move || step(&folder));
+    match bounded(LIMIT, doing).await {
+        Ok(Ok(done)) => Ok(done?),
+        Ok(Err(_)) => Err(failed("the log's folder: a step panicked, which is a bug")),
+        Err(silence) => Err(failed(&format!("the log's folder: {silence}"))),
+    }
+}
