@@ -6,12 +6,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use unanimous::ports::DecisionTable;
 use unanimous::{Point, Probe};
-use unanimous_testing::WireFault;
+use unanimous_testing::{Wire, WireFault};
 
 use super::app::App;
 use super::cell::{Cell, Story};
 use super::strike::{DELAY, Striker};
 use crate::databases::{Judges, Place};
+
+/// Answers are lost on every connection: one that is lost alone, the table asks for again by itself.
+const TORN: WireFault = WireFault::TearReplies(0);
 
 /// See the module; passes all points on.
 pub(super) struct Meddler {
@@ -119,9 +122,20 @@ impl Meddler {
             Story::Uncertain | Story::LastUnanswered | Story::PausedUnsure
         );
         if loses_answer && self.log_place.is_some() {
-            let wires = self.striker.wires();
-            wires[wires.len() - 1].set(WireFault::CutReply);
+            self.log_wire().set(TORN);
         }
+    }
+
+    /// From here on its answers come.
+    fn answer_is_lost(&self) {
+        if self.log_place.is_some() && self.log_wire().fault() == TORN {
+            self.log_wire().set(WireFault::None);
+        }
+    }
+
+    fn log_wire(&self) -> &Wire {
+        let wires = self.striker.wires();
+        wires.last().expect("a log in a table has a wire")
     }
 
     async fn end_by_hand(&self, verb: &str, how: &str) {
@@ -153,6 +167,9 @@ impl Probe for Meddler {
         }
         if point == Point::BeforeDecide && !self.striker.has_struck() {
             self.before_decide();
+        }
+        if point == Point::DecisionUncertain {
+            self.answer_is_lost();
         }
         self.striker.reached(point).await;
     }
