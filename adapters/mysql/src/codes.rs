@@ -255,6 +255,15 @@ fn of_statement(code: u16) -> StatementFailure {
     }
 }
 
+/// Why a last resource's statement failed. A row has no epoch if that is not open: `table/sql.rs`.
+pub(crate) fn last(error: &Error) -> (Cause, &'static str) {
+    if server_code(error) == Some(1048) {
+        let mend = "; its epoch is closed or gone: new transactions begin under a new one";
+        return (Cause::Conflict, mend);
+    }
+    (statement(error).cause, "")
+}
+
 /// How far a request to the decision table had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TablePhase {

@@ -69,10 +69,11 @@ impl MysqlBranch {
     /// was not free in time.
     async fn last_refused(&mut self, error: Error) -> BranchError {
         self.stage = Stage::Active;
+        let (cause, mend) = codes::last(&error);
         let failure = Failure {
-            cause: codes::statement(&error).cause,
+            cause,
             is_final: true,
-            reason: format!("the log refused the decision: {error}"),
+            reason: format!("the log refused the decision: {error}{mend}"),
         };
         self.give_up(&failure).await.with_source(error)
     }
