@@ -243,7 +243,7 @@ fn what_is_not_read_can_say_anything() {
             assert_eq!(opened.state.heuristics(), expected.heuristics);
             let ops = changed.ops();
             let reads = ops.iter().filter(|op| **op == Op::Read).count();
-            assert_eq!(reads, 2, "identity and the newest segment");
+            assert_eq!(reads, 3, "mark of a move, identity and the newest segment");
         }
     }
 }

@@ -78,3 +78,5 @@ pub use table::TableLog;
 
 #[cfg(feature = "operator")]
 pub(crate) use moving::{FolderMove, one_line};
+#[cfg(feature = "operator")]
+pub(crate) use table::end_of;

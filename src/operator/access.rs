@@ -28,7 +28,7 @@ pub struct Access(Way);
 enum Way {
     Application(Client),
     Alone(Arc<Inner>),
-    Shared(SharedLog),
+    Shared(Box<SharedLog>),
 }
 
 impl std::fmt::Debug for Access {
@@ -56,7 +56,9 @@ impl Access {
     pub async fn open(file: &ConfigFile) -> Result<Self, OperatorError> {
         match file.log() {
             Place::Folder(log) => Self::open_folder(file, log).await,
-            Place::Table(place) => Ok(Self(Way::Shared(SharedLog::open(file, place).await?))),
+            Place::Table(place) => Ok(Self(Way::Shared(Box::new(
+                SharedLog::open(file, place).await?,
+            )))),
         }
     }
 

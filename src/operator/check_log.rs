@@ -12,6 +12,8 @@ use std::time::Duration;
 use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 use unanimous_core::ports::{DecisionRecord, Finding, Severity};
+use unanimous_core::protocol::Heuristic;
+use unanimous_core::xid::{Gtrid, ResourceName};
 
 use super::client::Client;
 use super::file::ConfigFile;
@@ -121,16 +123,8 @@ impl CheckedLog {
     fn judge_contents(&mut self, file: &ConfigFile, contents: &LogContents) {
         self.openings = contents.openings.len();
         self.pending = contents.pending.len();
-        self.heuristics = contents.heuristics.len();
         self.judge_names(file, &contents.pending);
-        for (gtrid, resource, heuristic) in contents.heuristics.iter().take(NAMED_MAX) {
-            let evidence = format!(
-                "transaction {gtrid} at resource {resource}: {heuristic:?}: it ended against the \
-                 decision"
-            );
-            let mend = "compare the data of all its resources, and correct them by hand";
-            self.warn("heuristic ends", &evidence, mend);
-        }
+        self.judge_heuristics(&contents.heuristics);
         if self.has_application {
             // It is working on them.
             return;
@@ -151,6 +145,18 @@ impl CheckedLog {
                 &evidence,
                 "nothing: the next opening cuts it off",
             );
+        }
+    }
+
+    pub(super) fn judge_heuristics(&mut self, ends: &[(Gtrid, ResourceName, Heuristic)]) {
+        self.heuristics = ends.len();
+        for (gtrid, resource, heuristic) in ends.iter().take(NAMED_MAX) {
+            let evidence = format!(
+                "transaction {gtrid} at resource {resource}: {heuristic:?}: it ended against the \
+                 decision"
+            );
+            let mend = "compare the data of all its resources, and correct them by hand";
+            self.warn("heuristic ends", &evidence, mend);
         }
     }
 

@@ -17,7 +17,7 @@ use super::file::ConfigFile;
 use super::place::{Home, TablePlace};
 use super::shared::{Watched, patience};
 use crate::bounded::bounded;
-use crate::log::TableLog;
+use crate::log::{TableLog, end_of};
 
 /// How long one question may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -63,6 +63,7 @@ impl CheckedLog {
         if checked.judge_tables(place, &*table).await {
             checked.exists = true;
             checked.judge_rows(file, log).await;
+            checked.judge_ends(file).await;
             checked.judge_members(place, &*table).await;
         }
         checked
@@ -151,6 +152,23 @@ impl CheckedLog {
                 let mend = "do what the evidence says; change nothing in the tables before";
                 self.error("log", &error.to_string(), mend);
             }
+            Err(silence) => self.error("log database", &silence.to_string(), AWAY_MEND),
+        }
+    }
+
+    /// Nothing but a move reads all of them.
+    async fn judge_ends(&mut self, file: &ConfigFile) {
+        let Ok(table) = file.table_move() else {
+            return;
+        };
+        match bounded(LIMIT, table.image()).await {
+            Ok(Ok((image, _))) => {
+                let ends = image.heuristics.into_iter();
+                let ends =
+                    ends.filter_map(|(gtrid, name, letter)| Some((gtrid, name, end_of(letter)?)));
+                self.judge_heuristics(&ends.collect::<Vec<_>>());
+            }
+            Ok(Err(error)) => self.error("tables", &error.to_string(), "do what this says"),
             Err(silence) => self.error("log database", &silence.to_string(), AWAY_MEND),
         }
     }

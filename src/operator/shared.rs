@@ -245,7 +245,7 @@ impl Watched {
                 epoch: epoch.0,
                 label: member.label,
                 state,
-                silent_seconds: is_silent.then(|| self.last.as_secs()),
+                silent_seconds: is_silent.then_some(self.last.as_secs()),
                 branches: 0,
             };
             (member.opening, listed)

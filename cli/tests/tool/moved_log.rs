@@ -72,10 +72,32 @@ fn is_decided(ran: &Ran, gtrid: &str) {
 const LIST: [&str; 3] = ["list", "--format", "json"];
 
 async fn there_and_back(shared: Shared, home: &str) {
-    let service = &shared.service;
     shared.config_with("old.toml", "folder = \"log\"");
     shared.config_with("table.toml", &format!("resource = \"{home}\"\n{TABLE}"));
     shared.config_with("new.toml", "folder = \"log2\"");
+    let first = into_the_table(&shared).await;
+    shared.delete_rows().await;
+    out_of_the_table(&shared, &first).await;
+
+    // Not into what was left behind, and not twice.
+    let again = shared.moved("table.toml", "new.toml").exits(0);
+    assert!(
+        again.stderr.contains("there is nothing left to do"),
+        "{again:?}"
+    );
+    let back = shared.moved("new.toml", "table.toml").exits(2);
+    assert!(
+        back.stderr.contains("a log was here and was moved to"),
+        "{back:?}"
+    );
+    let other = shared.moved("old.toml", "new.toml").exits(2);
+    assert!(other.stderr.contains("this log was moved to"), "{other:?}");
+    shared.drop_databases().await;
+}
+
+/// The transaction that was pending meanwhile.
+async fn into_the_table(shared: &Shared) -> String {
+    let service = &shared.service;
     use_config(service, "old.toml");
     let first = service.start(Plan::DecisionDurable);
     let refused = shared.moved("old.toml", "table.toml").exits(2);
@@ -103,8 +125,12 @@ async fn there_and_back(shared: Shared, home: &str) {
         .run_with("table.toml", &["recover", "--yes"])
         .exits(0);
     assert_eq!(service.rows().await, (1, 1));
+    first
+}
 
-    shared.delete_rows().await;
+/// With another one.
+async fn out_of_the_table(shared: &Shared, first: &str) {
+    let service = &shared.service;
     use_config(service, "table.toml");
     let second = service.start(Plan::DecisionDurable);
     let refused = shared.moved("table.toml", "new.toml").exits(2);
@@ -134,21 +160,6 @@ async fn there_and_back(shared: Shared, home: &str) {
     is_decided(&shared.run_with("new.toml", &LIST).exits(1), &second);
     shared.run_with("new.toml", &["recover", "--yes"]).exits(0);
     assert_eq!(service.rows().await, (1, 1));
-
-    // Not into what was left behind, and not twice.
-    let again = shared.moved("table.toml", "new.toml").exits(0);
-    assert!(
-        again.stderr.contains("there is nothing left to do"),
-        "{again:?}"
-    );
-    let back = shared.moved("new.toml", "table.toml").exits(2);
-    assert!(
-        back.stderr.contains("a log was here and was moved to"),
-        "{back:?}"
-    );
-    let other = shared.moved("old.toml", "new.toml").exits(2);
-    assert!(other.stderr.contains("this log was moved to"), "{other:?}");
-    shared.drop_databases().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,9 +40,11 @@ use unanimous_core::xid::ManagerId;
 use self::desk::Desk;
 use self::open::OpenTableLog;
 #[cfg(feature = "operator")]
+pub(crate) use self::open::end_of;
+#[cfg(feature = "operator")]
 pub(super) use self::{
     codec::{decode as decode_branches, encode as encode_branches},
-    open::{end_of, letter_of},
+    open::letter_of,
 };
 
 /// A decision log in a table of a PostgreSQL, MySQL or MariaDB database, which many instances of an

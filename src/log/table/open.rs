@@ -373,6 +373,7 @@ impl DecisionLog for OpenTableLog {
         resource: &ResourceName,
         heuristic: Heuristic,
     ) -> Result<(), LogError> {
+        self.shared.known().note_heuristic(gtrid);
         let desk = &self.shared.desk;
         let noting = desk
             .table
@@ -468,7 +469,7 @@ pub(in crate::log) const fn letter_of(heuristic: Heuristic) -> char {
     }
 }
 
-pub(in crate::log) const fn end_of(letter: char) -> Option<Heuristic> {
+pub(crate) const fn end_of(letter: char) -> Option<Heuristic> {
     match letter {
         'c' => Some(Heuristic::Commit),
         'r' => Some(Heuristic::Rollback),
