@@ -8,6 +8,7 @@ mod bad_statements;
 mod cancel;
 mod commit;
 mod databases;
+mod failover;
 mod hostile;
 mod killed;
 mod many;

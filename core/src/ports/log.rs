@@ -203,8 +203,8 @@ pub trait DecisionLog: Send + Sync + 'static {
         LogSeq(0)
     }
 
-    /// After a last resource's lost reply: waits for its commit, if that is still running, and keeps
-    /// a later one from happening. Its answers mean what those of [`decide`](Self::decide) mean.
+    /// After a last resource's lost reply: waits for its commit, if that still runs, and keeps a
+    /// later one from happening. Its answers mean what those of [`decide`](Self::decide) mean.
     ///
     /// # Errors
     /// See [`DecideError`]: refused means rolled back, the last resource included; uncertain means

@@ -183,7 +183,7 @@ pub trait Branch: Send + 'static {
     /// stops at the first error and then rolls back.
     ///
     /// Asked only of branches whose [`scope`](Self::scope) is that of a log that has such a
-    /// statement. After [`OnePhaseReply::Undetermined`] the branch is dropped, and the log is asked.
+    /// statement. After [`OnePhaseReply::Undetermined`] the branch is dropped, and the log asked.
     /// A branch that does not implement it answers that, and has sent nothing.
     async fn commit_last(&mut self, _statement: &str) -> OnePhaseReply {
         OnePhaseReply::Undetermined(BranchError::new(

@@ -14,14 +14,14 @@
 //!
 //! The tables (a documented page of each adapter, with a version in it):
 //!
-//! | table | holds |
-//! |---|---|
-//! | `unanimous_log` | one row: version of the schema, manager |
-//! | `unanimous_opening` | an opening each: epoch (unique, rising), random bits, the server's identity then, label, closed, released |
-//! | `unanimous_epoch` | [`SLOTS`] rows per epoch: locked shared by whoever decides, exclusively by whoever closes |
-//! | `unanimous_decision` | a decision each: gtrid (key), epoch, state, branches |
-//! | `unanimous_heuristic` | branches that ended against their decision |
-//! | `unanimous_member` | heartbeats, of no meaning for safety |
+//! * `unanimous_log`, one row: version of the schema, manager.
+//! * `unanimous_opening`, an opening each: epoch (unique, rising), random bits, the server's identity
+//!   then, label, closed, released.
+//! * `unanimous_epoch`, [`SLOTS`] rows per epoch: locked shared by whoever decides, exclusively by
+//!   whoever closes.
+//! * `unanimous_decision`, a decision each: gtrid (key), epoch, state, branches.
+//! * `unanimous_heuristic`, branches that ended against their decision.
+//! * `unanimous_member`, heartbeats, of no meaning for safety.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -245,8 +245,8 @@ pub trait DecisionTable: Send + Sync + 'static {
 
     /// Puts pending rows there, all of one epoch, in one step with the check that the epoch is
     /// open: it locks the slot shared, reads it as it is now (not from a snapshot), and inserts
-    /// only if it is open. A row that is there already stays as it is. No slot: `Unfit`. Forced,
-    /// also if nothing was inserted.
+    /// only if it is open. A row that is there already stays as it is. Forced, also if nothing was
+    /// inserted. No slot: `Unfit`, unless the epoch was released: then it answers, and says so.
     ///
     /// # Errors
     /// See the module.

@@ -33,6 +33,8 @@ pub(super) struct Known {
     is_completed: HashSet<Gtrid>,
     /// Those of them that this process has not recorded: they were read, if they are there at all.
     only_read: HashSet<Gtrid>,
+    /// A branch of theirs ended against the decision, or may have: this is told by the table alone.
+    has_heuristic: HashSet<Gtrid>,
     /// To be marked in the table.
     unmarked: Vec<Gtrid>,
     /// Marked by this process, oldest first; the oldest are deleted.
@@ -55,6 +57,7 @@ impl Known {
             completed: VecDeque::new(),
             is_completed: HashSet::new(),
             only_read: HashSet::new(),
+            has_heuristic: HashSet::new(),
             unmarked: Vec::new(),
             marked: VecDeque::new(),
             on_close: Vec::new(),
@@ -196,7 +199,13 @@ impl Known {
         {
             self.is_completed.remove(&oldest);
             self.only_read.remove(&oldest);
+            self.has_heuristic.remove(&oldest);
         }
+    }
+
+    /// Before it is asked for: whatever the table answers, it may be there.
+    pub(super) fn note_heuristic(&mut self, gtrid: Gtrid) {
+        self.has_heuristic.insert(gtrid);
     }
 
     /// `None`: only the table knows.
@@ -205,7 +214,8 @@ impl Known {
             return Some(Lookup::Pending(decision.clone()));
         }
         let is_recorded = self.recorded(gtrid).is_some();
-        is_recorded.then_some(Lookup::Completed)
+        let is_whole = is_recorded && !self.has_heuristic.contains(&gtrid);
+        is_whole.then_some(Lookup::Completed)
     }
 
     /// What the table lists, without what was completed here, and with what was recorded here. A

@@ -1,5 +1,5 @@
-//! Marks completed decisions, and deletes the oldest of those that are marked: now and then, many at
-//! once, and lost in a crash without harm.
+//! Marks completed decisions, and deletes the oldest of those that are marked: now and then, many
+//! at once, and lost in a crash without harm.
 
 use std::sync::Arc;
 use std::time::Duration;

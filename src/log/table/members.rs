@@ -1,6 +1,6 @@
 //! Who else shares the log: signs of life, suspicion, and joining anew.
 //!
-//! A member is suspected when its count has not changed over [`ROUNDS`] rounds of this member's own.
+//! A member is suspected when its count has not changed over [`ROUNDS`] rounds of this one's own.
 //! Rounds, not time: whoever was paused himself has made none meanwhile. One of those that are seen
 //! alive is picked to close the suspect's epoch, so that not all do the same; if that does not
 //! happen, the others do it after as many rounds again.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use unanimous_core::ports::{DecisionRecord, DecisionTable, LogHome};
+use unanimous_core::ports::{DecisionRecord, DecisionTable, LogHome, Lookup};
+use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::Opening;
 use unanimous_testing::MemoryTable;
 use unanimous_testing::log_suite::{self, Place};
@@ -73,4 +74,23 @@ async fn i5_a_member_that_a_fail_over_has_lost_closes_nobody_elses_epoch() {
         .map(|row| (row.opening, row.is_closed))
         .collect();
     assert_eq!(open, [(of_other, false), (now, false)]);
+}
+
+/// Seen in the crash matrix: `completed` said that every branch was committed.
+#[tokio::test]
+async fn i1_while_the_table_is_away_nobody_is_told_that_a_heuristic_end_was_a_commit() {
+    let table = MemoryTable::new("log 1");
+    let log = Table(table.clone()).home().open().await.unwrap();
+    let decision = record(log.opening(), 1);
+    let gtrid = decision.gtrid;
+    log.decide(&decision).await.unwrap();
+    let resource = "ledger".parse().unwrap();
+    let ended = Heuristic::Rollback;
+    log.record_heuristic(gtrid, &resource, ended).await.unwrap();
+    log.complete(gtrid);
+    table.set_reachable(false);
+    log.lookup(gtrid).await.unwrap_err();
+    table.set_reachable(true);
+    let told = Lookup::Heuristic(vec![(resource, ended)]);
+    assert_eq!(log.lookup(gtrid).await.unwrap(), told);
 }

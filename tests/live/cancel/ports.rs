@@ -44,17 +44,19 @@ enum Request {
     Rollback,
     RollbackPrepared,
     CommitOnePhase,
+    CommitLast,
     EndReadOnly,
     Release,
 }
 
-const REQUESTS: [Request; 8] = [
+const REQUESTS: [Request; 9] = [
     Request::Open,
     Request::Prepare,
     Request::Commit,
     Request::Rollback,
     Request::RollbackPrepared,
     Request::CommitOnePhase,
+    Request::CommitLast,
     Request::EndReadOnly,
     Request::Release,
 ];
@@ -163,13 +165,18 @@ impl<R: Narrow> Port<R> {
         let context = format!("{request:?} after {polls} polls");
         match request {
             Request::Commit | Request::Release => assert_eq!(added, 1, "{context}"),
-            Request::CommitOnePhase if is_done => assert_eq!(added, 1, "{context}"),
-            Request::CommitOnePhase if polls > 0 => assert!([0, 1].contains(&added), "{context}"),
+            Request::CommitOnePhase | Request::CommitLast if is_done => {
+                assert_eq!(added, 1, "{context}");
+            }
+            Request::CommitOnePhase | Request::CommitLast if polls > 0 => {
+                assert!([0, 1].contains(&added), "{context}");
+            }
             Request::Open
             | Request::Prepare
             | Request::Rollback
             | Request::RollbackPrepared
             | Request::CommitOnePhase
+            | Request::CommitLast
             | Request::EndReadOnly => assert_eq!(added, 0, "{context}"),
         }
         is_done
@@ -210,6 +217,12 @@ impl<R: Narrow> Port<R> {
                 .map(Result::unwrap),
             Request::CommitOnePhase => {
                 let reply = turns.polled(polls, branch.commit_one_phase()).await;
+                reply.map(|reply| assert!(matches!(reply, OnePhaseReply::Committed), "{reply:?}"))
+            }
+            Request::CommitLast => {
+                // Instead of the row of a decision.
+                let also = format!("UPDATE {} SET balance = balance WHERE id = 1", self.table);
+                let reply = turns.polled(polls, branch.commit_last(&also)).await;
                 reply.map(|reply| assert!(matches!(reply, OnePhaseReply::Committed), "{reply:?}"))
             }
             Request::EndReadOnly => turns

@@ -182,6 +182,7 @@ pub(super) const TESTS: &[(&str, &str, &str, &[&str])] = &[
 
 const POSTGRES_PORTS: &[&str] = &[
     "PgBranch::commit",
+    "PgBranch::commit_last",
     "PgBranch::commit_one_phase",
     "PgBranch::end_read_only",
     "PgBranch::prepare",
@@ -201,6 +202,7 @@ const MYSQL_PORTS: &[&str] = &[
     "Mysql::preflight",
     "Mysql::recover",
     "MysqlBranch::commit",
+    "MysqlBranch::commit_last",
     "MysqlBranch::commit_one_phase",
     "MysqlBranch::end_read_only",
     "MysqlBranch::prepare",

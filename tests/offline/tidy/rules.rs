@@ -186,7 +186,7 @@ pub(super) fn named_databases(file: &Source) -> Vec<Finding> {
 const ARROWS: &[(&str, &[&str])] = &[
     ("core/src/xid.rs", &[]),
     ("core/src/protocol/", &["crate::xid", "crate::protocol"]),
-    ("src/log/", &["crate::log"]),
+    ("src/log/", &["crate::log", "crate::bounded"]),
 ];
 
 pub(super) fn forbidden_arrows(file: &Source) -> Vec<Finding> {
