@@ -132,7 +132,8 @@ impl Driver {
             Ok(OnePhaseReply::Undetermined(error)) => error,
             Err(silence) => unheard(&branch.xid().bqual, "commit", silence),
         };
-        warn!(target: "unanimous", error = %unheard, "the last resource was not heard; its log is asked");
+        warn!(target: "unanimous", error = %unheard,
+            "the last resource was not heard; its log is asked");
         self.unheard = Some(unheard.to_string());
         // Closed before the log is asked: nothing more is sent to it.
         drop(branch);

@@ -313,8 +313,9 @@ impl Coordinator {
         self.advance();
     }
 
-    /// The last resource is committed, and with it the decision at `decided_at`: answered by itself,
-    /// or found out by the log. No answer is *not* an event; the driver asks the log until it knows.
+    /// The last resource is committed, and with it the decision at `decided_at`: answered by
+    /// itself, or found out by the log. No answer is *not* an event; the driver asks the log until
+    /// it knows.
     ///
     /// # Panics
     /// When it was not asked.

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use unanimous::ports::LogError;
 use unanimous::{Gtrid, TransactionManager, TransactionOutcome, Xid};
 
+use super::account::Tx;
 use super::journal::{Invariant, Violation};
 use super::world::{Season, World};
 use super::{i1_atomicity, i2_durability, i3_never_guess, i4_only_ours, i6_liveness};
@@ -135,7 +136,7 @@ async fn ask_for_all_outcomes(world: &Arc<World>) {
             !matches!(outcome, Ok(TransactionOutcome::InDoubt))
         };
         eventually(PATIENCE, is_over).await;
-        match last_word(world, &manager, gtrid).await {
+        match last_word(world, &manager, gtrid, &tx).await {
             Ok(outcome) => world.account.outcome(&world.journal, gtrid, outcome),
             Err(error) => {
                 let text = format!("the outcome of {} cannot be had: {error}", tx.mark());
@@ -145,15 +146,21 @@ async fn ask_for_all_outcomes(world: &Arc<World>) {
     }
 }
 
-/// The way to a log that is shared loses questions and answers, even when all is well.
+/// The way to a log that is shared loses questions and answers, even when all is well. Without its
+/// log a process says what it has seen itself, which is not that somebody ended a branch by hand.
 async fn last_word(
     world: &World,
     manager: &TransactionManager,
     gtrid: Gtrid,
+    tx: &Tx,
 ) -> Result<TransactionOutcome, LogError> {
     let mut outcome = manager.outcome(gtrid).await;
     for _ in 0..20 {
-        let is_said = matches!(&outcome, Ok(said) if *said != TransactionOutcome::InDoubt);
+        let is_said = match &outcome {
+            Err(_) | Ok(TransactionOutcome::InDoubt) => false,
+            Ok(TransactionOutcome::Committed) => tx.by_hand.is_empty(),
+            Ok(_) => true,
+        };
         if is_said || world.shared.is_none() {
             break;
         }
