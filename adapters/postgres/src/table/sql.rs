@@ -86,12 +86,18 @@ pub(super) fn ddl(manager: ManagerId) -> String {
 
 /// What makes the tables that are not there.
 pub(super) fn making(manager: ManagerId) -> Vec<String> {
-    let mut statements = vec![format!("SELECT pg_catalog.pg_advisory_xact_lock({MAKING})")];
-    statements.extend(TABLES.map(str::to_owned));
-    statements.push(format!(
+    let lock = format!("SELECT pg_catalog.pg_advisory_xact_lock({MAKING})");
+    let row = format!(
         "INSERT INTO unanimous.unanimous_log (version, manager, last_epoch) \
          VALUES ({VERSION}, '{manager}', 0) ON CONFLICT DO NOTHING"
-    ));
+    );
+    // The row waits for whoever joins meanwhile, who goes on to the other tables: so before the
+    // indexes, which lock those even where they are there.
+    let (log, others) = TABLES.split_at(2);
+    let mut statements = vec![lock];
+    statements.extend(log.iter().map(ToString::to_string));
+    statements.push(row);
+    statements.extend(others.iter().map(ToString::to_string));
     statements
 }
 

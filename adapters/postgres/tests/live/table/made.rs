@@ -56,6 +56,22 @@ async fn tables_can_be_made_by_many_at_once(db: &Db) {
     t.drop_from(db).await;
 }
 
+/// Whoever makes them once more waits for a member that joins, and that one for nobody.
+async fn a_member_joins_while_the_tables_are_made_again(db: &Db) {
+    let t = TableDb::new(db).await;
+    let member = t.client().await;
+    let begin = "BEGIN; UPDATE unanimous.unanimous_log SET last_epoch = last_epoch + 1";
+    member.batch_execute(begin).await.unwrap();
+    let (url, ddl) = (t.db.url.clone(), t.table.ddl(manager(1)));
+    let making = tokio::spawn(async move { oracle(&url, &ddl).await });
+    t.waiters(1).await;
+    let join = "INSERT INTO unanimous.unanimous_opening (epoch, nonce, identity, label) \
+        VALUES (1, 'a', 'b', 'c'); COMMIT";
+    member.batch_execute(join).await.unwrap();
+    making.await.unwrap().unwrap();
+    t.drop_from(db).await;
+}
+
 /// The administrator makes them; the account works with the documented rights, and is told by name
 /// those that it lacks.
 async fn an_account_needs_the_documented_rights_and_no_more(db: &Db) {
@@ -183,6 +199,7 @@ async fn the_place_is_named_without_a_password(db: &Db) {
 on_both!(
     what_is_made_is_what_is_published,
     tables_can_be_made_by_many_at_once,
+    a_member_joins_while_the_tables_are_made_again,
     an_account_needs_the_documented_rights_and_no_more,
     tables_that_would_lose_decisions_are_unfit,
     the_place_is_named_without_a_password,

@@ -8,6 +8,7 @@ CREATE TABLE IF NOT EXISTS unanimous.unanimous_log (
     last_epoch bigint NOT NULL CHECK (last_epoch BETWEEN 0 AND 4294967295),
     moved text
 );
+INSERT INTO unanimous.unanimous_log (version, manager, last_epoch) VALUES (1, '0000000000000000', 0) ON CONFLICT DO NOTHING;
 CREATE TABLE IF NOT EXISTS unanimous.unanimous_opening (
     epoch bigint PRIMARY KEY,
     nonce text COLLATE "C" NOT NULL,
@@ -45,5 +46,4 @@ CREATE TABLE IF NOT EXISTS unanimous.unanimous_member (
     beats bigint NOT NULL,
     beat_at timestamptz NOT NULL
 );
-INSERT INTO unanimous.unanimous_log (version, manager, last_epoch) VALUES (1, '0000000000000000', 0) ON CONFLICT DO NOTHING;
 COMMIT;
