@@ -389,9 +389,10 @@ impl Cell {
     pub(super) fn name(&self) -> String {
         let (fault, mix) = (text_of(&FAULTS, self.fault), text_of(&MIXES, self.mix));
         let story = text_of(&STORIES, self.story);
-        let home = match self.home {
-            Home::File => String::new(),
-            home => format!(":{}", text_of(&HOMES, home)),
+        let home = if self.home == Home::File {
+            String::new()
+        } else {
+            format!(":{}", text_of(&HOMES, self.home))
         };
         let target = if self.is_at_log() {
             "log".to_owned()

@@ -58,8 +58,8 @@ fn members_meet(point: &str) -> bool {
     let local = ["open.", "prepare.", "reader.", "last.", "one_phase."];
     let ends = ["commit.", "release.", "enlist.", "complete.", "end."];
     let starts = |start: &&str| point.starts_with(*start);
-    local.iter().any(|start| starts(&start))
-        || ends.iter().any(|start| starts(&start))
+    local.iter().any(|start| starts(start))
+        || ends.iter().any(|start| starts(start))
         || ["decide.before", "decide.durable"].contains(&point)
 }
 
@@ -138,11 +138,10 @@ impl Cell {
             Fault::KillServer | Fault::CutRequest | Fault::CutReply | Fault::Delay => false,
         };
         let is_usual = self.target == self.first_prepared();
+        let is_last = self.last_resource() == Some(self.target);
         if self.is_at_log() {
             self.log_means_nothing(has_no_target)
-        } else if is_whole && !is_usual && (has_no_target || !self.home.has_last()) {
-            Some("the fault has another target already, or none")
-        } else if is_whole && !is_usual && self.last_resource() != Some(self.target) {
+        } else if is_whole && !is_usual && (has_no_target || !is_last) {
             Some("the fault has another target already, or none")
         } else {
             self.last_means_nothing()

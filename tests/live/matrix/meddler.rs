@@ -13,7 +13,8 @@ use super::cell::{Cell, Story};
 use super::strike::{DELAY, Striker};
 use crate::databases::{Judges, Place};
 
-/// Answers are lost on every connection: one that is lost alone, the table asks for again by itself.
+/// Answers are lost on every connection: one that is lost alone, the table asks for again by
+/// itself.
 const TORN: WireFault = WireFault::TearReplies(0);
 
 /// See the module; passes all points on.

@@ -141,11 +141,14 @@ fn sample_of_files(cells: Vec<Cell>) -> Vec<Cell> {
 fn sample_of_tables(cells: Vec<Cell>) -> Vec<Cell> {
     let mut by_point: BTreeMap<(&str, u8), Vec<Cell>> = BTreeMap::new();
     for cell in cells.iter().filter(|cell| cell.fault != Fault::KillServer) {
-        let kind = match cell.story {
-            Story::Survivor => 1,
-            Story::Paused | Story::PausedUnsure => 2,
-            _ if cell.is_at_log() => 3,
-            _ => 0,
+        let kind = if cell.story == Story::Survivor {
+            1
+        } else if cell.story.pauses() {
+            2
+        } else if cell.is_at_log() {
+            3
+        } else {
+            0
         };
         by_point.entry((cell.point, kind)).or_default().push(*cell);
     }

@@ -88,6 +88,8 @@ impl Workplace {
     /// Removes the databases, as far as failed cells allow.
     pub(super) async fn remove(self, judges: &mut Judges) {
         for admin in &self.admins {
+            // Its server may have been killed since.
+            let _ = judges.ask(admin, "SELECT 1").await;
             let user = admin.database(&self.name);
             judges.drop_table(&user, &self.table).await;
             let force = if admin.is_postgres {
