@@ -14,6 +14,7 @@ mod file_log;
 mod last_resource;
 mod manager;
 mod operator;
+mod table_log;
 mod transaction;
 
 use std::sync::Arc;
