@@ -4,7 +4,10 @@
 use std::any::Any;
 use std::sync::Arc;
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 use unanimous_core::ports::{DecisionTable, TableHome, TableMove, TableMoves};
+#[cfg(not(any(feature = "postgres", feature = "mysql")))]
+use unanimous_core::ports::{DecisionTable, TableMove};
 use unanimous_core::xid::ResourceName;
 
 use super::entry::{Credentials, Tuning};
@@ -45,6 +48,10 @@ pub(super) enum Kind {
 
 /// What the resource is, and the decision table in its database. `None` if it is of a kind that
 /// holds none.
+#[allow(
+    unused_variables,
+    reason = "without any database built in, there is none"
+)]
 pub(super) fn table(resource: &dyn AnyResource) -> Option<(Kind, Arc<dyn DecisionTable>)> {
     let resource: &dyn Any = resource;
     #[cfg(feature = "postgres")]
@@ -59,6 +66,10 @@ pub(super) fn table(resource: &dyn AnyResource) -> Option<(Kind, Arc<dyn Decisio
 }
 
 /// The same for whoever moves a log.
+#[allow(
+    unused_variables,
+    reason = "without any database built in, there is none"
+)]
 pub(super) fn table_move(resource: &dyn AnyResource) -> Option<Arc<dyn TableMove>> {
     let resource: &dyn Any = resource;
     #[cfg(feature = "postgres")]
