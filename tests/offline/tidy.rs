@@ -52,7 +52,7 @@ fn folders_depend_along_the_arrows_only() {
 #[test]
 fn neither_the_core_nor_the_runtime_names_a_database() {
     let mend = "put it behind a port, into an adapter; only comments, tests, feature gates, the \
-                re-exports of src/lib.rs and src/operator/adapters.rs may name one";
+                re-exports of src/lib.rs and what reads the config file may name one";
     assert_tidy(&repository(".rs"), mend, named_databases);
 }
 

@@ -15,8 +15,8 @@
 //! The tables (a documented page of each adapter, with a version in it):
 //!
 //! * `unanimous_log`, one row: version of the schema, manager.
-//! * `unanimous_opening`, an opening each: epoch (unique, rising), random bits, the server's identity
-//!   then, label, closed, released.
+//! * `unanimous_opening`, an opening each: epoch (unique, rising), random bits, the identity of the
+//!   server then, label, closed, released.
 //! * `unanimous_epoch`, [`SLOTS`] rows per epoch: locked shared by whoever decides, exclusively by
 //!   whoever closes.
 //! * `unanimous_decision`, a decision each: gtrid (key), epoch, state, branches.

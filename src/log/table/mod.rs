@@ -8,8 +8,8 @@
 //! * I2: a decision is answered `Ok` after a forced write that holds it, or that came after it.
 //! * I3: what may have been sent is uncertain until the same question is answered for certain. That
 //!   nothing was sent is believed at the first attempt only. That a row of a closed epoch is not
-//!   there is believed as long as nobody has deleted rows of that epoch, on the very server on which
-//!   it was opened, or on one to which it failed over without loss.
+//!   there is believed as long as nobody has deleted rows of that epoch, on the very server on
+//!   which it was opened, or on one to which it failed over without loss.
 //! * I5: another member's epoch is closed before anything of it is ended. A wrong suspicion costs
 //!   that member rollbacks: its decisions are refused, and it joins anew.
 //!
@@ -69,8 +69,8 @@ pub(super) use self::{
 /// by its silence, its epoch is closed, and the others end its branches. A database of its own for
 /// the log is a resource that is built and not registered.
 ///
-/// Where a transaction writes to the log's own database, that branch is the *last resource*: it does
-/// not prepare, and the decision commits inside its transaction.
+/// Where a transaction writes to the log's own database, that branch is the *last resource*: it
+/// does not prepare, and the decision commits inside its transaction.
 #[must_use = "nothing happens before the manager is started"]
 #[derive(Clone)]
 pub struct TableLog {

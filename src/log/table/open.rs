@@ -273,8 +273,8 @@ impl OpenTableLog {
         })
     }
 
-    /// The row says that it was rolled back. That is believed unless rows of its epoch may have been
-    /// deleted, or lost, before this one was put there.
+    /// The row says that it was rolled back. That is believed unless rows of its epoch may have
+    /// been deleted, or lost, before this one was put there.
     async fn believe_rollback(&self, gtrid: Gtrid) -> Result<LogSeq, DecideError> {
         let desk = &self.shared.desk;
         let found = desk.ask(desk.table.find(gtrid, self.reader())).await;

@@ -3,9 +3,10 @@
 //!
 //! `cargo xtask soak --minutes N` runs it. Two applications, processes of their own with a decision
 //! log each (`application`), or with `--log postgres|mysql|mariadb` two to four that share a table
-//! log on that server and are wrongly suspected whenever they are paused, move money and append their transaction's number to a list in each
-//! database that they write to (`transfer`); a wire for each application and server, the servers
-//! and the applications are struck at random (`nemesis`). Every few minutes the nemesis rests and
+//! log on that server and are wrongly suspected whenever they are paused, move money and append
+//! their transaction's number to a list in each database that they write to (`transfer`); a wire
+//! for each application and server, the servers and the applications are struck at random
+//! (`nemesis`). Every few minutes the nemesis rests and
 //! everything is repaired; what is in doubt then has to be resolved without a restart, and the
 //! oracle (`oracle`) compares the databases' rows with what the applications were told
 //! (`history`).

@@ -155,14 +155,18 @@ pub(super) fn machine_paths(file: &Source) -> Vec<Finding> {
 
 const DATABASES: &[&str] = &["postgres", "mysql", "mariadb", "sqlstate", "sqlx"];
 
-/// Where the address in a config file becomes a resource of its kind.
-const BY_SCHEME: &str = "src/operator/adapters.rs";
+/// Where an address in a config file becomes a resource or a log of its kind.
+const BY_SCHEME: &[&str] = &[
+    "src/operator/adapters.rs",
+    "src/operator/place.rs",
+    "src/operator/text.rs",
+];
 
 pub(super) fn named_databases(file: &Source) -> Vec<Finding> {
     let rules = ["core/src/", "src/"]
         .iter()
         .any(|folder| file.path.starts_with(folder));
-    if !rules || file.path == BY_SCHEME {
+    if !rules || BY_SCHEME.contains(&file.path.as_str()) {
         return Vec::new();
     }
     let is_gate = |line: &str| {
