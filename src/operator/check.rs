@@ -122,5 +122,6 @@ impl CheckedResource {
     }
 }
 
-pub(super) const AWAY_MEND: &str = "see that the server runs, and that address, login and firewall are right; \
-     if a password's file, variable or command is named: that it gives the password";
+pub(super) const AWAY_MEND: &str = "see that the server runs, and that address, login and \
+     firewall are right; if a password's file, variable or command is named: that it gives the \
+     password";

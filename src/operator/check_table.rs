@@ -1,5 +1,5 @@
-//! Checks of a decision log in a table: is it there, may it be used, who shares it, what is pending,
-//! and, if the database is the log's own, the settings of its server. It is only read.
+//! Checks of a decision log in a table: is it there, may it be used, who shares it, what is
+//! pending, and, if the database is the log's own, the settings of its server. It is only read.
 //!
 //! Subjects of findings beside those of `check_log` and of the servers: `tables`, `log database`,
 //! `members`, `lossless_failover`.
