@@ -97,13 +97,13 @@ fn member(link: &MemoryTable) -> TableLog {
 }
 
 fn refusal(error: CommitError) -> Refusal {
-    match error {
-        CommitError::RolledBack {
-            cause: RollbackCause::Log(refusal),
-            ..
-        } => refusal,
-        other => panic!("{other:?}"),
+    let text = format!("{error:?}");
+    if let CommitError::RolledBack { cause, .. } = error
+        && let RollbackCause::Log(refusal) = cause
+    {
+        return refusal;
     }
+    panic!("{text}")
 }
 
 #[tokio::test(start_paused = true)]

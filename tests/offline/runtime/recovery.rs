@@ -290,6 +290,7 @@ struct EndsAfterTheLogWasRead {
 
 #[async_trait]
 impl Probe for EndsAfterTheLogWasRead {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "three points of many")]
     async fn reached(&self, point: Point) {
         match point {
             Point::DecisionDurable => {

@@ -105,7 +105,7 @@ fn run_many() -> Worlds {
     let fresh_begin = u64::from(getrandom::u32().expect("the system has random bits")) << 20;
     let fresh = number_from("UNANIMOUS_TEST_SEEDS").unwrap_or(FRESH);
     // Every other one of a world whose processes share a log.
-    let home = |n: u64| if n % 2 == 0 { n } else { SHARED + n };
+    let home = |n: u64| if n.is_multiple_of(2) { n } else { SHARED + n };
     let fresh_seeds = (fresh_begin..fresh_begin + fresh).map(home);
     let fixed = (0..FIXED).chain((0..FIXED).map(|n| SHARED + n));
     let seeds: Vec<u64> = fixed.chain(fresh_seeds).collect();
