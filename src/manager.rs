@@ -373,8 +373,9 @@ impl TransactionManager {
         // Recovery may have found a heuristic end since the driver has seen a commit.
         Ok(match (found, recent_end) {
             (Ok(Lookup::Heuristic(branches)), _) => TransactionOutcome::Heuristic(branches),
+            // A heuristic end that was seen since would be silent.
+            (Err(error), None | Some(TransactionOutcome::Committed)) => return Err(error),
             (_, Some(end)) => end,
-            (Err(error), None) => return Err(error),
             (Ok(found), None) => found_alone(found, was_active),
         })
     }

@@ -58,8 +58,8 @@ fn members_meet(point: &str) -> bool {
     let local = ["open.", "prepare.", "reader.", "last.", "one_phase."];
     let ends = ["commit.", "release.", "enlist.", "complete.", "end."];
     let starts = |start: &&str| point.starts_with(*start);
-    local.iter().any(|start| starts(start))
-        || ends.iter().any(|start| starts(start))
+    local.iter().any(&starts)
+        || ends.iter().any(starts)
         || ["decide.before", "decide.durable"].contains(&point)
 }
 
