@@ -14,6 +14,7 @@
 //! 5. [`DecisionLog::complete`] is lazy; losing it costs a look, never a transaction.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
