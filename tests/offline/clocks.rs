@@ -51,6 +51,10 @@ const MONOTONIC: &[(&str, &str)] = &[
     ),
     ("src/manager.rs", "how long the start waits"),
     (
+        "src/operator/shared.rs",
+        "how long a look waits for signs of life, which a person reads",
+    ),
+    (
         "src/operator/secret.rs",
         "how long a command may take that gives a password",
     ),

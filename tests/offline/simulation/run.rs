@@ -165,7 +165,11 @@ async fn last_word(
             break;
         }
         sleep(Duration::from_secs(1)).await;
-        outcome = manager.outcome(gtrid).await;
+        let again = manager.outcome(gtrid).await;
+        // A question that is lost takes nothing back.
+        if again.is_ok() || outcome.is_err() {
+            outcome = again;
+        }
     }
     outcome
 }
