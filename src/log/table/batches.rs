@@ -104,7 +104,7 @@ fn answered(shared: &Shared, decided: Decided, batch: Batch) {
                 known.see_closed(epoch);
                 let is_whole = !decided.is_released
                     && (shared.options.lossless_failover
-                        || known.is_same_server(epoch, &decided.identity));
+                        || known.is_same_server(gtrid.opening, &decided.identity));
                 if asked.is_first || is_whole {
                     known.settle(gtrid);
                     Err(DecideError::Refused(Refusal::EpochClosed))

@@ -2,6 +2,7 @@
 //! All three are printable ASCII, so neither tab nor line feed is in them.
 
 use unanimous_core::ports::{BranchRecord, Evidence, ServerIdentity};
+use unanimous_core::protocol::Heuristic;
 
 pub(in crate::log) fn encode(branches: &[BranchRecord]) -> String {
     let line = |branch: &BranchRecord| {
@@ -31,6 +32,25 @@ fn decode_line(line: &str) -> Option<BranchRecord> {
         identity: ServerIdentity::new(identity)?,
         evidence: Evidence::new(evidence)?,
     })
+}
+
+pub(in crate::log) const fn letter_of(heuristic: Heuristic) -> char {
+    match heuristic {
+        Heuristic::Commit => 'c',
+        Heuristic::Rollback => 'r',
+        Heuristic::Mixed => 'm',
+        Heuristic::Hazard => 'h',
+    }
+}
+
+pub(crate) const fn end_of(letter: char) -> Option<Heuristic> {
+    match letter {
+        'c' => Some(Heuristic::Commit),
+        'r' => Some(Heuristic::Rollback),
+        'm' => Some(Heuristic::Mixed),
+        'h' => Some(Heuristic::Hazard),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -102,18 +102,22 @@ impl Known {
     /// Of this manager's, made by this process.
     pub(super) fn join(&mut self, own: OpeningRow) {
         self.own = own.opening;
+        // After a fail-over its number may be that of the one before.
+        self.leaving = None;
         self.openings.insert(own.opening.epoch, own);
     }
 
-    /// Has another server answered than the time before?
-    pub(super) fn see(&mut self, server: &ServerIdentity, openings: Vec<OpeningRow>) -> bool {
+    /// Is it another server than the one whose openings were read the time before?
+    pub(super) fn is_new(&self, server: &ServerIdentity) -> bool {
+        self.server != *server
+    }
+
+    pub(super) fn see(&mut self, server: &ServerIdentity, openings: Vec<OpeningRow>) {
         for row in openings {
             self.openings.insert(row.opening.epoch, row);
         }
         self.has_read = true;
-        let is_new = self.server != *server;
         self.server = server.clone();
-        is_new
     }
 
     /// Is it news?
@@ -286,8 +290,47 @@ impl Known {
         self.is_shut_down
     }
 
-    /// The server on which an epoch was opened is the one that answers now.
-    pub(super) fn is_same_server(&self, epoch: Epoch, now: &ServerIdentity) -> bool {
-        self.opening(epoch).is_some_and(|row| row.identity == *now)
+    /// The server on which an opening was made is the one that answers now. Its epoch may be
+    /// another opening's by now.
+    pub(super) fn is_same_server(&self, opening: Opening, now: &ServerIdentity) -> bool {
+        let row = self.opening(opening.epoch);
+        row.is_some_and(|row| row.opening == opening && row.identity == *now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use unanimous_core::xid::ManagerId;
+
+    use super::*;
+
+    fn row(nonce: u64, identity: &str) -> OpeningRow {
+        OpeningRow {
+            opening: Opening {
+                manager: ManagerId::from_bytes([1; 10]),
+                epoch: Epoch(5),
+                nonce,
+            },
+            identity: ServerIdentity::new(identity).unwrap(),
+            label: String::new(),
+            is_closed: false,
+            is_released: false,
+        }
+    }
+
+    /// A fail-over has lost its opening, and the new one got the number.
+    #[test]
+    fn i3_an_opening_is_not_taken_for_a_later_one_of_its_number() {
+        let (lost, now) = (row(1, "a"), row(2, "b"));
+        let mut known = Known::new(lost.clone());
+        assert!(known.is_same_server(lost.opening, &lost.identity));
+        known.leave(lost.opening.epoch);
+        assert!(known.is_leaving());
+        known.join(now.clone());
+        assert!(!known.is_leaving(), "it has left");
+        assert!(known.is_same_server(now.opening, &now.identity));
+        for server in [&lost.identity, &now.identity] {
+            assert!(!known.is_same_server(lost.opening, server));
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 use unanimous_core::ports::{Beat, LogError, Member};
-use unanimous_core::xid::Epoch;
+use unanimous_core::xid::{Epoch, ManagerId};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::open::Shared;
@@ -93,6 +93,10 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 continue;
             }
         }
+        if shared.known().is_shut_down() {
+            // Even if its epoch could not be closed: then the others do it.
+            return;
+        }
         round(&shared).await;
         rounds += 1;
         if rounds.is_multiple_of(RELEASE_EVERY) {
@@ -146,6 +150,10 @@ pub(super) async fn close(shared: &Shared, epoch: Epoch) -> Result<(), LogError>
 /// The own epoch was closed by somebody else, or the log's database is another server than the one
 /// on which it was opened: what is under way is refused, and new transactions get a new epoch.
 async fn join_anew(shared: &Shared) {
+    let _joining = shared.joining.lock().await;
+    if shared.known().is_shut_down() {
+        return;
+    }
     let before = shared.known().own();
     match try_join_anew(shared).await {
         Ok(()) => {
@@ -170,16 +178,24 @@ async fn try_join_anew(shared: &Shared) -> Result<(), LogError> {
         closed.map_err(log_error)?;
     }
     shared.known().see_closed(before.epoch);
+    // Before it leaves an opening there.
+    let state = shared.desk.ask(table.check()).await.map_err(log_error)?;
+    refuse_other(shared, before.manager, state.manager)?;
     let random = u64::from_le_bytes(random()?);
     let joined = shared.desk.ask(table.join(random, &shared.label)).await;
     let joined = joined.map_err(log_error)?;
-    if joined.opening.manager != before.manager {
-        let place = table.place();
-        let text = format!("{place} holds another manager's log now: restart this process");
-        return Err(LogError::new(text));
-    }
+    refuse_other(shared, before.manager, joined.opening.manager)?;
     shared.known().join(joined);
     Ok(())
+}
+
+fn refuse_other(shared: &Shared, own: ManagerId, there: ManagerId) -> Result<(), LogError> {
+    if own == there {
+        return Ok(());
+    }
+    let place = shared.desk.table.place();
+    let text = format!("{place} holds another manager's log now: restart this process");
+    Err(LogError::new(text))
 }
 
 async fn release_old(shared: &Shared) {

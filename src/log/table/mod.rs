@@ -37,15 +37,12 @@ use unanimous_core::ports::{
 };
 use unanimous_core::xid::ManagerId;
 
+#[cfg(feature = "operator")]
+pub(crate) use self::codec::end_of;
+#[cfg(feature = "operator")]
+pub(super) use self::codec::{decode as decode_branches, encode as encode_branches, letter_of};
 use self::desk::Desk;
 use self::open::OpenTableLog;
-#[cfg(feature = "operator")]
-pub(crate) use self::open::end_of;
-#[cfg(feature = "operator")]
-pub(super) use self::{
-    codec::{decode as decode_branches, encode as encode_branches},
-    open::letter_of,
-};
 
 /// A decision log in a table of a PostgreSQL, MySQL or MariaDB database, which many instances of an
 /// application share: no instance needs a disk, and each finishes what another has left.

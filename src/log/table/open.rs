@@ -15,10 +15,11 @@ use unanimous_core::protocol::{Heuristic, LogSeq};
 use unanimous_core::xid::{Epoch, Gtrid, Opening, ResourceName};
 
 use super::batches::{self, Request};
+use super::codec::{self, end_of, letter_of};
 use super::desk::Desk;
 use super::known::{Known, Wake};
 use super::members::{self, Watch};
-use super::{Options, codec, lazy, log_error, random};
+use super::{Options, lazy, log_error, random};
 
 pub(super) struct Shared {
     pub(super) desk: Desk,
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     pub(super) label: String,
     pub(super) watch: Watch,
     pub(super) wants_rejoin: Notify,
+    /// Held while this member joins anew, or leaves.
+    pub(super) joining: tokio::sync::Mutex<()>,
     state: TableState,
     known: Mutex<Known>,
     slot: AtomicU32,
@@ -50,11 +53,11 @@ impl Shared {
     /// Also if its epoch was opened on another server than the one that answers now.
     pub(super) fn rejoin_if_elsewhere(&self, now: &ServerIdentity) {
         let known = self.known();
-        let own = known.own().epoch;
+        let own = known.own();
         let is_elsewhere = !self.options.lossless_failover && !known.is_same_server(own, now);
         drop(known);
         if is_elsewhere {
-            self.rejoin(own);
+            self.rejoin(own.epoch);
         }
     }
 
@@ -150,6 +153,7 @@ impl OpenTableLog {
             label,
             watch: Watch::default(),
             wants_rejoin: Notify::new(),
+            joining: tokio::sync::Mutex::default(),
             state,
             known: Mutex::new(Known::new(own)),
             slot: AtomicU32::new(0),
@@ -168,12 +172,13 @@ impl OpenTableLog {
         let read = desk.ask(desk.table.read(from, forced_by)).await;
         let mut snapshot = read.map_err(log_error)?;
         let openings = std::mem::take(&mut snapshot.openings);
-        let is_new_server = self.shared.known().see(&snapshot.identity, openings);
-        if is_new_server {
-            // What was known to be closed may be open again there.
+        if self.shared.known().is_new(&snapshot.identity) {
+            // What was known to be closed may be open again there. Until all were read, it is new.
             let read = desk.ask(desk.table.read(Epoch(0), None)).await;
             let all = read.map_err(log_error)?;
             self.shared.known().see(&all.identity, all.openings);
+        } else {
+            self.shared.known().see(&snapshot.identity, openings);
         }
         if self.is_member {
             self.shared.rejoin_if_elsewhere(&snapshot.identity);
@@ -201,11 +206,11 @@ impl OpenTableLog {
                 Ok(Lookup::Pending(DecisionRecord { gtrid, branches }))
             }
             (Some((RowState::Completed, _)), _) => Ok(Lookup::Completed),
-            (Some((RowState::RolledBack, _)), Some(_)) => Ok(Lookup::NoRecord),
-            (None, Some(row)) if row.opening == gtrid.opening => {
+            (row, Some(opening)) if opening.opening == gtrid.opening => {
                 let is_whole =
-                    self.shared.options.lossless_failover || row.identity == found.identity;
-                Ok(match (row.is_closed, is_whole) {
+                    self.shared.options.lossless_failover || opening.identity == found.identity;
+                // That it was rolled back may have been put there after a decision was lost.
+                Ok(match (row.is_some() || opening.is_closed, is_whole) {
                     (false, _) => Lookup::Open,
                     (true, true) => Lookup::NoRecord,
                     (true, false) => Lookup::MayBeLost,
@@ -228,6 +233,17 @@ impl OpenTableLog {
             gtrid: decision.gtrid,
             branches: codec::encode(&decision.branches),
         }
+    }
+
+    /// Not where this opening is of another server than the scope, which may have been taken over
+    /// from and still be there: its number could be another opening's there.
+    fn takes_last_of(&self, opening: Opening, scope: &str) -> bool {
+        let Shared { options, state, .. } = &*self.shared;
+        let known = self.shared.known();
+        options.last_resource
+            && scope == state.scope
+            && known.is_same_server(opening, &state.identity)
+            && !known.is_shut_down()
     }
 
     /// What can be answered without asking the table.
@@ -320,13 +336,12 @@ impl DecisionLog for OpenTableLog {
     }
 
     fn takes_last(&self, scope: &str) -> bool {
-        self.shared.options.last_resource
-            && scope == self.shared.state.scope
-            && !self.shared.known().is_shut_down()
+        let own = self.shared.known().own();
+        self.takes_last_of(own, scope)
     }
 
     fn last_statement(&self, scope: &str, decision: &DecisionRecord) -> Option<String> {
-        if !self.takes_last(scope) {
+        if !self.takes_last_of(decision.gtrid.opening, scope) {
             return None;
         }
         let at = EpochSlot {
@@ -444,8 +459,10 @@ impl DecisionLog for OpenTableLog {
         if !self.is_member {
             return Ok(());
         }
-        let own = self.shared.known().own().epoch;
         self.shared.known().shut_down();
+        // Whoever is joining anew has joined, and nobody does so any more.
+        let _joining = self.shared.joining.lock().await;
+        let own = self.shared.known().own().epoch;
         lazy::write_all(&self.shared).await;
         let desk = &self.shared.desk;
         let closed = desk.ask(desk.table.close(own)).await;
@@ -457,25 +474,6 @@ impl DecisionLog for OpenTableLog {
             task.abort();
         }
         closed.map_err(log_error)
-    }
-}
-
-pub(in crate::log) const fn letter_of(heuristic: Heuristic) -> char {
-    match heuristic {
-        Heuristic::Commit => 'c',
-        Heuristic::Rollback => 'r',
-        Heuristic::Mixed => 'm',
-        Heuristic::Hazard => 'h',
-    }
-}
-
-pub(crate) const fn end_of(letter: char) -> Option<Heuristic> {
-    match letter {
-        'c' => Some(Heuristic::Commit),
-        'r' => Some(Heuristic::Rollback),
-        'm' => Some(Heuristic::Mixed),
-        'h' => Some(Heuristic::Hazard),
-        _ => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The runtime against parts in memory: what it does when anything fails, hangs or is dropped.
 
 mod attack;
+mod attack_shared;
 mod bad_input;
 mod cancel;
 mod commit;
