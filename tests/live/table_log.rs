@@ -1,8 +1,10 @@
-//! A table log under traffic: its tables stay small, whatever has gone through them.
+//! A table log on real servers: it keeps the contract of a decision log, and its tables stay small,
+//! whatever has gone through them.
 //!
 //! `UNANIMOUS_TABLE_DECISIONS=N` makes it longer, and prints how the tables grow.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -12,6 +14,7 @@ use unanimous::ports::{
     BranchRecord, DecisionLog, DecisionRecord, Evidence, LogHome, ServerIdentity,
 };
 use unanimous::postgres::Postgres;
+use unanimous_testing::log_suite;
 
 use crate::databases::{Judges, Own, Place};
 use crate::support::{Bank, Db, env, eventually};
@@ -21,6 +24,63 @@ const AT_ONCE: usize = 64;
 /// The rows that are kept, and some that are on their way out.
 const ROWS_MAX: u64 = 2_000;
 
+/// The log of a database of its own.
+struct InADatabase(Place);
+
+impl log_suite::Place for InADatabase {
+    fn home(&self) -> Box<dyn LogHome> {
+        // Nobody is suspected while the suite runs.
+        Box::new(log_in(&self.0).suspect_after(Duration::from_secs(3600)))
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+fn log_in(place: &Place) -> TableLog {
+    if place.is_postgres {
+        TableLog::on(&<Postgres as Bank>::connect("log", &place.url))
+    } else {
+        TableLog::on(&<Mysql as Bank>::connect("log", &place.url))
+    }
+}
+
+async fn keeps_the_contract(db: Db) {
+    let own = tokio::task::spawn_blocking(move || Own::start(db))
+        .await
+        .unwrap();
+    let place = |url: &str| Place {
+        url: url.to_owned(),
+        is_postgres: db.is_postgres(),
+    };
+    let admin = place(&own.admin_url);
+    let judges = tokio::sync::Mutex::new(Judges::default());
+    let made = AtomicU32::new(0);
+    log_suite::run(async || {
+        let name = format!("log{}", made.fetch_add(1, Ordering::SeqCst));
+        let sql = format!("CREATE DATABASE {name}");
+        judges.lock().await.ask(&admin, &sql).await.unwrap();
+        InADatabase(admin.database(&name))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_log_keeps_the_contract_in_postgresql() {
+    keeps_the_contract(Db::PostgresNewest).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_log_keeps_the_contract_in_mysql() {
+    keeps_the_contract(Db::Mysql).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_log_keeps_the_contract_in_mariadb() {
+    keeps_the_contract(Db::Mariadb).await;
+}
+
 async fn stays_small(db: Db) {
     let own = tokio::task::spawn_blocking(move || Own::start(db))
         .await
@@ -29,12 +89,7 @@ async fn stays_small(db: Db) {
         url: own.url.clone(),
         is_postgres: db.is_postgres(),
     };
-    let home = if db.is_postgres() {
-        TableLog::on(&<Postgres as Bank>::connect("log", &own.url))
-    } else {
-        TableLog::on(&<Mysql as Bank>::connect("log", &own.url))
-    };
-    let log = Box::new(home).open().await.unwrap();
+    let log = Box::new(log_in(&place)).open().await.unwrap();
     let decisions: u64 = env("UNANIMOUS_TABLE_DECISIONS").map_or(8_000, |n| n.parse().unwrap());
     let mut judges = Judges::default();
     let begin = Instant::now();
