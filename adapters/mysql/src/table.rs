@@ -284,8 +284,11 @@ impl DecisionTable for MysqlTable {
         });
         let answer = asked.await?;
         let (is_open, is_released) = self.slot(doing, at, &answer)?;
+        let lost = |why: &str| self.error(TableErrorKind::Lost, doing, why);
         let standing = answer.rows(3);
-        let standing = self.parsed(doing, "unanimous_decision", standing, rows::answered)?;
+        let standing = self.parsed(doing, "unanimous_decision", standing, rows::answered);
+        // What cannot be read is there all the same.
+        let standing = standing.map_err(|error| lost(&error.to_string()).with_source(error))?;
         let standing: HashMap<Gtrid, RowState> = standing.into_iter().collect();
         let answers: Vec<_> = rows
             .iter()
@@ -294,7 +297,6 @@ impl DecisionTable for MysqlTable {
                 None => RowAnswer::EpochClosed,
             })
             .collect();
-        let lost = |why: &str| self.error(TableErrorKind::Lost, doing, why);
         if is_open && answers.contains(&RowAnswer::EpochClosed) {
             return Err(lost("a row that was written was not found again"));
         }

@@ -131,9 +131,21 @@ impl DecisionTable for Table {
     async fn decide(&self, at: EpochSlot, rows: &[DecisionRow]) -> Result<Decided, TableError> {
         let asked = "cannot record decisions";
         let statements = transaction(Durability::Forced, sql::decide(at, rows));
-        let (identity, answer) = self.run(Call::new(asked, statements)).await?;
+        // Not sent a second time from here: what a first attempt has put there may be deleted by
+        // then, and that no row is there tells only a first attempt anything.
+        let call = Call {
+            may_repeat: false,
+            ..Call::new(asked, statements)
+        };
+        let (identity, answer) = self.run(call).await?;
         let decided = answer.decided(identity, rows);
-        self.understood(asked, decided)
+        // What cannot be understood is there all the same, unless no slot was.
+        let kind = if answer.has_slot() {
+            TableErrorKind::Lost
+        } else {
+            TableErrorKind::Unfit
+        };
+        decided.map_err(|words| self.error(kind, asked, words))
     }
 
     fn last_statement(&self, at: EpochSlot, row: &DecisionRow) -> String {

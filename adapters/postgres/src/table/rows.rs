@@ -84,6 +84,10 @@ impl Rows {
         row.map(|row| row.1).ok_or(VANISHED)
     }
 
+    pub(super) fn has_slot(&self) -> bool {
+        self.tagged("s").next().is_some()
+    }
+
     pub(super) fn decided(
         &self,
         identity: ServerIdentity,

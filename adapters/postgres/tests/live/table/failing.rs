@@ -138,7 +138,8 @@ async fn hold_first_request(
 }
 
 /// A pooled session that died is replaced; but a join is not asked a second time, for it may have
-/// happened.
+/// happened, and a decision is not, for its row may be deleted by then: only who asked first knows
+/// what it means that it is not there.
 async fn a_dead_pooled_session_is_replaced_where_that_changes_nothing(db: &Db) {
     let t = TableDb::new(db).await;
     let own = t.join().await;
@@ -146,8 +147,10 @@ async fn a_dead_pooled_session_is_replaced_where_that_changes_nothing(db: &Db) {
     let table = resource(&url).decision_table();
     table.check().await.unwrap();
     wire.set(WireFault::CutReply);
-    assert_eq!(decide(&table, &own, &[1]).await.unwrap().answers, [PENDING]);
+    let error = decide(&table, &own, &[1]).await.unwrap_err();
+    assert_error(&error, TableErrorKind::Lost, "cannot record decisions");
     assert_eq!(wire.fault(), WireFault::None, "it was cut");
+    assert_eq!(decide(&table, &own, &[1]).await.unwrap().answers, [PENDING]);
     wire.set(WireFault::CutReply);
     let put = table.put_rollback(own.opening.gtrid(1)).await.unwrap();
     assert_eq!(put, RowState::Pending);
