@@ -207,6 +207,11 @@ impl Known {
         }
     }
 
+    /// Complete, with a heuristic end that was recorded before.
+    pub(super) fn ended_by_hand(&self, gtrid: Gtrid) -> bool {
+        self.is_completed.contains(&gtrid) && self.has_heuristic.contains(&gtrid)
+    }
+
     /// Before it is asked for: whatever the table answers, it may be there.
     pub(super) fn note_heuristic(&mut self, gtrid: Gtrid) {
         self.has_heuristic.insert(gtrid);

@@ -408,7 +408,12 @@ impl DecisionLog for OpenTableLog {
             return Ok(Lookup::UnknownOpening);
         }
         let desk = &self.shared.desk;
-        let asked = desk.ask(desk.table.find(gtrid, self.reader())).await;
+        let mut asked = desk.ask(desk.table.find(gtrid, self.reader())).await;
+        let is_bare = |found: &Found| found.heuristics.is_empty();
+        if asked.as_ref().is_ok_and(is_bare) && self.shared.known().ended_by_hand(gtrid) {
+            // Recorded and completed since it was asked.
+            asked = desk.ask(desk.table.find(gtrid, self.reader())).await;
+        }
         let remembered = self.shared.known().lookup(gtrid);
         match (asked, remembered) {
             (Ok(found), remembered) => {

@@ -94,3 +94,29 @@ async fn i1_while_the_table_is_away_nobody_is_told_that_a_heuristic_end_was_a_co
     let told = Lookup::Heuristic(vec![(resource, ended)]);
     assert_eq!(log.lookup(gtrid).await.unwrap(), told);
 }
+
+/// Seen in the crash matrix: the answer was from before the record, what was remembered from after
+/// it.
+#[tokio::test(start_paused = true)]
+async fn i1_a_heuristic_end_that_is_recorded_during_a_question_is_told() {
+    let table = MemoryTable::new("log 1");
+    let log = Table(table.clone()).home().open().await.unwrap();
+    let decision = record(log.opening(), 1);
+    let gtrid = decision.gtrid;
+    log.decide(&decision).await.unwrap();
+    let resource = "ledger".parse().unwrap();
+    let ended = Heuristic::Rollback;
+    table.set_delay(Duration::from_millis(200));
+    let asking = tokio::spawn({
+        let log = std::sync::Arc::clone(&log);
+        async move { log.lookup(gtrid).await.unwrap() }
+    });
+    // The question has been answered, and the answer is on its way.
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    table.set_delay(Duration::ZERO);
+    log.record_heuristic(gtrid, &resource, ended).await.unwrap();
+    log.complete(gtrid);
+    assert!(!asking.is_finished());
+    let told = Lookup::Heuristic(vec![(resource, ended)]);
+    assert_eq!(asking.await.unwrap(), told);
+}

@@ -122,7 +122,7 @@ const REASONS: &[(&str, &[Place])] = &[
             ("src/log/table/open.rs", "close", 1),
             ("src/log/table/open.rs", "decide", 2),
             ("src/log/table/open.rs", "join", 1),
-            ("src/log/table/open.rs", "lookup", 1),
+            ("src/log/table/open.rs", "lookup", 2),
             ("src/log/table/open.rs", "members", 1),
             ("src/log/table/open.rs", "openings", 1),
             ("src/log/table/open.rs", "pending", 1),
