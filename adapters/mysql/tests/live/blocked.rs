@@ -199,6 +199,11 @@ async fn i3_a_commit_whose_connection_dies_is_undetermined(kind: Kind) {
         .unwrap();
     let error = killed.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), BranchErrorKind::Undetermined, "{error}");
+    // Its client hears of it first: set free too early, it might still commit.
+    eventually("the connection is gone", async || {
+        !db.connections().await.contains(&connection)
+    })
+    .await;
     unlock(admin).await;
     assert!(db.is_listed(1).await);
     db.finish(&db.xid(1), Decision::Commit).await;
