@@ -30,12 +30,12 @@ const MONOTONIC: &[(&str, &str)] = &[
         "how long connecting may take",
     ),
     (
-        "adapters/mysql/src/settling.rs",
-        "how long a closing connection of MariaDB is given before its branch is ended elsewhere",
-    ),
-    (
         "src/driver/calls.rs",
         "how long a call took, told in debug events",
+    ),
+    (
+        "adapters/mysql/src/handover.rs",
+        "how long a branch of MariaDB's is left alone before it is ended from elsewhere",
     ),
     (
         "src/driver/mod.rs",

@@ -19,7 +19,7 @@ use unanimous_core::xid::Xid;
 
 use crate::codes::{self, During};
 use crate::fence::{Fenced, Holder, fence};
-use crate::handover::{HandedOver, SETTLES, see_handed_over};
+use crate::handover::{HandedOver, see_handed_over};
 use crate::session::{Flavour, Session, bytes, text};
 use crate::xid::ListedXid;
 use crate::{Mysql, preflight, settings, xid};
@@ -51,7 +51,7 @@ pub(crate) async fn finish(
         let flavour = session.server().flavour;
         if flavour == Flavour::MariaDb && !is_handed_over {
             lease.give_back();
-            let handed_over = await_handover(resource, recorded).await;
+            let handed_over = await_handover(resource, xid, recorded).await;
             handed_over.map_err(unavailable)?;
             is_handed_over = true;
             continue;
@@ -83,6 +83,7 @@ pub(crate) async fn finish(
 /// Returns when the branch may be ended from elsewhere: see [`handover`](crate::handover).
 async fn await_handover(
     resource: &Mysql,
+    xid: &Xid,
     recorded: Option<&BranchRecord>,
 ) -> Result<(), ResourceError> {
     let unavailable = |message: String| resource.error(Problem::Unavailable, message);
@@ -100,7 +101,7 @@ async fn await_handover(
     match seen {
         HandedOver::Yes => Ok(()),
         HandedOver::Unseen => {
-            tokio::time::sleep(SETTLES).await;
+            resource.first_listed().settled(xid).await;
             Ok(())
         }
         HandedOver::NotYet(why) => Err(unavailable(why)),
@@ -116,6 +117,7 @@ pub(crate) async fn recover(resource: &Mysql) -> Result<RecoveryScan, ResourceEr
     let identity = resource.identity_of(session).await?;
     let branches = scan(resource, session).await?;
     lease.give_back();
+    resource.first_listed().see(&branches);
     Ok(RecoveryScan { identity, branches })
 }
 

@@ -9,24 +9,27 @@
 //! So before a decided branch is committed from elsewhere, its connection is seen gone (see
 //! [`fence`]), and then InnoDB's transactions are looked at until none belongs to that connection
 //! any more: [`Looks`]. That needs the privilege PROCESS. Without it, and for a branch whose
-//! connection is not known because nothing was decided, this waits for [`SETTLES`] instead. Should
-//! that ever be too short, an undecided branch keeps its locks until the restart, and is rolled
-//! back then.
+//! connection is not known because nothing was decided, this waits until [`SETTLES`] after the
+//! branch was first listed: once for all of a pass. Should that ever be too short, an undecided
+//! branch keeps its locks until the restart, and is rolled back then.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mysql_async::Error;
 use tokio::sync::Mutex;
-use unanimous_core::ports::{BranchRecord, Finding, ServerIdentity};
+use tokio::time::Instant;
+use unanimous_core::ports::{BranchRecord, Finding, ScannedBranch, ServerIdentity, XidOwner};
+use unanimous_core::xid::Xid;
 
 use crate::codes;
 use crate::fence::{Fenced, Holder, fence};
 use crate::session::{Session, text};
 
 /// Some thousand times what a server needs to close a connection.
-pub(crate) const SETTLES: Duration = Duration::from_millis(500);
+const SETTLES: Duration = Duration::from_millis(500);
 
 /// InnoDB answers the same picture again until nobody has asked for a tenth of a second.
 const PICTURE_KEPT: Duration = Duration::from_millis(110);
@@ -78,6 +81,35 @@ pub(crate) async fn see_handed_over(
 
 fn not_gone(finding: &Finding) -> String {
     format!("the connection that prepared it may still be there: {finding}")
+}
+
+/// When each branch was first listed, as long as it is.
+#[derive(Debug, Default)]
+pub(crate) struct FirstListed(std::sync::Mutex<HashMap<Xid, Instant>>);
+
+impl FirstListed {
+    /// What the server lists now.
+    pub(crate) fn see(&self, branches: &[ScannedBranch]) {
+        let now = Instant::now();
+        let mut first = self.lock();
+        let mut before = std::mem::take(&mut *first);
+        for branch in branches {
+            if let XidOwner::Unanimous(xid) = &branch.owner {
+                let since = before.remove(xid).unwrap_or(now);
+                first.insert(xid.clone(), since);
+            }
+        }
+    }
+
+    /// Returns when it has been listed for long enough.
+    pub(crate) async fn settled(&self, xid: &Xid) {
+        let since = self.lock().get(xid).copied();
+        tokio::time::sleep_until(since.unwrap_or_else(Instant::now) + SETTLES).await;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Xid, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Looks at the threads of InnoDB's transactions, shared by all who wait for one: each look keeps

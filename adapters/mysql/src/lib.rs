@@ -200,7 +200,7 @@ pub use tls::{Tls, TlsMode};
 
 use config::Config;
 use fence::{Fenced, Holder};
-use handover::Looks;
+use handover::{FirstListed, Looks};
 use pool::{Lease, Pool};
 use session::Session;
 
@@ -217,6 +217,7 @@ struct Inner {
     branches: Pool,
     control: Pool,
     looks: Looks,
+    first_listed: FirstListed,
 }
 
 impl fmt::Debug for Mysql {
@@ -277,6 +278,7 @@ impl Mysql {
                 branches,
                 control,
                 looks: Looks::default(),
+                first_listed: FirstListed::default(),
             }),
         })
     }
@@ -295,6 +297,10 @@ impl Mysql {
 
     async fn lend_control(&self) -> Result<Lease, ResourceError> {
         self.inner.control.lend().await
+    }
+
+    pub(crate) fn first_listed(&self) -> &FirstListed {
+        &self.inner.first_listed
     }
 
     pub(crate) fn looks(&self) -> &Looks {
