@@ -18,6 +18,18 @@ pub(crate) struct Step {
     pub(crate) env: &'static [(&'static str, &'static str)],
 }
 
+/// How long, and with which log, its variables say.
+const SOAK: &[&str] = &[
+    "test",
+    "--workspace",
+    "--test",
+    "live",
+    "--",
+    "soak::run::soak",
+    "--exact",
+    "--nocapture",
+];
+
 /// Stands for a folder that no earlier run has used: against new servers, an old log would rightly
 /// miss its branches.
 pub(crate) const LOG_FOLDER: &str = "{log folder}";
@@ -79,32 +91,14 @@ pub(crate) const STEPS: &[Step] = &[
         name: "soak",
         checks: "transfers between three servers while everything is killed and cut off",
         needs_servers: false,
-        cargo: &[
-            "test",
-            "--workspace",
-            "--test",
-            "live",
-            "--",
-            "soak::run::soak",
-            "--exact",
-            "--nocapture",
-        ],
+        cargo: SOAK,
         env: &[("UNANIMOUS_SOAK_MINUTES", "0.5")],
     },
     Step {
         name: "soak-postgres",
         checks: "the same with members that share a log in PostgreSQL",
         needs_servers: false,
-        cargo: &[
-            "test",
-            "--workspace",
-            "--test",
-            "live",
-            "--",
-            "soak::run::soak",
-            "--exact",
-            "--nocapture",
-        ],
+        cargo: SOAK,
         env: &[
             ("UNANIMOUS_SOAK_MINUTES", "0.4"),
             ("UNANIMOUS_SOAK_LOG", "postgres"),
@@ -114,16 +108,7 @@ pub(crate) const STEPS: &[Step] = &[
         name: "soak-mysql",
         checks: "the same with members that share a log in MySQL",
         needs_servers: false,
-        cargo: &[
-            "test",
-            "--workspace",
-            "--test",
-            "live",
-            "--",
-            "soak::run::soak",
-            "--exact",
-            "--nocapture",
-        ],
+        cargo: SOAK,
         env: &[
             ("UNANIMOUS_SOAK_MINUTES", "0.4"),
             ("UNANIMOUS_SOAK_LOG", "mysql"),

@@ -259,11 +259,7 @@ impl OpenTableLog {
         } else {
             return None;
         };
-        Some(Err(if known.is_attempted(gtrid) {
-            DecideError::Uncertain(error)
-        } else {
-            DecideError::Refused(Refusal::NotAttempted(error))
-        }))
+        Some(Err(not_asked(&known, gtrid, error)))
     }
 
     /// The table goes by the epoch alone, which after a fail-over may be another opening's.
@@ -282,11 +278,8 @@ impl OpenTableLog {
             return None;
         }
         let text = format!("{gtrid} is of an opening that this log does not list");
-        Some(if self.shared.known().is_attempted(gtrid) {
-            DecideError::Uncertain(LogError::new(text))
-        } else {
-            DecideError::Refused(Refusal::NotAttempted(LogError::new(text)))
-        })
+        let known = self.shared.known();
+        Some(not_asked(&known, gtrid, LogError::new(text)))
     }
 
     /// The row says that it was rolled back. That is believed unless rows of its epoch may have
@@ -479,6 +472,15 @@ impl DecisionLog for OpenTableLog {
             task.abort();
         }
         closed.map_err(log_error)
+    }
+}
+
+/// The table is not asked this time. What was attempted before may be recorded all the same.
+fn not_asked(known: &Known, gtrid: Gtrid, error: LogError) -> DecideError {
+    if known.is_attempted(gtrid) {
+        DecideError::Uncertain(error)
+    } else {
+        DecideError::Refused(Refusal::NotAttempted(error))
     }
 }
 
