@@ -1,8 +1,11 @@
-//! What is typed. Doc comments are the help.
+//! What is typed. Doc comments are the help. The options of a verb stand beside it, in its module.
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::log::Log;
+use crate::recover::Recover;
 
 /// Looks after transactions across databases: what is in doubt, and why.
 ///
@@ -65,53 +68,4 @@ pub(crate) enum Verb {
     /// Prepare or move the decision log.
     #[command(subcommand)]
     Log(Log),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Log {
-    /// Make the tables of a log in a database, or print what makes them.
-    ///
-    /// Changes nothing that is there, so it can be run again.
-    Init(Init),
-    /// Move the log to another home: from a folder to a table, back, or from table to table.
-    ///
-    /// Nothing is lost: decisions, openings, heuristic ends and the manager's id go along. Stop the
-    /// application first; the move refuses while anybody uses either home. The old home cannot be
-    /// used any more afterwards, and says where the log went. A move that was interrupted goes on
-    /// when it is run again.
-    Move(Move),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Move {
-    /// The config file whose [log] is the new home. The old home is the [log] of --config.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) to: PathBuf,
-    /// Do not ask.
-    #[arg(long, short)]
-    pub(crate) yes: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Init {
-    /// Only print the SQL, for somebody who may make tables. Connects to nothing.
-    #[arg(long)]
-    pub(crate) print: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Recover {
-    /// Only show what the pass would do.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Do not ask.
-    #[arg(long, short)]
-    pub(crate) yes: bool,
-    /// On a shared log: close this epoch at once, because its member is known to be dead. May be
-    /// given more than once.
-    ///
-    /// Epochs of members that give no sign of life are closed anyway, after a while. If the member
-    /// lives, what it has not decided is rolled back, and it goes on under a new epoch.
-    #[arg(long, value_name = "EPOCH")]
-    pub(crate) close: Vec<u32>,
 }

@@ -2,12 +2,30 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
+use clap::Args;
 use unanimous::operator::{Access, ConfigFile, Listing, MemberState, Recovered};
 
-use crate::args::{Format, Recover};
+use crate::args::Format;
 use crate::list;
 use crate::output::{plain, table, to_json};
 use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
+
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// Only show what the pass would do.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// On a shared log: close this epoch at once, because its member is known to be dead. May be
+    /// given more than once.
+    ///
+    /// Epochs of members that give no sign of life are closed anyway, after a while. If the member
+    /// lives, what it has not decided is rolled back, and it goes on under a new epoch.
+    #[arg(long, value_name = "EPOCH")]
+    pub(crate) close: Vec<u32>,
+}
 
 pub(crate) async fn run(
     file: &ConfigFile,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use unanimous::operator::{Access, ConfigFile, ConfigFileError, OperatorError};
 
-use crate::args::{Log, Typed, Verb};
+use crate::args::{Typed, Verb};
 use crate::{check, list, log, recover};
 
 /// The exit code, if nothing failed.
@@ -78,8 +78,7 @@ async fn dispatch(typed: Typed) -> Result<u8, Failure> {
         Verb::Check => check::run(&file, format).await,
         Verb::List => list::run(&file, format).await,
         Verb::Recover(options) => recover::run(&file, &options, format).await,
-        Verb::Log(Log::Init(options)) => log::init(&file, &options, format).await,
-        Verb::Log(Log::Move(options)) => log::relocate(&file, &options, format).await,
+        Verb::Log(verb) => log::run(&file, verb, format).await,
     }
 }
 

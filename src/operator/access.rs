@@ -16,7 +16,7 @@ use super::file::{ConfigFile, Parts};
 use super::place::Place;
 use super::report::{Listing, Recovered};
 use super::shared::SharedLog;
-use super::wire::{Body, Verb};
+use super::wire::Verb;
 use crate::StartError;
 use crate::bounded::bounded;
 use crate::log::FileLog;
@@ -122,10 +122,7 @@ impl Access {
     /// The application did not answer.
     pub async fn list(&self) -> Result<Listing, OperatorError> {
         match &self.0 {
-            Way::Application(client) => match client.ask(Verb::List).await? {
-                Body::Listing(listing) => Ok(listing),
-                Body::Recovered(_) | Body::Error(_) => Err(client.failed(MIXED_UP)),
-            },
+            Way::Application(client) => client.ask(Verb::List).await,
             Way::Alone(inner) => {
                 let survey = survey_all(inner).await;
                 Ok(Listing::new(&survey, inner.log.opening(), 0))
@@ -151,10 +148,7 @@ impl Access {
         }
         match &self.0 {
             Way::Shared(shared) => shared.recover(close).await,
-            Way::Application(client) => match client.ask(Verb::Recover).await? {
-                Body::Recovered(recovered) => Ok(recovered),
-                Body::Listing(_) | Body::Error(_) => Err(client.failed(MIXED_UP)),
-            },
+            Way::Application(client) => client.ask(Verb::Recover).await,
             Way::Alone(inner) => Ok(Recovered::new(&recover_all(inner, None).await)),
         }
     }
@@ -185,8 +179,6 @@ fn stuck(folder: &Path, problem: &str) -> OperatorError {
         folder.display()
     )))
 }
-
-const MIXED_UP: &str = "the application answered another question, which is a bug";
 
 /// Files that another user makes would keep the application out of its own log.
 pub(super) fn refuse_other_user(folder: &Path) -> Result<(), OperatorError> {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
@@ -35,17 +36,17 @@ impl Client {
         }
     }
 
-    /// What the application answers.
-    pub(super) async fn ask(&self, verb: Verb) -> Result<Body, OperatorError> {
+    /// What the application answers. The verb says which type that is.
+    pub(super) async fn ask<T: DeserializeOwned>(&self, verb: Verb) -> Result<T, OperatorError> {
         self.ask_within(ANSWER_LIMIT, verb).await
     }
 
     /// The same with another limit.
-    pub(super) async fn ask_within(
+    pub(super) async fn ask_within<T: DeserializeOwned>(
         &self,
         limit: Duration,
         verb: Verb,
-    ) -> Result<Body, OperatorError> {
+    ) -> Result<T, OperatorError> {
         let asking = timeout(limit, self.ask_unbounded(verb));
         let late = |_| {
             Err(format!(
@@ -55,17 +56,17 @@ impl Client {
         };
         match asking.await.unwrap_or_else(late) {
             Ok(Body::Error(problem)) | Err(problem) => Err(self.failed(problem)),
-            Ok(body) => Ok(body),
+            Ok(Body::Done(answer)) => Ok(answer),
         }
     }
 
-    async fn ask_unbounded(&self, verb: Verb) -> Result<Body, String> {
+    async fn ask_unbounded<T: DeserializeOwned>(&self, verb: Verb) -> Result<Body<T>, String> {
         let unreached = |error: io::Error| format!("cannot be reached: {error}; {RAN_AWAY}");
         let mut stream = connect(&self.folder).await.map_err(unreached)?;
         let request = to_line(&Request::new(verb))?;
         stream.write_all(&request).await.map_err(unreached)?;
         let answer = read_line(&mut stream, ANSWER_BYTES_MAX).await;
-        let answer = answer.and_then(|line| from_line::<Answer>(&line));
+        let answer = answer.and_then(|line| from_line::<Answer<T>>(&line));
         let answer =
             answer.map_err(|problem| format!("the application's answer: {problem}; {RAN_AWAY}"))?;
         Ok(answer.answer)

@@ -1,9 +1,11 @@
 //! The config file and the control socket for the fuzz targets: whatever is read, they answer.
 
 use futures_util::FutureExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::ConfigFile;
 use super::wire::{Answer, REQUEST_BYTES_MAX, Request, from_line, read_line, to_line};
+use super::{ConfigFile, Listing, Recovered};
 
 /// Stands for a password in the wrong place.
 const SECRET: &str = "hunter2";
@@ -60,9 +62,14 @@ pub fn control(bytes: &[u8]) {
         let again: Request = from_line(&said).expect("what was said is understood");
         assert_eq!(request.verb, again.verb);
     }
-    if let Ok(answer) = from_line::<Answer>(bytes) {
+    answer::<Listing>(bytes);
+    answer::<Recovered>(bytes);
+}
+
+fn answer<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
+    if let Ok(answer) = from_line::<Answer<T>>(bytes) {
         let said = to_line(&answer).expect("an answer has a line");
-        let again: Answer = from_line(&said).expect("what was said is understood");
+        let again: Answer<T> = from_line(&said).expect("what was said is understood");
         assert_eq!(said, to_line(&again).expect("an answer has a line"));
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{LogError, LogImage, RowState, ServerIdentity, Standing, TableMove};
+use unanimous_core::ports::{LogError, LogImage, OpeningRow, RowState, ServerIdentity, Standing, TableMove};
 use unanimous_core::xid::{Epoch, ManagerId};
 
 use super::access::refuse_other_user;
@@ -309,10 +309,10 @@ impl End {
         let watched = Watched::for_long(&**table, patience(*suspect_after)).await?;
         let open: Vec<_> = image.openings.iter().filter(|row| !row.is_closed).collect();
         let is_alive =
-            |row: &&&unanimous_core::ports::OpeningRow| watched.has_lived(row.opening.epoch);
+            |row: &&&OpeningRow| watched.has_lived(row.opening.epoch);
         let alive: Vec<_> = open.iter().filter(is_alive).collect();
         if !alive.is_empty() {
-            let name = |row: &&&unanimous_core::ports::OpeningRow| {
+            let name = |row: &&&OpeningRow| {
                 format!("{} (epoch {})", row.label, row.opening.epoch)
             };
             let names: Vec<_> = alive.iter().map(name).collect();
@@ -431,7 +431,8 @@ fn without_lost(
     server: &ServerIdentity,
     place: &str,
 ) -> Result<(LogImage, BTreeSet<Epoch>), OperatorError> {
-    let elsewhere = image.openings.iter().filter(|row| row.identity != *server);
+    let is_elsewhere = |row: &&OpeningRow| row.identity != *server && !row.is_doubtful();
+    let elsewhere = image.openings.iter().filter(is_elsewhere);
     let lost: BTreeSet<Epoch> = elsewhere.map(|row| row.opening.epoch).collect();
     let is_lost = |gtrid: &unanimous_core::xid::Gtrid| lost.contains(&gtrid.opening.epoch);
     let mut pending = image.rows.iter();

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinSet};
@@ -92,16 +93,18 @@ async fn answer(mut stream: UnixStream, inner: &Weak<Inner>) -> Result<(), Strin
     let reading = timeout(CLIENT_LIMIT, read_line(&mut stream, REQUEST_BYTES_MAX));
     let asked = reading.await.map_err(late)?;
     let asked = asked.and_then(|line| from_line::<Request>(&line));
-    let body = match (asked, inner.upgrade()) {
+    let answered = match (asked, inner.upgrade()) {
         (Ok(request), Some(inner)) => carry_out(&inner, request.verb).await,
-        (Ok(_), None) => Body::Error("the application is ending".into()),
-        (Err(problem), _) => Body::Error(format!("the request was not understood: {problem}")),
+        (Ok(_), None) => Err("the application is ending".into()),
+        (Err(problem), _) => Err(format!("the request was not understood: {problem}")),
     };
-    let mut line = to_line(&Answer::new(body))?;
-    if line.len() as u64 > ANSWER_BYTES_MAX {
-        let text = format!("the answer is longer than {ANSWER_BYTES_MAX} bytes");
-        line = to_line(&Answer::new(Body::Error(text)))?;
-    }
+    let line = match answered {
+        Ok(line) if line.len() as u64 <= ANSWER_BYTES_MAX => line,
+        Ok(_) => refusal(format!(
+            "the answer is longer than {ANSWER_BYTES_MAX} bytes"
+        ))?,
+        Err(problem) => refusal(problem)?,
+    };
     let writing = async {
         stream.write_all(&line).await?;
         stream.shutdown().await
@@ -110,20 +113,29 @@ async fn answer(mut stream: UnixStream, inner: &Weak<Inner>) -> Result<(), Strin
     written.map_err(|error| error.to_string())
 }
 
-async fn carry_out(inner: &Arc<Inner>, verb: Verb) -> Body {
+fn refusal(problem: String) -> Result<Vec<u8>, String> {
+    to_line(&Answer::<()>::new(Body::Error(problem)))
+}
+
+fn done<T: Serialize>(answer: T) -> Result<Vec<u8>, String> {
+    to_line(&Answer::new(Body::Done(answer)))
+}
+
+/// The line that answers.
+async fn carry_out(inner: &Arc<Inner>, verb: Verb) -> Result<Vec<u8>, String> {
     let application = Some(std::process::id());
     match verb {
         Verb::List => {
             let survey = survey_all(inner).await;
             let listing = Listing::new(&survey, inner.log.opening(), inner.active.len());
-            Body::Listing(Listing {
+            done(Listing {
                 application,
                 ..listing
             })
         }
         Verb::Recover => {
             let recovered = Recovered::new(&recover_all(inner, None).await);
-            Body::Recovered(Recovered {
+            done(Recovered {
                 application,
                 ..recovered
             })

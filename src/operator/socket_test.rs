@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::client::Client;
 use super::socket::{NAME, connect, listen};
 use super::wire::{ANSWER_BYTES_MAX, Answer, Verb, from_line, read_line};
+use super::{Listing, Recovered};
 use crate::TransactionManager;
 use crate::log::FileLog;
 
@@ -102,7 +103,7 @@ async fn a_path_longer_than_an_address_is_reached_all_the_same() {
     let log = long(home.path());
     let tm = start(&log).await;
     let client = Client::find(&log).await.unwrap().unwrap();
-    client.ask(Verb::List).await.unwrap();
+    client.ask::<Listing>(Verb::List).await.unwrap();
     tm.shutdown().await.unwrap();
     assert!(!log.join(NAME).exists());
 }
@@ -142,7 +143,7 @@ async fn nonsense_another_version_and_endless_lines_are_answered_by_an_error() {
     );
     let listing = say(&log, r#"{"version":1,"verb":"list"}"#).await;
     assert_eq!(listing["version"], 1);
-    assert_eq!(listing["answer"]["listing"]["active"], 0);
+    assert_eq!(listing["answer"]["done"]["active"], 0);
     tm.shutdown().await.unwrap();
 }
 
@@ -180,7 +181,7 @@ async fn an_application_that_takes_the_question_and_says_nothing_is_given_up() {
         drop(BufReader::new(stream).read_line(&mut String::new()));
     });
     let client = Client::find(home.path()).await.unwrap().unwrap();
-    let asked = client.ask_within(Duration::from_millis(100), Verb::List);
+    let asked = client.ask_within::<Listing>(Duration::from_millis(100), Verb::List);
     let error = asked.await.unwrap_err().to_string();
     assert!(error.contains("no answer within 100ms"), "{error}");
     assert!(error.contains("may still do what it was asked"), "{error}");
@@ -191,7 +192,11 @@ async fn an_application_that_dies_over_the_question_is_an_error_with_a_mend() {
     let home = tempfile::tempdir().unwrap();
     takes(home.path(), drop);
     let client = Client::find(home.path()).await.unwrap().unwrap();
-    let error = client.ask(Verb::Recover).await.unwrap_err().to_string();
+    let error = client
+        .ask::<Recovered>(Verb::Recover)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("run this again"), "{error}");
 }
 
@@ -199,6 +204,6 @@ async fn an_application_that_dies_over_the_question_is_an_error_with_a_mend() {
 async fn an_answer_that_ends_early_or_is_of_another_version_is_an_error() {
     let cut = read_line(&b"{\"version\":1"[..], ANSWER_BYTES_MAX).await;
     assert_eq!(cut.unwrap_err(), "it ended before its end");
-    let newer = from_line::<Answer>(br#"{"version":9,"answer":{"news":1}}"#).unwrap_err();
+    let newer = from_line::<Answer<Listing>>(br#"{"version":9,"answer":{"news":1}}"#).unwrap_err();
     assert!(newer.contains("version 9"), "{newer}");
 }

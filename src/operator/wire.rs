@@ -4,8 +4,6 @@
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
-use super::report::{Listing, Recovered};
-
 pub(super) const VERSION: u32 = 1;
 
 /// The longest request, in bytes.
@@ -26,26 +24,26 @@ pub(super) struct Request {
     pub(super) verb: Verb,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What is asked. What answers it stands beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Verb {
-    /// What is in doubt.
+    /// What is in doubt: a [`Listing`](super::Listing).
     List,
-    /// Make a recovery pass, and say what it did.
+    /// Make a recovery pass, and say what it did: [`Recovered`](super::Recovered).
     Recover,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Answer {
+pub(super) struct Answer<T> {
     version: u32,
-    pub(super) answer: Body,
+    pub(super) answer: Body<T>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Body {
-    Listing(Listing),
-    Recovered(Recovered),
+pub(super) enum Body<T> {
+    Done(T),
     Error(String),
 }
 
@@ -56,8 +54,8 @@ impl Request {
     }
 }
 
-impl Answer {
-    pub(super) const fn new(answer: Body) -> Self {
+impl<T> Answer<T> {
+    pub(super) const fn new(answer: Body<T>) -> Self {
         let version = VERSION;
         Self { version, answer }
     }

@@ -30,7 +30,7 @@ async fn an_application_of_another_release_or_a_mad_one_is_refused_with_a_mend()
     for (test, line, said) in [
         (
             "older",
-            r#"{"version":0,"answer":{"listing":{}}}"#,
+            r#"{"version":0,"answer":{"done":{}}}"#,
             "version 0 of the control protocol, and this program version 1: use the tool of the \
              application's release",
         ),
@@ -46,7 +46,7 @@ async fn an_application_of_another_release_or_a_mad_one_is_refused_with_a_mend()
         ),
         (
             "torn",
-            r#"{"version":1,"answer":{"listing":{"#,
+            r#"{"version":1,"answer":{"done":{"#,
             "cannot be read",
         ),
         (
@@ -56,7 +56,7 @@ async fn an_application_of_another_release_or_a_mad_one_is_refused_with_a_mend()
         ),
         (
             "mixed",
-            r#"{"version":1,"answer":{"recovered":{"application":1,"resources":[],
+            r#"{"version":1,"answer":{"done":{"application":1,"resources":[],
                 "unknown_resources":[],"unfinished":[],"log_error":null,"clean":true}}}"#,
             "cannot be read",
         ),

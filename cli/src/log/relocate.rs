@@ -1,36 +1,28 @@
-//! `unanimous log init` and `unanimous log move`.
+//! `unanimous log move`.
 
-use unanimous::operator::{ConfigFile, Initialised, Move, Moved};
+use std::path::PathBuf;
 
-use crate::args::{Format, Init, Move as Options};
-use crate::output::{lines, plain, text, to_json};
+use clap::Args;
+use unanimous::operator::{ConfigFile, Move, Moved};
+
+use crate::args::Format;
+use crate::output::{plain, to_json};
 use crate::recover::asked;
 use crate::run::{CLEAN, Failure, IN_DOUBT, patiently, talk};
 
-pub(crate) async fn init(file: &ConfigFile, options: &Init, format: Format) -> Result<u8, Failure> {
-    if options.print {
-        text(&lines(&Initialised::ddl(file)?))?;
-        return Ok(CLEAN);
-    }
-    let done = patiently(Initialised::run(file)).await?;
-    match format {
-        Format::Json => to_json(serde_json::to_value(&done))?,
-        Format::Table => {
-            let (place, manager) = (plain(&done.place), plain(&done.manager));
-            let what = if done.made {
-                "made the tables of a new log"
-            } else {
-                "nothing to do: the tables are there"
-            };
-            talk(&format!("{what}: {place}; manager {manager}"));
-        }
-    }
-    Ok(CLEAN)
+#[derive(Debug, Args)]
+pub(crate) struct Relocate {
+    /// The config file whose [log] is the new home. The old home is the [log] of --config.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to: PathBuf,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
-pub(crate) async fn relocate(
+pub(crate) async fn run(
     file: &ConfigFile,
-    options: &Options,
+    options: &Relocate,
     format: Format,
 ) -> Result<u8, Failure> {
     let to = ConfigFile::read(&options.to)?;
