@@ -53,7 +53,7 @@ pub(crate) fn owner(hexadecimal: &str) -> Option<XidOwner> {
     })
 }
 
-fn from_hex(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
     let digits = digits?;
     let pairs = digits.chunks_exact(2);

@@ -143,6 +143,7 @@ mod failure;
 mod findings;
 mod finish;
 mod gid;
+mod inspect;
 mod pool;
 mod preflight;
 mod session;
@@ -159,8 +160,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use unanimous_core::ports::{
-    Absence, BranchError, BranchRecord, Cause, Preflight, RecoveryScan, ResourceError,
-    ResourceManager,
+    Absence, BranchError, BranchRecord, Cause, InspectOptions, Inspection, Preflight, RecoveryScan,
+    ResourceError, ResourceManager,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_core::xid::{ResourceName, Xid};
@@ -281,5 +282,9 @@ impl ResourceManager for Postgres {
 
     async fn absent(&self, xid: &Xid, branch: &BranchRecord) -> Result<Absence, ResourceError> {
         self.fate(xid, branch).await
+    }
+
+    async fn inspect(&self, options: InspectOptions) -> Result<Inspection, ResourceError> {
+        self.look(options).await
     }
 }

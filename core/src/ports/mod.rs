@@ -4,6 +4,7 @@
 //! below in executable form.
 
 mod error;
+mod inspect;
 mod log;
 mod preflight;
 mod resource;
@@ -11,6 +12,10 @@ mod table;
 mod table_move;
 
 pub use error::{BranchError, BranchErrorKind, Cause, Problem, ResourceError};
+pub use inspect::{
+    Blocked, BlockedSession, HeldLock, Holding, Horizon, InspectOptions, InspectedBranch,
+    Inspection, Locks,
+};
 pub use log::{
     DecideError, DecisionLog, DecisionRecord, LogError, LogHome, Lookup, Member, OpeningState,
     Refusal,

@@ -18,7 +18,9 @@ use core::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{BranchError, BranchErrorKind, Cause, Preflight, ResourceError};
+use super::{
+    BranchError, BranchErrorKind, Cause, InspectOptions, Inspection, Preflight, ResourceError,
+};
 use crate::protocol::{Decision, Heuristic};
 use crate::xid::{Gtrid, ResourceName, Xid};
 
@@ -291,6 +293,15 @@ pub trait ResourceManager: Send + Sync + 'static {
     /// # Errors
     /// The server could not be asked; the branch stays in doubt.
     async fn absent(&self, xid: &Xid, branch: &BranchRecord) -> Result<Absence, ResourceError>;
+
+    /// What prepared transactions hold here and whom they block: see [`Inspection`]. Dropping its
+    /// future is harmless. An adapter that does not implement it tells nothing.
+    ///
+    /// # Errors
+    /// The server could not be asked at all. That a part may not be seen is a note.
+    async fn inspect(&self, _options: InspectOptions) -> Result<Inspection, ResourceError> {
+        Ok(Inspection::default())
+    }
 }
 
 /// A resource in which applications can work: it opens branches of its own type. Cloning is cheap

@@ -22,6 +22,7 @@ mod credentials;
 mod driver;
 mod finish;
 mod guard;
+mod inspect;
 mod one_phase;
 mod poolers;
 mod preflight;
