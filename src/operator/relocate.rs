@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{LogError, LogImage, OpeningRow, RowState, ServerIdentity, Standing, TableMove};
+use unanimous_core::ports::{
+    LogError, LogImage, OpeningRow, RowState, ServerIdentity, Standing, TableMove,
+};
 use unanimous_core::xid::{Epoch, ManagerId};
 
 use super::access::refuse_other_user;
@@ -186,9 +188,25 @@ impl Move {
             self.to.arrive(self.manager, &from, part).await?;
             reached("arrived").await;
         }
+        self.check_seal().await?;
         self.to.end_arrival(&from).await?;
         reached("ended").await;
         Ok(self.plan)
+    }
+}
+
+impl Move {
+    /// A fail-over of the old home's server can lose the seal; then somebody may have gone on there.
+    async fn check_seal(&self) -> Result<(), OperatorError> {
+        let (from, to) = (self.from.place(), self.to.place());
+        let standing = self.from.standing().await?;
+        if matches!(standing, Standing::Sealed(_, place) if place == one_line(to)) {
+            return Ok(());
+        }
+        Err(failed(&format!(
+            "{from}: the seal is gone, as after a fail-over, and the log may be in use there: it \
+             stays there; remove what has arrived in {to}, and run this again"
+        )))
     }
 }
 
@@ -308,13 +326,10 @@ impl End {
         };
         let watched = Watched::for_long(&**table, patience(*suspect_after)).await?;
         let open: Vec<_> = image.openings.iter().filter(|row| !row.is_closed).collect();
-        let is_alive =
-            |row: &&&OpeningRow| watched.has_lived(row.opening.epoch);
+        let is_alive = |row: &&&OpeningRow| watched.has_lived(row.opening.epoch);
         let alive: Vec<_> = open.iter().filter(is_alive).collect();
         if !alive.is_empty() {
-            let name = |row: &&&OpeningRow| {
-                format!("{} (epoch {})", row.label, row.opening.epoch)
-            };
+            let name = |row: &&&OpeningRow| format!("{} (epoch {})", row.label, row.opening.epoch);
             let names: Vec<_> = alive.iter().map(name).collect();
             return Err(failed(&format!(
                 "{place}: the log is in use by {}: stop them, then run this again",

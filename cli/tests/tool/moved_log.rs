@@ -336,3 +336,43 @@ async fn i5_nobody_joins_a_log_that_was_moved_in_mysql() {
     nobody_joins_a_log_that_was_moved(Shared::new("mvjoin2", "ledger", TABLE).await, "ledger")
         .await;
 }
+
+/// From table to table, and while it arrives a fail-over loses the seal: what the old home's server
+/// would do to the mark is done to it by hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn i1_a_move_ends_only_as_long_as_the_seal_holds() {
+    let shared = Shared::new("mvseal", "orders", TABLE).await;
+    let service = &shared.service;
+    let table = |home: &str| format!("resource = \"{home}\"\n{TABLE}");
+    let [old, new] = ["orders", "ledger"].map(|home| {
+        let path = shared.config_with(&format!("{home}.toml"), &table(home));
+        ConfigFile::read(path).unwrap()
+    });
+    use_config(service, "orders.toml");
+    let gtrid = service.start(Plan::DecisionDurable).kill();
+    let plan = Move::plan(&old, &new).await.unwrap();
+    let unseal = async |step: &'static str| {
+        if step == "arrived" {
+            service
+                .orders("UPDATE unanimous.unanimous_log SET moved = NULL")
+                .await;
+        }
+    };
+    let error = plan.run_watched(unseal).await.unwrap_err().to_string();
+    assert!(error.contains("the seal is gone"), "{error}");
+    opens(&old).await.unwrap();
+    opens(&new).await.unwrap_err();
+    shared.moved("orders.toml", "ledger.toml").exits(2);
+    let tables = ["log", "opening", "epoch", "decision", "heuristic", "member"];
+    for table in tables {
+        let sql = format!("DROP TABLE unanimous_{table}");
+        service.ledger().await.query_drop(sql).await.unwrap();
+    }
+    shared.moved("orders.toml", "ledger.toml").exits(0);
+    is_decided(&shared.run_with("ledger.toml", &LIST).exits(1), &gtrid);
+    shared
+        .run_with("ledger.toml", &["recover", "--yes"])
+        .exits(0);
+    assert_eq!(service.rows().await, (1, 1));
+    shared.drop_databases().await;
+}

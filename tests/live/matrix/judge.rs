@@ -289,6 +289,7 @@ fn wrong_by_hand(
 /// What `outcome` and `completed` told the application, against what is there.
 fn untrue(promise: &Promise, found: &[u32], cell: Cell, is_recorded: bool) -> Option<&'static str> {
     let is_by_hand = promise.is_rolled_back_by_hand;
+    let was_told = is_by_hand && promise.completed.is_some();
     let (all, none) = (found.iter().all(|n| *n == 1), found.iter().all(|n| *n == 0));
     let untrue = promise.said.iter().find_map(|(when, answer)| {
         let is_after = matches!(when.as_str(), "After" | "AtTheEnd");
@@ -310,11 +311,12 @@ fn untrue(promise: &Promise, found: &[u32], cell: Cell, is_recorded: bool) -> Op
                 Some("I3: a running transaction was said to be unknown")
             }
             "unknown" if is_recorded && all => Some("I3: a record was said to be unknown"),
-            answer if is_by_hand && when == "AtTheEnd" && answer != "heuristic" => {
-                Some("I1: a heuristic end is told, and then it is not")
-            }
             "unread" if cell.log_may_be_away() => None,
             "unread" => Some("I6: the log could not be read"),
+            // Without `completed`, nobody has waited for recovery to find it.
+            answer if was_told && when == "AtTheEnd" && answer != "heuristic" => {
+                Some("I1: a heuristic end is told, and then it is not")
+            }
             _ => None,
         }
     });
