@@ -61,6 +61,8 @@ mod segment_test;
 mod shared;
 #[cfg(test)]
 mod sim_disk;
+#[cfg(feature = "operator")]
+mod sound;
 mod state;
 #[cfg(test)]
 mod state_test;
@@ -68,6 +70,8 @@ mod state_test;
 pub mod stepped;
 mod storage;
 mod table;
+#[cfg(feature = "operator")]
+mod verify;
 mod writer;
 
 pub use file::{FileLog, LogContents, OpenFileLog};
@@ -77,6 +81,10 @@ pub use probed::STEPS;
 pub use table::TableLog;
 
 #[cfg(feature = "operator")]
-pub(crate) use moving::{FolderMove, one_line};
+pub(crate) use moving::{FolderMove, one_line, read_folder};
 #[cfg(feature = "operator")]
-pub(crate) use table::end_of;
+pub(crate) use sound::Loss;
+#[cfg(feature = "operator")]
+pub(crate) use table::{decode_branches, encode_branches, end_of, letter_of};
+#[cfg(feature = "operator")]
+pub(crate) use verify::{FolderVerified, verify_folder};

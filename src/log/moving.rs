@@ -4,23 +4,28 @@
 //! is begun again, and is here once the file `moved` is gone.
 
 use unanimous_core::ports::{
-    DecisionRow, LogError, LogImage, OpeningRow, RowState, ServerIdentity, Standing,
+    DOUBTFUL, DecisionRow, LogError, LogImage, OpeningRow, OpeningState, RowState, ServerIdentity,
+    Standing,
 };
 use unanimous_core::protocol::LogSeq;
 use unanimous_core::xid::{Gtrid, ManagerId, Opening};
 
 use super::FileLog;
 use super::appender::{BeginError, begin, prepare, segment_name};
+use super::errors;
 use super::folder::FolderLock;
-use super::home::Home;
+use super::home::{Home, TornTail};
 use super::identity::{Birth, IDENTITY, Identity};
 use super::moved::{MOVED, Mark, read_mark, write_mark};
-use super::open::{holds_nothing, read_identity, segment_bytes_min, write_identity};
+use super::open::{
+    holds_nothing, inspect, no_log, read_identity, segment_bytes_min, write_identity,
+};
 use super::record::{Id, encode_decision};
 use super::recover::{recover, segment_numbers};
+use super::sound::{Loss, read_sound};
 use super::state::{Change, State};
 use super::table::{decode_branches, encode_branches, end_of, letter_of};
-use super::writer::enter;
+use super::writer::{enter, visit};
 
 /// A folder whose lock is held for a move.
 pub(crate) struct FolderMove {
@@ -69,30 +74,50 @@ impl FolderMove {
             )));
         };
         let state = recover(&self.home, manager, number)?.state;
-        let nowhere = || LogError::new("a place that cannot be named, which is a bug");
-        let identity = ServerIdentity::new("file").ok_or_else(nowhere)?;
-        let openings = state.openings().into_iter().map(|state| OpeningRow {
-            opening: state.opening,
-            identity: identity.clone(),
-            label: "of a log in a folder".into(),
-            is_closed: true,
-            is_released: false,
-        });
-        let row = |gtrid, branches| DecisionRow { gtrid, branches };
-        let pending = state.pending().into_iter().map(|decision| {
-            let branches = encode_branches(&decision.branches);
-            (row(decision.gtrid, branches), RowState::Pending)
-        });
-        let completed = state.completed().into_iter();
-        let completed = completed.map(|gtrid| (row(gtrid, String::new()), RowState::Completed));
-        let heuristics = state.heuristics().into_iter();
-        Ok(LogImage {
-            openings: openings.collect(),
-            rows: pending.chain(completed).collect(),
-            heuristics: heuristics
-                .map(|(gtrid, resource, end)| (gtrid, resource, letter_of(end)))
-                .collect(),
-        })
+        // The lock proves that all of their owners are gone.
+        let mut image = image_of(&state)?;
+        for row in &mut image.openings {
+            row.is_closed = true;
+        }
+        Ok(image)
+    }
+
+    /// Whose log it is, and what is sound of it, if it is damaged. Every epoch of it is closed.
+    pub(crate) fn salvage(&self) -> Result<(ManagerId, LogImage, Vec<Loss>), LogError> {
+        let folder = self.home.folder.display();
+        let Some(number) = segment_numbers(&self.home)?.last().copied() else {
+            return Err(LogError::new(format!(
+                "log {folder}: it has no segment: there is nothing that could be saved"
+            )));
+        };
+        let name = segment_name(number);
+        let bytes = self.home.storage.read(&name);
+        let bytes = bytes.map_err(|error| self.home.failed(&format!("read {name}"), error))?;
+        let retain = self.home.options.retain_completed;
+        let sound = read_sound(&name, &bytes, retain)
+            .map_err(|fault| errors::segment(&self.home.folder, &name, fault))?;
+        let manager = sound.header.opening.manager;
+        if sound.header.number != number {
+            return Err(LogError::new(format!(
+                "log {folder}: {name} is segment {} of manager {manager}: it was copied here; put \
+                 the log's own segment back",
+                sound.header.number
+            )));
+        }
+        if let Ok(Some(identity)) = read_identity(&self.home)
+            && identity.manager != manager
+        {
+            return Err(LogError::new(format!(
+                "log {folder}: {name} is of manager {manager}, in the log of manager {}: put the \
+                 log's own segment back",
+                identity.manager
+            )));
+        }
+        let mut image = image_of(&sound.state)?;
+        for row in &mut image.openings {
+            row.is_closed = true;
+        }
+        Ok((manager, image, sound.losses))
     }
 
     /// Removes what an earlier attempt has left.
@@ -180,6 +205,9 @@ impl FolderMove {
             let Opening { epoch, nonce, .. } = row.opening;
             state.apply(Change::Opened { epoch, nonce }, at);
             state.apply(Change::Closed { epoch }, at);
+            if row.is_doubtful() {
+                state.apply(Change::Doubtful { epoch }, at);
+            }
         }
         for (row, row_state) in &image.rows {
             let id = Id::of(row.gtrid);
@@ -225,6 +253,90 @@ impl FolderMove {
             self.home.folder.display()
         ))
     }
+}
+
+/// What a folder says now. An application may have the log open.
+#[derive(Debug)]
+pub(crate) struct FolderRead {
+    pub(crate) manager: ManagerId,
+    pub(crate) image: LogImage,
+    pub(crate) unfinished_batch: Option<TornTail>,
+    /// It is sealed for that place.
+    pub(crate) sealed_for: Option<String>,
+}
+
+/// Reads a folder without its lock, and waits until what was read is durable.
+pub(crate) fn read_folder(log: FileLog) -> Result<FolderRead, LogError> {
+    let (folder, options) = log.into_parts();
+    let home = visit(folder, options)?;
+    let sealed_for = match read_mark(&home)? {
+        Some(mark) if mark.is_arriving => {
+            return Err(LogError::new(format!(
+                "log {}: a log arrives here from {}, and is not whole yet",
+                home.folder.display(),
+                mark.place
+            )));
+        }
+        Some(mark) => Some(mark.place),
+        None => None,
+    };
+    let Some(identity) = read_identity(&home)? else {
+        return Err(no_log(&home));
+    };
+    let recovered = inspect(&home)?;
+    let manager = identity.manager;
+    make_durable(&home, &segment_name(recovered.number))?;
+    Ok(FolderRead {
+        manager,
+        image: image_of(&recovered.state)?,
+        unfinished_batch: recovered.torn_tail,
+        sealed_for,
+    })
+}
+
+/// A batch that was read may not be synced yet, and its writer may die before it is. A segment that
+/// is gone was replaced by one that says the same, and is durable.
+fn make_durable(home: &Home, name: &str) -> Result<(), LogError> {
+    let path = home.folder.join(name);
+    let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
+    match synced.and_then(|()| home.storage.sync_folder()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(home.failed(&format!("sync {name}"), error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// All that a log says.
+pub(super) fn image_of(state: &State) -> Result<LogImage, LogError> {
+    let nowhere = || LogError::new("a place that cannot be named, which is a bug");
+    let here = ServerIdentity::new("file").ok_or_else(nowhere)?;
+    let doubtful = ServerIdentity::new(DOUBTFUL).ok_or_else(nowhere)?;
+    let opening = |listed: OpeningState| {
+        let is_doubtful = state.is_doubtful(listed.opening.epoch);
+        OpeningRow {
+            opening: listed.opening,
+            identity: if is_doubtful { &doubtful } else { &here }.clone(),
+            label: "of a log in a folder".into(),
+            is_closed: listed.closed,
+            is_released: false,
+        }
+    };
+    let row = |gtrid, branches| DecisionRow { gtrid, branches };
+    let pending = state.pending().into_iter().map(|decision| {
+        let branches = encode_branches(&decision.branches);
+        (row(decision.gtrid, branches), RowState::Pending)
+    });
+    let completed = state.completed().into_iter();
+    let completed = completed.map(|gtrid| (row(gtrid, String::new()), RowState::Completed));
+    let heuristics = state.heuristics().into_iter();
+    Ok(LogImage {
+        openings: state.openings().into_iter().map(opening).collect(),
+        rows: pending.chain(completed).collect(),
+        heuristics: heuristics
+            .map(|(gtrid, resource, end)| (gtrid, resource, letter_of(end)))
+            .collect(),
+    })
 }
 
 /// Places are told apart by their text, and stand on one line.

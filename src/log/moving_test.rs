@@ -135,3 +135,39 @@ async fn a_sealed_folder_is_not_opened_and_says_where_its_log_went() {
     let refused = FileLog::at(&place).open().await.unwrap_err().to_string();
     assert!(refused.contains("its file `moved` is damaged"), "{refused}");
 }
+
+/// An opening that is doubtful stays so wherever its log goes, and however often it is opened.
+#[tokio::test]
+async fn i3_doubt_goes_along_with_a_log() {
+    let folders = tempfile::tempdir().unwrap();
+    let place = |name: &str| FileLog::at(folders.path().join(name));
+    let Filled {
+        mut image,
+        manager,
+        gtrids,
+    } = filled(place("old")).await;
+    let missing = gtrids[0].opening.gtrid(99);
+    for row in &mut image.openings {
+        row.identity = ServerIdentity::new(DOUBTFUL).unwrap();
+    }
+    for name in ["one", "two"] {
+        let folder = FolderMove::enter(place(name)).unwrap();
+        folder.begin_arrival(manager, "an export").unwrap();
+        folder.arrive(manager, "an export", &image).unwrap();
+        folder.end_arrival("an export").unwrap();
+        drop(folder);
+        for _ in 0..2 {
+            let open = place(name).open().await.unwrap();
+            assert_eq!(open.lookup(missing).await.unwrap(), Lookup::MayBeLost);
+            let there = open.lookup(gtrids[0]).await.unwrap();
+            assert!(matches!(there, Lookup::Pending(_)), "{there:?}");
+            let own = open.opening().gtrid(99);
+            assert_eq!(open.lookup(own).await.unwrap(), Lookup::Open);
+            open.shutdown().await.unwrap();
+        }
+        let folder = FolderMove::enter(place(name)).unwrap();
+        image = folder.image(manager).unwrap();
+        let doubtful = image.openings.iter().filter(|row| row.is_doubtful());
+        assert_eq!(doubtful.count(), 1, "{image:?}");
+    }
+}

@@ -168,7 +168,7 @@ pub(super) fn inspect(home: &Home) -> Result<Recovered, LogError> {
 /// A log that changes that often while it is read is not read.
 const INSPECT_TRIES_MAX: u32 = 10;
 
-fn no_log(home: &Home) -> LogError {
+pub(super) fn no_log(home: &Home) -> LogError {
     LogError::new(format!(
         "log {}: there is no log in this folder: check the path",
         home.folder.display()
@@ -286,7 +286,7 @@ fn check_folder(home: &Home, identity: Identity, folder: FolderId) -> Result<(),
     )))
 }
 
-fn emptied(home: &Home, manager: ManagerId) -> LogError {
+pub(super) fn emptied(home: &Home, manager: ManagerId) -> LogError {
     LogError::new(format!(
         "log {}: the segments of manager {manager} are gone, and decisions with them: put them \
          back; if they are lost for good, remove the file `identity`, too: the log is then a new \

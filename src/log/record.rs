@@ -78,6 +78,8 @@ pub(super) enum Record<'a> {
         resource: &'a str,
         heuristic: Heuristic,
     },
+    /// Decisions of the epoch may be missing: that one is not there proves nothing.
+    Doubtful { epoch: Epoch },
 }
 
 /// The most branches that one decision can name.
@@ -91,6 +93,7 @@ const CLOSED: u8 = 2;
 const DECIDED: u8 = 3;
 const COMPLETED: u8 = 4;
 const HEURISTIC: u8 = 5;
+const DOUBTFUL: u8 = 7;
 
 /// Encodes a decision. `None` when it names more than [`BRANCHES_MAX`] branches.
 ///
@@ -161,6 +164,10 @@ pub(super) fn encode(record: &Record<'_>, out: &mut Vec<u8>) {
             put_text(resource, out);
             out.push(heuristic_code(*heuristic));
         }
+        Record::Doubtful { epoch } => {
+            out.push(DOUBTFUL);
+            out.extend_from_slice(&epoch.0.to_le_bytes());
+        }
     }
     let mut written = &out[start..];
     let read_back = decode(&mut written);
@@ -192,6 +199,9 @@ pub(super) fn decode<'a>(bytes: &mut &'a [u8]) -> Option<Record<'a>> {
             id: take_id(bytes)?,
             resource: take_resource(bytes)?,
             heuristic: heuristic_of(take_array(bytes)?)?,
+        }),
+        DOUBTFUL => Some(Record::Doubtful {
+            epoch: take_epoch(bytes)?,
         }),
         _ => None,
     }

@@ -51,6 +51,7 @@ proptest! {
             Record::Closed { epoch: id.epoch },
             Record::Completed { id },
             Record::Heuristic { id, resource: &resource, heuristic: HEURISTICS[kind] },
+            Record::Doubtful { epoch: id.epoch },
         ];
         let mut bytes = Vec::new();
         for record in &records {

@@ -93,7 +93,7 @@ fn replay(home: &Home, manager: ManagerId, contents: &Contents<'_>) -> Result<St
 
 /// `None` if a record is none, or names an epoch that is not listed: then the batch, although its
 /// checksum is right, was not written by this program.
-fn replay_batch(state: &mut State, at: &mut LogSeq, batch: &ReadBatch<'_>) -> Option<()> {
+pub(super) fn replay_batch(state: &mut State, at: &mut LogSeq, batch: &ReadBatch<'_>) -> Option<()> {
     let mut rest = batch.payload;
     for _ in 0..batch.records {
         let before = rest;
@@ -115,6 +115,10 @@ fn replay_batch(state: &mut State, at: &mut LogSeq, batch: &ReadBatch<'_>) -> Op
             Record::Completed { id } => {
                 known_id(id)?;
                 Change::Completed { id }
+            }
+            Record::Doubtful { epoch } => {
+                known(epoch)?;
+                Change::Doubtful { epoch }
             }
             Record::Heuristic {
                 id,

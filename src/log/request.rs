@@ -123,7 +123,8 @@ impl Staged {
             Change::Opened { .. }
             | Change::Closed { .. }
             | Change::Completed { .. }
-            | Change::Heuristic { .. } => 0,
+            | Change::Heuristic { .. }
+            | Change::Doubtful { .. } => 0,
         });
         let completions = COMPLETED_BYTES * self.lazy.len();
         let mut batch = Batch::with_capacity(completions + decisions.sum::<usize>());
@@ -200,5 +201,6 @@ fn encode_change(change: &Change, out: &mut Vec<u8>) {
             },
             out,
         ),
+        Change::Doubtful { epoch } => encode(&Record::Doubtful { epoch: *epoch }, out),
     }
 }

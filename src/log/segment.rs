@@ -37,8 +37,8 @@ const SECTOR: usize = 512;
 const ZEROS: usize = 16;
 
 const MAGIC: [u8; 8] = *b"UNANLOG\0";
-const HEADER_BYTES: usize = 64;
-const BATCH_HEADER_BYTES: usize = 32;
+pub(super) const HEADER_BYTES: usize = 64;
+pub(super) const BATCH_HEADER_BYTES: usize = 32;
 
 /// What identifies a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,6 +243,45 @@ pub(super) fn read(bytes: &[u8]) -> Result<Contents<'_>, Fault> {
         batches,
         torn_at: (!is_zero).then_some(at as u64),
     })
+}
+
+/// What stands behind each other in a segment, whatever has happened to it.
+#[cfg(feature = "operator")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Piece<'a> {
+    /// Genuine, by its own checksum.
+    Batch(ReadBatch<'a>),
+    /// From here to there is no batch of this segment.
+    Gap { from: u64, to: u64 },
+}
+
+/// Every batch that is genuine, and what is between them. The zeros at the end are no gap.
+#[cfg(feature = "operator")]
+pub(super) fn pieces(bytes: &[u8]) -> Result<(Header, Vec<Piece<'_>>), Fault> {
+    let (header, chain) = Header::decode(bytes)?;
+    let mut pieces = Vec::new();
+    let mut gap = None;
+    let mut at = BLOCK;
+    while at < bytes.len() {
+        let Some((_, batch)) = read_batch(bytes, at, chain.seed) else {
+            gap.get_or_insert(at);
+            at += BLOCK;
+            continue;
+        };
+        if let Some(from) = gap.take() {
+            let (from, to) = (from as u64, at as u64);
+            pieces.push(Piece::Gap { from, to });
+        }
+        at += (BATCH_HEADER_BYTES + batch.payload.len()).next_multiple_of(BLOCK);
+        pieces.push(Piece::Batch(batch));
+    }
+    let last = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+    if let Some(from) = gap.filter(|from| *from <= last) {
+        let to = (last + 1).next_multiple_of(BLOCK).min(bytes.len());
+        let (from, to) = (from as u64, to as u64);
+        pieces.push(Piece::Gap { from, to });
+    }
+    Ok((header, pieces))
 }
 
 struct Sealed {

@@ -37,6 +37,9 @@ pub(super) enum Change {
         resource: ResourceName,
         heuristic: Heuristic,
     },
+    Doubtful {
+        epoch: Epoch,
+    },
 }
 
 /// What is durable of one transaction's decision.
@@ -51,6 +54,7 @@ pub(super) enum Recorded<'a> {
 struct Listed {
     nonce: u64,
     closed: bool,
+    doubtful: bool,
 }
 
 #[derive(Debug)]
@@ -96,6 +100,7 @@ impl State {
                 let listed = Listed {
                     nonce,
                     closed: false,
+                    doubtful: false,
                 };
                 self.openings.insert(epoch, listed);
                 self.open = Some(self.opening(epoch, listed));
@@ -120,6 +125,11 @@ impl State {
                 let ends = self.heuristics.entry(id).or_default();
                 if !ends.contains(&(resource.clone(), heuristic)) {
                     ends.push((resource, heuristic));
+                }
+            }
+            Change::Doubtful { epoch } => {
+                if let Some(listed) = self.openings.get_mut(&epoch) {
+                    listed.doubtful = true;
                 }
             }
         }
@@ -197,6 +207,12 @@ impl State {
         self.openings.get(&epoch).map(|listed| listed.closed)
     }
 
+    /// Decisions of this epoch may be missing.
+    pub(super) fn is_doubtful(&self, epoch: Epoch) -> bool {
+        let listed = self.openings.get(&epoch);
+        listed.is_some_and(|listed| listed.doubtful)
+    }
+
     pub(super) fn is_open(&self, opening: Opening) -> bool {
         self.open == Some(opening)
     }
@@ -226,6 +242,7 @@ impl State {
             Recorded::Pending(_, bytes) => Lookup::Pending(decision(gtrid, bytes)),
             Recorded::Completed(_) => Lookup::Completed,
             Recorded::Not if self.is_open(gtrid.opening) => Lookup::Open,
+            Recorded::Not if self.is_doubtful(gtrid.opening.epoch) => Lookup::MayBeLost,
             Recorded::Not => Lookup::NoRecord,
         }
     }
@@ -289,6 +306,9 @@ impl State {
             batch.push(|out| encode(&Record::Opened { epoch, nonce }, out));
             if listed.closed {
                 batch.push(|out| encode(&Record::Closed { epoch }, out));
+            }
+            if listed.doubtful {
+                batch.push(|out| encode(&Record::Doubtful { epoch }, out));
             }
         }
         for pending in self.pending.values() {

@@ -168,3 +168,22 @@ fn no_epoch_is_used_twice_even_at_the_end_of_all_epochs() {
     let error = state.next_opening(1).unwrap_err().to_string();
     assert!(error.contains("no epoch is left"), "{error}");
 }
+
+/// What was imported from an incomplete export: a decision that is there counts, and one that is
+/// not there may have been lost. Written to the next segment, too.
+#[test]
+fn i3_of_a_doubtful_epoch_no_record_proves_nothing() {
+    let (there, missing) = (OPENING.gtrid(1), OPENING.gtrid(2));
+    let mut state = open(10);
+    state.apply(decided(there), LogSeq(1));
+    let epoch = OPENING.epoch;
+    state.apply(Change::Doubtful { epoch }, LogSeq(2));
+    state.apply(Change::Closed { epoch }, LogSeq(3));
+    let next = state.next_opening(7).unwrap();
+    state.open(next);
+    assert_eq!(state.lookup(there), Lookup::Pending(record(there)));
+    assert_eq!(state.lookup(missing), Lookup::MayBeLost);
+    assert!(!state.is_doubtful(next.epoch));
+    assert!(state.complete(there));
+    assert_eq!(state.lookup(there), Lookup::Completed);
+}

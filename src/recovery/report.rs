@@ -206,8 +206,9 @@ impl fmt::Display for Left {
                  what was decided, so a person has to find out and end it",
             ),
             Self::Plan(LeaveReason::DecisionMayBeLost) => f.write_str(
-                "there is no decision, but the log's database has failed over since and may have \
-                 lost one: find out and end it, or declare the fail-over lossless",
+                "there is no decision, but one may have been lost: the log's database has failed \
+                 over since, or the log was imported from an incomplete export; find out and end \
+                 it (or declare the fail-over lossless)",
             ),
             Self::Retry(why) | Self::Refused(why) | Self::Person(why) => f.write_str(why),
         }

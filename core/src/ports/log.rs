@@ -54,8 +54,9 @@ pub enum Lookup {
     Open,
     /// The log does not list the opening: another log's, or this log was restored or copied.
     UnknownOpening,
-    /// No record, and that proves nothing: the log's database is another server now than the one
-    /// on which the opening was made, and decisions may have been lost in between.
+    /// No record, and that proves nothing: decisions of its epoch may have been lost. The log's
+    /// database is another server now than the one on which the opening was made, or the log was
+    /// imported from what was left of another.
     MayBeLost,
 }
 

@@ -27,8 +27,8 @@ pub use resource::{
 };
 
 pub use table::{
-    Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, OpeningRow, RowAnswer, RowState,
-    SLOTS, Snapshot, TableError, TableErrorKind, TableHome, TableState,
+    Beat, DOUBTFUL, Decided, DecisionRow, DecisionTable, EpochSlot, Found, OpeningRow, RowAnswer,
+    RowState, SLOTS, Snapshot, TableError, TableErrorKind, TableHome, TableState,
 };
 pub use table_move::{LogImage, Standing, TableMove, TableMoves};
 

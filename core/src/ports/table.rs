@@ -89,6 +89,17 @@ pub struct OpeningRow {
     pub is_released: bool,
 }
 
+/// What [`OpeningRow::identity`] says of an opening whose decisions are not all there.
+pub const DOUBTFUL: &str = "doubtful";
+
+impl OpeningRow {
+    /// Decisions made under it may be missing, for good: it came here from what was left of a log.
+    /// Whatever is declared of fail-overs, that there is no row proves nothing.
+    pub fn is_doubtful(&self) -> bool {
+        self.identity.as_str() == DOUBTFUL
+    }
+}
+
 /// What the table is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableState {

@@ -75,7 +75,8 @@ pub trait TableMove: DecisionTable {
     /// `Unfit` if they hold a log, or another arrives in them.
     async fn begin_arrival(&self, manager: ManagerId, from: &str) -> Result<(), TableError>;
 
-    /// Puts this there, as far as it is not there: openings as closed ones, made on this server.
+    /// Puts this there, as far as it is not there: openings as closed ones, made on this server
+    /// unless they are [doubtful](OpeningRow::is_doubtful).
     ///
     /// # Errors
     /// `Unfit` if no log arrives from that place.

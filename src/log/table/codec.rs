@@ -4,7 +4,7 @@
 use unanimous_core::ports::{BranchRecord, Evidence, ServerIdentity};
 use unanimous_core::protocol::Heuristic;
 
-pub(in crate::log) fn encode(branches: &[BranchRecord]) -> String {
+pub(crate) fn encode(branches: &[BranchRecord]) -> String {
     let line = |branch: &BranchRecord| {
         let (identity, evidence) = (branch.identity.as_str(), branch.evidence.as_str());
         format!("{}\t{identity}\t{evidence}\n", branch.resource)
@@ -13,7 +13,7 @@ pub(in crate::log) fn encode(branches: &[BranchRecord]) -> String {
 }
 
 /// `None` if it is not exactly such a text.
-pub(in crate::log) fn decode(text: &str) -> Option<Vec<BranchRecord>> {
+pub(crate) fn decode(text: &str) -> Option<Vec<BranchRecord>> {
     if text.is_empty() {
         return Some(Vec::new());
     }
@@ -34,7 +34,7 @@ fn decode_line(line: &str) -> Option<BranchRecord> {
     })
 }
 
-pub(in crate::log) const fn letter_of(heuristic: Heuristic) -> char {
+pub(crate) const fn letter_of(heuristic: Heuristic) -> char {
     match heuristic {
         Heuristic::Commit => 'c',
         Heuristic::Rollback => 'r',

@@ -40,7 +40,7 @@ use unanimous_core::xid::ManagerId;
 #[cfg(feature = "operator")]
 pub(crate) use self::codec::end_of;
 #[cfg(feature = "operator")]
-pub(super) use self::codec::{decode as decode_branches, encode as encode_branches, letter_of};
+pub(crate) use self::codec::{decode as decode_branches, encode as encode_branches, letter_of};
 use self::desk::Desk;
 use self::open::OpenTableLog;
 

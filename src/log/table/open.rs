@@ -207,8 +207,8 @@ impl OpenTableLog {
             }
             (Some((RowState::Completed, _)), _) => Ok(Lookup::Completed),
             (row, Some(opening)) if opening.opening == gtrid.opening => {
-                let is_whole =
-                    self.shared.options.lossless_failover || opening.identity == found.identity;
+                let is_lossless = self.shared.options.lossless_failover && !opening.is_doubtful();
+                let is_whole = is_lossless || opening.identity == found.identity;
                 // That it was rolled back may have been put there after a decision was lost.
                 Ok(match (row.is_some() || opening.is_closed, is_whole) {
                     (false, _) => Lookup::Open,
@@ -290,7 +290,8 @@ impl OpenTableLog {
         let found = found.map_err(|error| DecideError::Uncertain(log_error(error)))?;
         let is_whole = found.opening.is_some_and(|row| {
             let is_same = row.identity == found.identity;
-            !row.is_released && (is_same || self.shared.options.lossless_failover)
+            let is_lossless = self.shared.options.lossless_failover && !row.is_doubtful();
+            !row.is_released && (is_same || is_lossless)
         });
         if is_whole {
             self.shared.known().settle(gtrid);

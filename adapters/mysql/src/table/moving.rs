@@ -243,11 +243,16 @@ impl Tables {
     fn arriving_rows(&self, part: &LogImage, here: &ServerIdentity, mark: &str) -> Vec<String> {
         let opening = |row: &OpeningRow| {
             let opening = row.opening;
+            let identity = if row.is_doubtful() {
+                &row.identity
+            } else {
+                here
+            };
             format!(
                 "SELECT {}, {}, {}, {}, UTC_TIMESTAMP(6)",
                 opening.epoch,
                 opening.nonce,
-                quoted(here.as_str()),
+                quoted(identity.as_str()),
                 quoted(&row.label)
             )
         };

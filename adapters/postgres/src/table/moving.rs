@@ -176,11 +176,16 @@ fn inserted(table: &str, columns: &str, rows: &[String], is_arriving: &str) -> O
 
 fn openings(all: &[OpeningRow], here: &ServerIdentity, is_arriving: &str) -> Option<String> {
     let row = |row: &OpeningRow| {
+        let identity = if row.is_doubtful() {
+            &row.identity
+        } else {
+            here
+        };
         format!(
             "({}, '{}', {}, {}, pg_catalog.clock_timestamp())",
             row.opening.epoch,
             sql::nonce(row.opening),
-            quoted(here.as_str()),
+            quoted(identity.as_str()),
             quoted(&row.label)
         )
     };

@@ -1,0 +1,170 @@
+//! What can still be read of a segment that is damaged, and where it cannot.
+//!
+//! Every batch has a checksum of its own, seeded with the segment's: it is genuine or not whatever
+//! happened to the others. So what is lost is what stands between genuine ones. Only decisions of
+//! the segment's own opening can be among it, for every earlier epoch was closed before batch 0.
+
+use unanimous_core::protocol::LogSeq;
+use unanimous_core::xid::Gtrid;
+
+use super::record::{Record, decode};
+use super::recover::replay_batch;
+use super::segment::{BATCH_HEADER_BYTES, BLOCK, Fault, Header, Piece, ReadBatch, pieces, read};
+use super::state::{Change, Recorded, State};
+
+/// A part of a segment that is not what was written there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Loss {
+    pub(crate) segment: String,
+    pub(crate) from: u64,
+    /// Where what is sound goes on, or where there is nothing more.
+    pub(crate) to: u64,
+    /// Transactions that seem to be decided there: what is legible is not proven by a checksum.
+    pub(crate) legible: Vec<Gtrid>,
+}
+
+/// A segment, as far as it is sound.
+#[derive(Debug)]
+pub(super) struct Sound {
+    pub(super) header: Header,
+    pub(super) state: State,
+    pub(super) batches: usize,
+    pub(super) records: usize,
+    pub(super) torn_at: Option<u64>,
+    /// The state that the segment began with is there.
+    pub(super) has_beginning: bool,
+    /// Empty: it is whole.
+    pub(super) losses: Vec<Loss>,
+    /// Where bytes are that nobody has written, without a meaning: the rest of a batch's last block.
+    pub(super) strange: Vec<u64>,
+}
+
+/// Reads a segment called `name`, whatever has happened to it behind its header.
+///
+/// # Errors
+/// Its header cannot be read: then nothing can.
+pub(super) fn read_sound(name: &str, bytes: &[u8], retain: usize) -> Result<Sound, Fault> {
+    let (header, pieces) = pieces(bytes)?;
+    let mut state = State::new(header.opening.manager, retain);
+    let (epoch, nonce) = (header.opening.epoch, header.opening.nonce);
+    state.apply(Change::Opened { epoch, nonce }, LogSeq(0));
+    let mut sound = Sound {
+        header,
+        state,
+        batches: 0,
+        records: 0,
+        torn_at: None,
+        has_beginning: matches!(pieces.first(), Some(Piece::Batch(_))),
+        losses: Vec::new(),
+        strange: strange(bytes, &pieces),
+    };
+    for piece in &pieces {
+        match piece {
+            Piece::Batch(batch) => sound.take(name, batch),
+            Piece::Gap { from, to } => sound.lose(name, bytes, *from, *to),
+        }
+    }
+    match read(bytes) {
+        Ok(contents) => {
+            sound.torn_at = contents.torn_at;
+            // What is behind the last whole batch was promised to nobody.
+            let torn = contents.torn_at.unwrap_or(u64::MAX);
+            sound.losses.retain(|loss| loss.from != torn);
+        }
+        Err(Fault::Length { expected, found }) if expected > found => {
+            sound.losses.push(Loss {
+                segment: name.to_owned(),
+                from: found,
+                to: expected,
+                legible: Vec::new(),
+            });
+        }
+        Err(_) => {}
+    }
+    if !sound.losses.is_empty() {
+        sound.state.apply(Change::Doubtful { epoch }, LogSeq(0));
+    }
+    let state = &sound.state;
+    for loss in &mut sound.losses {
+        loss.legible
+            .retain(|gtrid| state.recorded(*gtrid) == Recorded::Not);
+    }
+    Ok(sound)
+}
+
+impl Sound {
+    /// Every record that is one, by itself: what it needs to be understood may be lost.
+    fn take(&mut self, name: &str, batch: &ReadBatch<'_>) {
+        self.batches += 1;
+        let mut at = LogSeq(0);
+        let mut rest = batch.payload;
+        for _ in 0..batch.records {
+            let before = rest;
+            if decode(&mut rest).is_none() {
+                break;
+            }
+            self.records += 1;
+            let payload = &before[..before.len() - rest.len()];
+            let (offset, records) = (batch.offset, 1);
+            let one = ReadBatch {
+                offset,
+                records,
+                payload,
+            };
+            // Of an epoch that is not listed: its opening is lost, and it with it.
+            if replay_batch(&mut self.state, &mut at, &one).is_none() {
+                self.has_beginning = false;
+            }
+        }
+        if !rest.is_empty() {
+            self.losses.push(Loss {
+                segment: name.to_owned(),
+                from: batch.offset,
+                to: batch.offset,
+                legible: Vec::new(),
+            });
+        }
+    }
+
+    fn lose(&mut self, name: &str, bytes: &[u8], from: u64, to: u64) {
+        let opening = self.header.opening;
+        let mut legible = Vec::new();
+        let (first, end) = (from as usize + BATCH_HEADER_BYTES, to as usize);
+        let mut rest = bytes.get(first..end).unwrap_or_default();
+        while let Some(record) = decode(&mut rest) {
+            if let Record::Decided { id, .. } = record
+                && id.epoch == opening.epoch
+            {
+                legible.push(opening.gtrid(id.sequence));
+            }
+        }
+        self.losses.push(Loss {
+            segment: name.to_owned(),
+            from,
+            to,
+            legible,
+        });
+    }
+}
+
+/// Where the padding of the header or of a batch is not zero.
+fn strange(bytes: &[u8], pieces: &[Piece<'_>]) -> Vec<u64> {
+    let batch_end = |piece: &Piece<'_>| match piece {
+        Piece::Batch(batch) => {
+            Some(batch.offset as usize + BATCH_HEADER_BYTES + batch.payload.len())
+        }
+        Piece::Gap { .. } => None,
+    };
+    let ends = pieces.iter().filter_map(batch_end);
+    let ends = std::iter::once(super::segment::HEADER_BYTES).chain(ends);
+    let first_of = |end: usize| {
+        let padding = bytes.get(end..end.next_multiple_of(BLOCK).min(bytes.len()))?;
+        let at = padding.iter().position(|byte| *byte != 0)?;
+        Some((end + at) as u64)
+    };
+    ends.filter_map(first_of).collect()
+}
+
+#[cfg(test)]
+#[path = "sound_test.rs"]
+mod tests;

@@ -1,0 +1,168 @@
+//! What is saved of a damaged segment: all that is sound, nothing that is not, and doubt where a
+//! decision may be missing.
+
+use unanimous_core::ports::Lookup;
+use unanimous_core::xid::{Epoch, ManagerId, Opening};
+
+use super::super::appender::{begin, prepare, segment_name};
+use super::super::record::{Id, encode};
+use super::super::segment::Batch;
+use super::super::sim_disk::SimDisk;
+use super::super::storage::Storage;
+use super::*;
+
+const OLD: Opening = Opening {
+    manager: ManagerId::from_bytes([9; 10]),
+    epoch: Epoch(2),
+    nonce: 4,
+};
+const OWN: Opening = Opening {
+    epoch: Epoch(3),
+    nonce: 5,
+    ..OLD
+};
+
+fn decided(id: Id) -> Record<'static> {
+    Record::Decided {
+        id,
+        branches: Vec::new(),
+    }
+}
+
+fn id(opening: Opening, sequence: u64) -> Id {
+    Id::of(opening.gtrid(sequence))
+}
+
+/// Batch 0 holds a decision of an earlier epoch; 1, 2 and 3 one of their own each; 4 completes 2.
+fn segment() -> Vec<u8> {
+    let disk = SimDisk::new();
+    let mut state = State::new(OLD.manager, 10);
+    state.open(OLD);
+    let mut bytes = Vec::new();
+    encode(&decided(id(OLD, 1)), &mut bytes);
+    let change = Change::Decided {
+        id: id(OLD, 1),
+        bytes: bytes.into(),
+    };
+    state.apply(change, LogSeq(0));
+    state.open(OWN);
+    let prepared = prepare(&disk, 8 * BLOCK as u64).unwrap();
+    let mut appender = begin(&disk, prepared, OWN, 7, state.snapshot()).unwrap();
+    for record in [
+        decided(id(OWN, 1)),
+        decided(id(OWN, 2)),
+        decided(id(OWN, 3)),
+        Record::Completed { id: id(OWN, 2) },
+    ] {
+        let mut batch = Batch::new();
+        batch.push(|out| encode(&record, out));
+        appender.append(batch).unwrap();
+    }
+    disk.read(&segment_name(7)).unwrap()
+}
+
+fn sound(bytes: &[u8]) -> Sound {
+    read_sound("segment-000000000007", bytes, 10).unwrap()
+}
+
+fn is_pending(sound: &Sound, opening: Opening, sequence: u64) -> bool {
+    matches!(
+        sound.state.lookup(opening.gtrid(sequence)),
+        Lookup::Pending(_)
+    )
+}
+
+#[test]
+fn a_whole_segment_has_no_losses() {
+    let sound = sound(&segment());
+    assert_eq!(
+        (sound.batches, sound.records, sound.losses.len()),
+        (5, 8, 0)
+    );
+    assert!(sound.has_beginning && sound.torn_at.is_none() && sound.strange.is_empty());
+    assert_eq!(sound.state.lookup(OLD.gtrid(99)), Lookup::NoRecord);
+    assert!(!sound.state.is_doubtful(OWN.epoch));
+}
+
+/// Wherever a sector is lost behind the header, what is not in it is saved, and only the epoch that
+/// was being written is in doubt.
+#[test]
+fn i3_wherever_a_sector_is_lost_the_rest_is_saved_and_what_may_be_missing_is_in_doubt() {
+    let whole = segment();
+    let last = whole.iter().rposition(|byte| *byte != 0).unwrap();
+    for from in (BLOCK..=last).step_by(512) {
+        let mut bytes = whole.clone();
+        bytes[from..from + 512].fill(0x5a);
+        if bytes.len() < from + 512 || whole[from..from + 512].iter().all(|byte| *byte == 0) {
+            // Behind a batch: nothing is lost, and it is told.
+            let sound = sound(&bytes);
+            assert!(sound.losses.is_empty(), "{from}: {sound:?}");
+            assert_eq!(sound.strange, [from as u64]);
+            continue;
+        }
+        let sound = sound(&bytes);
+        let block = from / BLOCK * BLOCK;
+        let lost = (block as u64, (block + BLOCK) as u64);
+        if block == 5 * BLOCK {
+            // Of the last batch this is not told from a write that did not end.
+            assert_eq!(sound.torn_at, Some(block as u64));
+            assert!(sound.losses.is_empty(), "{sound:?}");
+            continue;
+        }
+        let found: Vec<_> = sound
+            .losses
+            .iter()
+            .map(|loss| (loss.from, loss.to))
+            .collect();
+        assert_eq!(found, [lost], "{from}");
+        assert!(sound.state.is_doubtful(OWN.epoch), "{from}");
+        assert_eq!(sound.state.lookup(OWN.gtrid(99)), Lookup::Open);
+        for (batch, sequence) in [(2, 1), (4, 3)] {
+            assert_eq!(
+                is_pending(&sound, OWN, sequence),
+                block != batch * BLOCK,
+                "{from}"
+            );
+        }
+        assert_eq!(is_pending(&sound, OLD, 1), block != BLOCK, "{from}");
+        assert_eq!(sound.has_beginning, block != BLOCK, "{from}");
+        assert!(!sound.state.is_doubtful(OLD.epoch), "{from}");
+        let expected = if block == BLOCK {
+            Lookup::UnknownOpening
+        } else {
+            Lookup::NoRecord
+        };
+        assert_eq!(sound.state.lookup(OLD.gtrid(99)), expected, "{from}");
+        // Its completion tells that it was decided, wherever that stood.
+        assert_eq!(
+            sound.state.lookup(OWN.gtrid(2)),
+            Lookup::Completed,
+            "{from}"
+        );
+    }
+}
+
+#[test]
+fn what_is_legible_without_a_checksum_is_told_and_not_believed() {
+    let mut bytes = segment();
+    // The checksum alone.
+    bytes[4 * BLOCK] ^= 1;
+    let sound = sound(&bytes);
+    assert_eq!(sound.losses[0].legible, [OWN.gtrid(3)]);
+    assert!(!is_pending(&sound, OWN, 3));
+}
+
+#[test]
+fn a_segment_that_was_cut_has_lost_its_end_and_a_torn_tail_has_not() {
+    let whole = segment();
+    let cut = sound(&whole[..4 * BLOCK]);
+    let lost: Vec<_> = cut.losses.iter().map(|loss| (loss.from, loss.to)).collect();
+    assert_eq!(lost, [(4 * BLOCK as u64, 8 * BLOCK as u64)]);
+    assert!(cut.state.is_doubtful(OWN.epoch));
+    let mut torn = whole;
+    torn[5 * BLOCK + 20..].fill(0);
+    let torn = sound(&torn);
+    assert_eq!(torn.torn_at, Some(5 * BLOCK as u64));
+    assert!(torn.losses.is_empty() && !torn.state.is_doubtful(OWN.epoch));
+    assert!(read_sound("segment-000000000007", &[0; 9000], 10).is_err());
+}
