@@ -96,6 +96,14 @@ pub enum RollbackCause {
          `Config::deadline` or `set_deadline` gives a longer one"
     )]
     DeadlinePassed,
+    /// The transaction's deadline passed while new decisions were held by a barrier
+    /// (`unanimous barrier`), or while the decision log's rows were locked. Nothing was decided.
+    #[error(
+        "the deadline of the transaction passed while new decisions were held (by unanimous \
+         barrier, or by a lock on the decision log): nothing was decided; run it again, and give \
+         it more time by `Config::deadline` or `set_deadline`, or barriers less"
+    )]
+    Held,
     /// An enlist had failed, and the application committed all the same.
     #[error("an enlist had failed before: {0}")]
     Enlist(Box<EnlistError>),
@@ -122,6 +130,7 @@ impl RollbackCause {
                 matches!(refusal, Refusal::EpochClosed | Refusal::LastRolledBack)
             }
             Self::DeadlinePassed
+            | Self::Held
             | Self::Enlist(_)
             | Self::MarkedRollbackOnly
             | Self::Swapped(_) => false,
@@ -135,6 +144,7 @@ impl RollbackCause {
             Self::Branch(error) => error.kind() == BranchErrorKind::RolledBack(Cause::Conflict),
             Self::Log(_)
             | Self::DeadlinePassed
+            | Self::Held
             | Self::Enlist(_)
             | Self::MarkedRollbackOnly
             | Self::Swapped(_) => false,
@@ -224,6 +234,7 @@ mod tests {
             (RollbackCause::Log(Refusal::LastRolledBack), true),
             (RollbackCause::Log(Refusal::NotAttempted(full_disk)), false),
             (RollbackCause::DeadlinePassed, false),
+            (RollbackCause::Held, false),
         ] {
             assert_eq!(cause.may_pass(), may_pass, "{cause}");
         }

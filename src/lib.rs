@@ -75,6 +75,7 @@ mod config;
 mod driver;
 mod enlist;
 mod error;
+mod gate;
 pub mod log;
 mod manager;
 mod observe;

@@ -20,6 +20,7 @@ use crate::active::{ActiveSet, ActiveToken};
 use crate::bounded::bounded;
 use crate::config::Config;
 use crate::error::StartError;
+use crate::gate::Gate;
 use crate::observe::{Point, Probe, Probes};
 use crate::outcome::{RecentEnds, TransactionOutcome};
 use crate::preflight;
@@ -36,6 +37,7 @@ pub(crate) struct Inner {
     pub(crate) log: Arc<dyn DecisionLog>,
     pub(crate) resources: BTreeMap<ResourceName, Arc<dyn AnyResource>>,
     pub(crate) active: Arc<ActiveSet>,
+    pub(crate) gate: Gate,
     pub(crate) recovery: Recovery,
     pub(crate) recent_ends: RecentEnds,
     pub(crate) config: Arc<Config>,
@@ -235,6 +237,7 @@ impl TransactionManagerBuilder {
         Ok(Arc::new(Inner {
             log,
             active: Arc::default(),
+            gate: Gate::default(),
             recovery,
             recent_ends: RecentEnds::default(),
             resources,

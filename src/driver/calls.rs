@@ -18,6 +18,7 @@ use unanimous_core::xid::ResourceName;
 use crate::active::{ActiveToken, DecisionInFlight};
 use crate::bounded::{Unanswered, bounded};
 use crate::config::Config;
+use crate::gate::{Gate, Passed};
 use crate::observe::{Point, Probes};
 use crate::transaction::AnyBranch;
 
@@ -45,7 +46,11 @@ pub(super) enum Event {
         Box<dyn AnyBranch>,
         Heard<Result<(), BranchError>>,
     ),
+    /// The gate has opened, or the deadline has passed before.
+    Released(Ahead, Option<Passed>),
     Decided(Way, Result<LogSeq, Refusal>),
+    /// Nothing is recorded, and the log says to ask again.
+    DecideHeld(Deciding),
     LastEnded(Box<dyn AnyBranch>, Deciding, Heard<OnePhaseReply>),
     /// It may have been recorded: the same decision has to be asked for again.
     DecideUncertain(Deciding, String),
@@ -161,6 +166,17 @@ pub(super) async fn release(
     released
 }
 
+/// The command to decide, before it is carried out.
+pub(super) enum Ahead {
+    Decide(Vec<BranchIndex>),
+    Last(BranchIndex, Vec<BranchIndex>),
+}
+
+pub(super) fn wait_at_gate(gate: Gate, deadline: Instant, ahead: Ahead) -> Call {
+    let passing = gate.pass_until(deadline);
+    passing.map(|passed| Event::Released(ahead, passed)).boxed()
+}
+
 /// How a decision gets into the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
@@ -176,6 +192,8 @@ pub(super) struct Deciding {
     pub(super) probes: Probes,
     pub(super) decision: DecisionRecord,
     pub(super) way: Way,
+    /// Until then it is asked for again if the log could not even begin for a lock.
+    pub(super) deadline: Instant,
     pub(super) token: Arc<ActiveToken>,
     /// An earlier attempt that may still be recorded.
     pub(super) in_flight: Option<DecisionInFlight>,
@@ -223,11 +241,19 @@ pub(super) fn decide(mut deciding: Deciding) -> Call {
         });
         let (elapsed, ok) = (started.elapsed(), decided.is_ok());
         debug!(target: "unanimous", phase = "decide", ?elapsed, ok);
+        let until = deciding.deadline;
         match decided {
             Ok(seq) => {
                 in_flight.answered();
                 deciding.probes.reached(|| Point::DecisionDurable).await;
                 Event::Decided(deciding.way, Ok(seq))
+            }
+            Err(DecideError::Refused(Refusal::Busy(error))) if Instant::now() < until => {
+                in_flight.answered();
+                debug!(target: "unanimous", %error, "decisions are held");
+                deciding.probes.reached(|| Point::DecisionRefused).await;
+                deciding.pause = PAUSE_MIN;
+                Event::DecideHeld(deciding)
             }
             Err(DecideError::Refused(refusal)) => {
                 in_flight.answered();

@@ -15,15 +15,16 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, debug, warn};
-use unanimous_core::ports::DecisionRecord;
+use unanimous_core::ports::{DecisionRecord, Refusal};
 use unanimous_core::protocol::{
     BranchIndex, BranchRole, BranchState, Command, Coordinator, Finish, Outcome, Phase,
 };
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
-use self::calls::{Call, Deciding, Event, Way};
+use self::calls::{Ahead, Call, Deciding, Event, Way};
 use crate::active::ActiveToken;
 use crate::error::{CommitError, RollbackCause};
+use crate::gate::Passed;
 use crate::manager::Inner;
 use crate::observe::Point;
 use crate::outcome::{Committed, TransactionOutcome};
@@ -46,7 +47,11 @@ pub(crate) struct Driver {
     has_unrecorded_heuristic: bool,
     answer: Option<oneshot::Sender<Answer>>,
     deadline: Instant,
+    /// The log has answered that nothing could be decided for now.
+    is_held: bool,
     span: Span,
+    /// From before a decision is attempted.
+    passed: Option<Passed>,
     /// Last: it leaves A when everything else is done.
     token: Arc<ActiveToken>,
 }
@@ -69,6 +74,8 @@ impl Driver {
             has_unrecorded_heuristic: false,
             answer,
             deadline: parts.deadline,
+            is_held: false,
+            passed: None,
             span: parts.span,
             token: parts.token,
         }
@@ -154,8 +161,8 @@ impl Driver {
             Command::CommitOnePhase(index) => self.call_branch(index, calls::commit_one_phase),
             Command::Commit(index, _) => self.call_branch(index, calls::commit),
             Command::Rollback(index) => self.call_rollback(index),
-            Command::Decide(indices) => self.call_decide(&indices),
-            Command::CommitLast(index, indices) => self.call_last(index, &indices),
+            Command::Decide(indices) => self.pass_gate(Ahead::Decide(indices)),
+            Command::CommitLast(index, indices) => self.pass_gate(Ahead::Last(index, indices)),
             Command::HandOver(index) => self.hand_over(index).await,
             Command::Complete(_) => self.complete().await,
         }
@@ -213,6 +220,38 @@ impl Driver {
         }
     }
 
+    /// Held by a barrier, nothing is attempted, and the deadline goes on counting.
+    fn pass_gate(&mut self, ahead: Ahead) {
+        let gate = &self.manager.gate;
+        match gate.try_pass() {
+            Some(passed) => self.go_on(ahead, passed),
+            None => {
+                let waiting = calls::wait_at_gate(gate.clone(), self.deadline, ahead);
+                self.calls.push(waiting);
+            }
+        }
+    }
+
+    fn go_on(&mut self, ahead: Ahead, passed: Passed) {
+        self.passed = Some(passed);
+        match ahead {
+            Ahead::Decide(indices) => self.call_decide(&indices),
+            Ahead::Last(index, indices) => self.call_last(index, &indices),
+        }
+    }
+
+    fn give_up(&mut self, ahead: &Ahead) {
+        self.cause.get_or_insert(RollbackCause::Held);
+        match ahead {
+            Ahead::Decide(_) => self.coordinator.handle_decision_refused(),
+            Ahead::Last(index, _) => {
+                // Closing an active branch rolls it back.
+                self.slots[index.0].branch = None;
+                self.coordinator.handle_last_rolled_back();
+            }
+        }
+    }
+
     fn call_decide(&mut self, indices: &[BranchIndex]) {
         let deciding = self.deciding(self.decision_of(indices), Way::Decide);
         self.calls.push(calls::decide(deciding));
@@ -232,6 +271,7 @@ impl Driver {
             probes: self.manager.probes.clone(),
             decision,
             way,
+            deadline: self.deadline,
             token: Arc::clone(&self.token),
             in_flight: None,
             pause: std::time::Duration::ZERO,
@@ -274,20 +314,28 @@ impl Driver {
                 let finish = self.rollback_of(index, branch, reply);
                 self.coordinator.handle_rolled_back(index, finish);
             }
+            Event::Released(ahead, Some(passed)) => self.go_on(ahead, passed),
+            Event::Released(ahead, None) => self.give_up(&ahead),
             Event::Decided(Way::Decide, Ok(seq)) => self.coordinator.handle_decision_durable(seq),
             Event::Decided(Way::SettleLast, Ok(seq)) => self.coordinator.handle_last_committed(seq),
             Event::Decided(way, Err(refusal)) => {
-                self.cause.get_or_insert(RollbackCause::Log(refusal));
+                self.cause.get_or_insert(cause_of(refusal));
                 match way {
                     Way::Decide => self.coordinator.handle_decision_refused(),
                     Way::SettleLast => self.coordinator.handle_last_rolled_back(),
                 }
             }
             Event::LastEnded(branch, deciding, reply) => self.handle_last(branch, deciding, reply),
+            Event::DecideHeld(deciding) => {
+                self.is_held = true;
+                self.calls.push(calls::decide(deciding));
+            }
             Event::DecideUncertain(deciding, error) => {
                 self.unheard = Some(error);
                 self.calls.push(calls::decide(deciding));
             }
+            // The log does answer, if only that it has to wait.
+            Event::DecideOverdue if std::mem::take(&mut self.is_held) => self.push_overdue(),
             Event::DecideOverdue => {
                 self.manager.probes.reached(|| Point::DecisionOverdue).await;
                 self.answer_overdue();
@@ -400,5 +448,13 @@ impl Driver {
                 (Err(CommitError::Undetermined { gtrid, reason }), None)
             }
         }
+    }
+}
+
+fn cause_of(refusal: Refusal) -> RollbackCause {
+    if matches!(refusal, Refusal::Busy(_)) {
+        RollbackCause::Held
+    } else {
+        RollbackCause::Log(refusal)
     }
 }

@@ -128,6 +128,10 @@ impl Engine {
                     self.stage_close(&view, &mut staged, epoch, reply);
                 }
                 Request::Wake => {}
+                Request::Force(reply) => match &self.health {
+                    Health::Good(_) => staged.force(reply),
+                    Health::Failed(failure) => answer(reply, Err(failure.error.clone())),
+                },
                 Request::Shutdown(reply) => shutdown = Some(reply),
             }
         }
@@ -215,7 +219,8 @@ impl Engine {
         drop(view);
         let batch = staged.batch();
         if batch.records() == 0 {
-            return;
+            // What was lazy is durable already.
+            return staged.answer(Ok(LogSeq(0)));
         }
         match self.append(batch) {
             Ok(at) => self.written(staged, at),

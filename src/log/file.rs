@@ -288,6 +288,10 @@ impl DecisionLog for OpenFileLog {
         }
     }
 
+    async fn force(&self) -> Result<(), LogError> {
+        self.ask(Request::Force).await
+    }
+
     async fn record_heuristic(
         &self,
         gtrid: Gtrid,

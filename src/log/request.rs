@@ -25,6 +25,8 @@ pub(super) enum Request {
     },
     /// There are completions, and the writer was asleep.
     Wake,
+    /// Answered when what is lazy is durable.
+    Force(Reply),
     Heuristic {
         gtrid: Gtrid,
         resource: ResourceName,
@@ -66,7 +68,7 @@ pub(super) enum WriteError {
 impl Staged {
     /// Does anybody wait for it?
     pub(super) fn is_asked_for(&self) -> bool {
-        !self.changes.is_empty()
+        !self.changes.is_empty() || !self.waiting.is_empty()
     }
 
     pub(super) fn is_closing(&self, epoch: Epoch) -> bool {
@@ -98,6 +100,10 @@ impl Staged {
             self.closing.push(epoch);
             self.changes.push(Change::Closed { epoch });
         }
+        self.waiting.push(reply);
+    }
+
+    pub(super) fn force(&mut self, reply: Reply) {
         self.waiting.push(reply);
     }
 

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use unanimous_core::ports::LogError;
 
+use super::barrier::{Barrier, BarrierOptions, Grip, stand};
 use super::client::Client;
 use super::error::OperatorError;
 use super::file::{ConfigFile, Parts};
 use super::place::Place;
 use super::report::{Listing, Recovered};
-use super::shared::SharedLog;
+use super::shared::{SharedLog, failed};
 use super::wire::Verb;
 use crate::StartError;
 use crate::bounded::bounded;
@@ -150,6 +151,29 @@ impl Access {
             Way::Shared(shared) => shared.recover(close).await,
             Way::Application(client) => client.ask(Verb::Recover).await,
             Way::Alone(inner) => Ok(Recovered::new(&recover_all(inner, None).await)),
+        }
+    }
+
+    /// Holds new decisions until the barrier is ended or dropped: see [`Barrier`]. It is to be ended
+    /// before this is closed.
+    ///
+    /// # Errors
+    /// It does not stand, and nothing is held: what was decided before could not be finished in
+    /// time, or the application or the log did not answer.
+    pub async fn barrier(&self, wanted: &BarrierOptions) -> Result<Barrier, OperatorError> {
+        let until = wanted.until();
+        match &self.0 {
+            Way::Shared(shared) => shared.barrier(wanted).await,
+            Way::Application(client) => {
+                let (lease, stood) = client.hold(wanted).await?;
+                Ok(Barrier::new(stood, until, Grip::Application(lease)))
+            }
+            Way::Alone(inner) => {
+                let stood = stand(inner, wanted).await;
+                let (shut, stood) = stood.map_err(|problem| failed(&problem))?;
+                let grip = Grip::Alone { _shut: shut };
+                Ok(Barrier::new(stood, until, grip))
+            }
         }
     }
 

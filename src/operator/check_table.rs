@@ -126,7 +126,7 @@ impl CheckedLog {
             TableErrorKind::NotSent | TableErrorKind::Lost => {
                 self.error("log database", &evidence, AWAY_MEND);
             }
-            TableErrorKind::Refused | TableErrorKind::Unfit => {
+            TableErrorKind::Refused | TableErrorKind::Busy | TableErrorKind::Unfit => {
                 self.error("tables", &evidence, "do what this says, then check again");
             }
         }

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::barrier::{BarrierEnded, BarrierOptions, Stood};
 use super::error::OperatorError;
 use super::socket::{NAME, connect};
 use super::wire::{ANSWER_BYTES_MAX, Answer, Body, Request, Verb, from_line, read_line, to_line};
@@ -72,6 +74,25 @@ impl Client {
         Ok(answer.answer)
     }
 
+    /// Lets the application hold its decisions, as long as the lease is kept.
+    pub(super) async fn hold(
+        &self,
+        wanted: &BarrierOptions,
+    ) -> Result<(Lease, Stood), OperatorError> {
+        let unreached = |error: io::Error| self.failed(format!("cannot be reached: {error}"));
+        let mut stream = connect(&self.folder).await.map_err(unreached)?;
+        let request = to_line(&Request::new(Verb::Barrier(wanted.clone())));
+        let request = request.map_err(|problem| self.failed(problem))?;
+        stream.write_all(&request).await.map_err(unreached)?;
+        let folder = self.folder.clone();
+        let client = Self { folder };
+        let mut lease = Lease { client, stream };
+        match timeout(wanted.within + BARRIER_GRACE, lease.heard()).await {
+            Ok(stood) => Ok((lease, stood?)),
+            Err(_) => Err(self.failed("no answer: the application is stopped or overloaded")),
+        }
+    }
+
     pub(super) fn failed(&self, problem: impl Into<String>) -> OperatorError {
         OperatorError::Application {
             path: self.folder.join(NAME).display().to_string(),
@@ -81,6 +102,50 @@ impl Client {
 }
 
 const RAN_AWAY: &str = "if the application has just ended, run this again";
+
+/// How much longer than the barrier may take the application may: recovery is asked, too.
+const BARRIER_GRACE: Duration = Duration::from_secs(60);
+
+/// A connection that keeps a barrier standing.
+#[derive(Debug)]
+pub(super) struct Lease {
+    client: Client,
+    stream: UnixStream,
+}
+
+impl Lease {
+    async fn heard<T: DeserializeOwned>(&mut self) -> Result<T, OperatorError> {
+        let line = read_line(&mut self.stream, ANSWER_BYTES_MAX).await;
+        match line.and_then(|line| from_line::<Answer<T>>(&line)) {
+            Ok(answer) => match answer.answer {
+                Body::Done(answer) => Ok(answer),
+                Body::Error(problem) => Err(self.client.failed(problem)),
+            },
+            Err(problem) => Err(self.client.failed(format!(
+                "the application's answer: {problem}; if it has ended, so has the barrier"
+            ))),
+        }
+    }
+
+    /// Nothing is said before the barrier is asked to end, unless it has ended.
+    pub(super) async fn fallen(&mut self) -> OperatorError {
+        match self.heard::<BarrierEnded>().await {
+            Ok(_) => self.client.failed("the barrier has ended"),
+            Err(error) => error,
+        }
+    }
+
+    pub(super) async fn end(mut self) -> Result<BarrierEnded, OperatorError> {
+        // An application that is gone is seen when its answer is read.
+        drop(self.stream.write_all(b"end\n").await);
+        match timeout(BARRIER_GRACE, self.heard()).await {
+            Ok(ended) => ended,
+            Err(_) => Err(self
+                .client
+                .failed("no answer: the application is stopped or overloaded")),
+        }
+    }
+}
 
 /// There is no socket, or a dead owner's.
 fn is_nobody(kind: io::ErrorKind) -> bool {

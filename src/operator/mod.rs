@@ -54,10 +54,12 @@
 //! Layers, each of which knows only those before it: `error`, `text` (keys, types and ranges),
 //! `secret`, `limits`, `adapters` and `entry` (an address becomes a resource), `file`, `report`
 //! (data), `wire` and `socket`, `server` and `client`, `finding`, `volume`, `check_log`, `check`,
-//! `access`.
+//! `barrier`, `access`.
 
 mod access;
 mod adapters;
+mod barrier;
+mod barrier_shared;
 mod check;
 mod check_log;
 mod check_table;
@@ -86,6 +88,7 @@ mod volume;
 mod wire;
 
 pub use access::Access;
+pub use barrier::{Barrier, BarrierEnded, BarrierOptions, Stood, UnfinishedDecision};
 pub use check::{Checked, CheckedResource};
 pub use check_log::CheckedLog;
 pub use error::{ConfigFileError, OperatorError};

@@ -14,6 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::barrier::serve_barrier;
 use super::report::{Listing, Recovered};
 use super::socket::{NAME, SocketFile, listen};
 use super::wire::{
@@ -93,8 +94,11 @@ async fn answer(mut stream: UnixStream, inner: &Weak<Inner>) -> Result<(), Strin
     let reading = timeout(CLIENT_LIMIT, read_line(&mut stream, REQUEST_BYTES_MAX));
     let asked = reading.await.map_err(late)?;
     let asked = asked.and_then(|line| from_line::<Request>(&line));
-    let answered = match (asked, inner.upgrade()) {
-        (Ok(request), Some(inner)) => carry_out(&inner, request.verb).await,
+    let answered = match (asked.map(|request| request.verb), inner.upgrade()) {
+        (Ok(Verb::Barrier(wanted)), Some(inner)) => {
+            return serve_barrier(&mut stream, &inner, &wanted).await;
+        }
+        (Ok(verb), Some(inner)) => carry_out(&inner, verb).await,
         (Ok(_), None) => Err("the application is ending".into()),
         (Err(problem), _) => Err(format!("the request was not understood: {problem}")),
     };
@@ -140,5 +144,6 @@ async fn carry_out(inner: &Arc<Inner>, verb: Verb) -> Result<Vec<u8>, String> {
                 ..recovered
             })
         }
+        Verb::Barrier(_) => Err("a barrier has an end of its own".into()),
     }
 }

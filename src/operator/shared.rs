@@ -13,6 +13,8 @@ use unanimous_core::ports::{Beat, DecisionLog, DecisionTable, LogError, Member, 
 use unanimous_core::xid::{Epoch, Opening};
 
 use super::access::LOG_LIMIT;
+use super::barrier::{Barrier, BarrierOptions, Grip};
+use super::barrier_shared::stand_shared;
 use super::error::OperatorError;
 use super::file::{ConfigFile, Parts};
 use super::place::{Home, TablePlace};
@@ -62,6 +64,12 @@ impl SharedLog {
         let members = watched?.tell(members);
         let opening = self.observer.log.opening();
         Ok(Listing::new(&survey, opening, 0).shared_by(members))
+    }
+
+    /// Joins nobody: the locks are enough.
+    pub(super) async fn barrier(&self, wanted: &BarrierOptions) -> Result<Barrier, OperatorError> {
+        let (held, stood, until) = stand_shared(self.log.table(), wanted).await?;
+        Ok(Barrier::new(stood, until, Grip::Shared(held)))
     }
 
     /// As a member of its own, which leaves at the end.

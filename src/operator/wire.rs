@@ -1,5 +1,6 @@
 //! What is said over the control socket: one line of JSON asks, one line of JSON answers, then the
-//! connection ends. Each carries the version of the protocol, and has a bounded length.
+//! connection ends. (A barrier stands as long as its connection: one more line ends it, and is
+//! answered.) Each carries the version of the protocol, and has a bounded length.
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
@@ -32,6 +33,9 @@ pub(super) enum Verb {
     List,
     /// Make a recovery pass, and say what it did: [`Recovered`](super::Recovered).
     Recover,
+    /// Hold new decisions as long as the connection is open: [`Stood`](super::Stood), and, once
+    /// anything more is said, [`BarrierEnded`](super::BarrierEnded).
+    Barrier(super::BarrierOptions),
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -66,6 +66,8 @@ pub enum TableStep {
     Find,
     /// `DecisionTable::closed_for`.
     ClosedFor,
+    /// `DecisionTable::hold`.
+    Hold,
 }
 
 /// What a decision log can be asked for.

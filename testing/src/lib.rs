@@ -15,6 +15,7 @@
 
 mod cancel;
 mod gate;
+mod held;
 mod journal;
 mod last_row;
 pub mod log_suite;

@@ -442,7 +442,7 @@ impl MemoryTable {
                 _ = unlocks.changed() => {}
                 () = &mut patience => {
                     let why = "a lock was not free in time: ask again";
-                    return Some(Err(self.error(TableErrorKind::Refused, why)));
+                    return Some(Err(self.error(TableErrorKind::Busy, why)));
                 }
             }
         }

@@ -65,6 +65,8 @@ pub(crate) struct TableRows {
     decisions: BTreeMap<Gtrid, (RowState, String)>,
     heuristics: BTreeMap<Gtrid, Vec<(ResourceName, char)>>,
     open_rows: BTreeMap<u64, OpenRow>,
+    /// Of the transaction that holds decisions.
+    held_by: Option<u64>,
     next_open_row: u64,
     /// What the transaction that runs has changed.
     changes: Vec<Before>,
@@ -91,6 +93,7 @@ impl TableRows {
             decisions: BTreeMap::new(),
             heuristics: BTreeMap::new(),
             open_rows: BTreeMap::new(),
+            held_by: None,
             next_open_row: 0,
             changes: Vec::new(),
             forced: VecDeque::new(),
@@ -117,6 +120,7 @@ impl TableRows {
     /// Loses what was not forced. Answers what the application's rows were before.
     pub(crate) fn crash(&mut self) -> Vec<Writes> {
         self.open_rows.clear();
+        self.held_by = None;
         let lost = std::mem::take(&mut self.unforced);
         lost.into_iter().rev().flat_map(|t| self.undo(t)).collect()
     }
@@ -252,8 +256,15 @@ impl TableRows {
         })
     }
 
-    pub(crate) fn join(&mut self, random: u64, label: &str) -> Result<OpeningRow, TableError> {
-        let manager = self.writable()?;
+    pub(crate) fn join(&mut self, random: u64, label: &str) -> Attempt<OpeningRow> {
+        match self.writable() {
+            Ok(_) if self.held_by.is_some() => None,
+            Ok(manager) => Some(Ok(self.join_of(manager, random, label))),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn join_of(&mut self, manager: ManagerId, random: u64, label: &str) -> OpeningRow {
         let last = self.openings.keys().next_back();
         let epoch = Epoch(last.map_or(1, |last| last.0 + 1));
         let row = OpeningRow {
@@ -276,7 +287,7 @@ impl TableRows {
         self.set_member(epoch, Some(0));
         self.commit_forced();
         self.note(LogStep::Opened(epoch));
-        Ok(row)
+        row
     }
 
     pub(crate) fn close(&mut self, epoch: Epoch) -> Attempt<()> {
@@ -286,7 +297,8 @@ impl TableRows {
         let Some(line) = self.openings.get(&epoch).cloned() else {
             return Some(Err(unfit("this epoch is not listed")));
         };
-        if self.open_rows.values().any(|open| open.at.epoch == epoch) {
+        let is_held = self.held_by.is_some() && !line.row.is_closed;
+        if is_held || self.open_rows.values().any(|open| open.at.epoch == epoch) {
             return None;
         }
         if !line.row.is_closed {
@@ -299,6 +311,29 @@ impl TableRows {
         }
         self.commit_forced();
         Some(Ok(()))
+    }
+
+    /// Answers by what it is known again.
+    pub(crate) fn hold(&mut self) -> Attempt<u64> {
+        if let Err(error) = self.writable() {
+            return Some(Err(error));
+        }
+        if self.held_by.is_some() || !self.open_rows.is_empty() {
+            return None;
+        }
+        self.next_open_row += 1;
+        self.held_by = Some(self.next_open_row);
+        Some(Ok(self.next_open_row))
+    }
+
+    pub(crate) fn is_held_by(&self, number: u64) -> bool {
+        self.held_by == Some(number)
+    }
+
+    pub(crate) fn set_free(&mut self, number: u64) {
+        if self.is_held_by(number) {
+            self.held_by = None;
+        }
     }
 
     pub(crate) fn release(&mut self, epoch: Epoch) -> Result<(), TableError> {

@@ -10,6 +10,7 @@
 pub mod decisions;
 pub mod durability;
 pub mod epochs;
+pub mod hold;
 pub mod last;
 pub mod tables;
 
@@ -105,6 +106,12 @@ pub async fn run<P: Place>(make: impl AsyncFn() -> P) {
         an_open_epoch_is_not_released,
         older_open_openings_are_always_read,
         closed_epochs_are_listed_until_they_are_released,
+    );
+    run_each!(hold:
+        what_is_new_waits_until_decisions_are_set_free,
+        what_was_decided_is_ended_while_decisions_are_held,
+        holding_waits_for_a_last_resource,
+        whoever_is_gone_holds_nothing,
     );
     run_each!(last:
         a_branch_in_this_database_has_its_scope,
@@ -282,7 +289,10 @@ async fn until_answered<R, F: Future<Output = Result<R, TableError>>>(
 const fn is_final(kind: TableErrorKind) -> bool {
     match kind {
         TableErrorKind::Missing | TableErrorKind::Unfit => true,
-        TableErrorKind::NotSent | TableErrorKind::Refused | TableErrorKind::Lost => false,
+        TableErrorKind::NotSent
+        | TableErrorKind::Refused
+        | TableErrorKind::Busy
+        | TableErrorKind::Lost => false,
     }
 }
 

@@ -197,9 +197,9 @@ async fn whoever_waits_for_a_lock_too_long_is_refused() {
     let stuck = row(own, 1);
     let held = table.hold(&table.last_statement(at(own), &stuck)).unwrap();
     let error = table.close(own.epoch).await.unwrap_err();
-    assert_eq!(error.kind(), TableErrorKind::Refused);
+    assert_eq!(error.kind(), TableErrorKind::Busy);
     let error = table.put_rollback(stuck.gtrid).await.unwrap_err();
-    assert_eq!(error.kind(), TableErrorKind::Refused);
+    assert_eq!(error.kind(), TableErrorKind::Busy);
     assert!(table.hold(&table.last_statement(at(own), &stuck)).is_err());
     held.commit();
     table.close(own.epoch).await.unwrap();

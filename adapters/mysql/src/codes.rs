@@ -289,14 +289,11 @@ pub(crate) fn table(error: &Error, phase: TablePhase) -> (TableErrorKind, &'stat
 }
 
 fn of_table(code: u16) -> (TableErrorKind, &'static str) {
-    use TableErrorKind::{Missing, Refused, Unfit};
+    use TableErrorKind::{Busy, Missing, Refused, Unfit};
     match code {
-        LOCK_WAIT_TIMEOUT => (Refused, "; a lock was not free in time: ask again"),
+        LOCK_WAIT_TIMEOUT => (Busy, "; a lock was not free in time: ask again"),
         // 1020: MariaDB's snapshot isolation.
-        LOCK_DEADLOCK | 1020 => (
-            Refused,
-            "; two requests were in each other's way: ask again",
-        ),
+        LOCK_DEADLOCK | 1020 => (Busy, "; two requests were in each other's way: ask again"),
         // 1792, 1836: a transaction, or a server, that may not write.
         READ_ONLY_OPTION | 1792 | 1836 => (
             Refused,

@@ -371,10 +371,11 @@ fn of_request(code: u16) -> [TableErrorKind; 2] {
 
 #[test]
 fn what_a_table_refuses_before_the_commit_has_not_happened_and_nothing_else_is_known() {
-    use TableErrorKind::{Lost, Missing, Refused, Unfit};
-    for code in [
-        1205, 1213, 1020, 1290, 1792, 1836, 1021, 1114, 1142, 1227, 1665, 1317, 1053,
-    ] {
+    use TableErrorKind::{Busy, Lost, Missing, Refused, Unfit};
+    for code in [1205, 1213, 1020] {
+        assert_eq!(of_request(code), [Busy, Lost], "{code}");
+    }
+    for code in [1290, 1792, 1836, 1021, 1114, 1142, 1227, 1665, 1317, 1053] {
         assert_eq!(of_request(code), [Refused, Lost], "{code}");
     }
     for code in [1049, 1146] {

@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use unanimous_core::ports::{
-    Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, OpeningRow, RowAnswer, RowState,
-    Snapshot, TableError, TableErrorKind, TableHome, TableState,
+    Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, HeldDecisions, OpeningRow,
+    RowAnswer, RowState, Snapshot, TableError, TableErrorKind, TableHome, TableState,
 };
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, ResourceName};
 
@@ -31,6 +31,7 @@ use crate::{Mysql, preflight};
 use request::{Reads, Request};
 use sql::Tables;
 
+mod hold;
 mod moving;
 mod request;
 mod rows;
@@ -424,6 +425,10 @@ impl DecisionTable for MysqlTable {
             heuristics: self.parsed(doing, "unanimous_heuristic", ends, rows::heuristic)?,
             identity: answer.identity,
         })
+    }
+
+    async fn hold(&self) -> Result<Box<dyn HeldDecisions>, TableError> {
+        self.hold_decisions().await
     }
 
     async fn closed_for(&self, age: Duration) -> Result<Vec<Epoch>, TableError> {

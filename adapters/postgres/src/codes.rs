@@ -372,11 +372,11 @@ impl Guard {
 /// What a refusal means for the decision table. Whatever is not listed is refused, for good: it was
 /// said before the `COMMIT` at the end of the string. But see class 58 and XX above.
 const DECISIONS: &[(&str, TableErrorKind, &str)] = &[
-    ("40001", TableErrorKind::Refused, ""),
-    ("40P01", TableErrorKind::Refused, ""),
+    ("40001", TableErrorKind::Busy, ""),
+    ("40P01", TableErrorKind::Busy, ""),
     (
         "55P03",
-        TableErrorKind::Refused,
+        TableErrorKind::Busy,
         "a lock was not to be had in time: asked again, it may be",
     ),
     (

@@ -234,9 +234,9 @@ fn the_cause_of_a_failed_statement_is_that_of_the_vote_it_leads_to() {
 fn every_code_of_the_decision_table_means_what_is_expected_of_it() {
     use TableErrorKind as Kind;
     let expected = [
-        ("40001", Kind::Refused, ""),
-        ("40P01", Kind::Refused, ""),
-        ("55P03", Kind::Refused, "asked again, it may be"),
+        ("40001", Kind::Busy, ""),
+        ("40P01", Kind::Busy, ""),
+        ("55P03", Kind::Busy, "asked again, it may be"),
         ("57014", Kind::Refused, "ran out of time"),
         ("53200", Kind::Refused, "no room for now"),
         ("53100", Kind::Refused, "make room on the disk"),

@@ -9,6 +9,7 @@
 //! * A commit that may not have reached its synchronous standby (the server warns, and answers
 //!   success) counts as lost: asked again, it waits again.
 
+mod hold;
 mod moving;
 mod rows;
 mod sql;
@@ -18,8 +19,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use unanimous_core::ports::{
-    Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, OpeningRow, RowState,
-    ServerIdentity, Snapshot, TableError, TableErrorKind, TableHome, TableState,
+    Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, HeldDecisions, OpeningRow,
+    RowState, ServerIdentity, Snapshot, TableError, TableErrorKind, TableHome, TableState,
 };
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, ResourceName};
 
@@ -43,6 +44,7 @@ impl TableHome for Postgres {
     }
 }
 
+#[derive(Clone)]
 struct Table {
     resource: Postgres,
     place: String,
@@ -224,6 +226,10 @@ impl DecisionTable for Table {
         self.understood(asked, found)
     }
 
+    async fn hold(&self) -> Result<Box<dyn HeldDecisions>, TableError> {
+        hold::hold(self).await
+    }
+
     async fn closed_for(&self, age: Duration) -> Result<Vec<Epoch>, TableError> {
         let asked = "cannot list the closed epochs";
         let statements = vec![sql::closed_for(age)];
@@ -398,6 +404,6 @@ async fn send(lease: &Lease, statements: &[String]) -> Result<Replies, Failure> 
 fn is_of_the_tables(kind: TableErrorKind) -> bool {
     match kind {
         TableErrorKind::Missing | TableErrorKind::Unfit | TableErrorKind::Refused => true,
-        TableErrorKind::NotSent | TableErrorKind::Lost => false,
+        TableErrorKind::NotSent | TableErrorKind::Busy | TableErrorKind::Lost => false,
     }
 }

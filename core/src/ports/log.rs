@@ -96,6 +96,9 @@ pub enum Refusal {
     NotAttempted(LogError),
     /// The last resource has not committed, and cannot any more.
     LastRolledBack,
+    /// A lock of the log was not free in time: a barrier holds new decisions. Nothing was recorded;
+    /// the same decision may be asked for again.
+    Busy(LogError),
 }
 
 impl fmt::Display for Refusal {
@@ -103,6 +106,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::EpochClosed => f.write_str("the epoch of this transaction was closed"),
             Self::NotAttempted(error) => write!(f, "nothing could be written: {error}"),
+            Self::Busy(error) => write!(f, "decisions are held: {error}"),
             Self::LastRolledBack => f.write_str("the last resource was rolled back"),
         }
     }
@@ -231,6 +235,15 @@ pub trait DecisionLog: Send + Sync + 'static {
     /// Notes that every branch is committed. From then on [`pending`](Self::pending) of this same
     /// log does not list the decision. Lazy: returns at once, is not forced.
     fn complete(&self, gtrid: Gtrid);
+
+    /// Makes what is lazy durable: a copy of the log that is taken afterwards lists as pending no
+    /// decision that was completed before.
+    ///
+    /// # Errors
+    /// It may not be durable yet; call again.
+    async fn force(&self) -> Result<(), LogError> {
+        Ok(())
+    }
 
     /// Records, durably, that a branch ended against the decision.
     ///

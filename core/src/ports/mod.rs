@@ -30,6 +30,7 @@ pub use table::{
     Beat, DOUBTFUL, Decided, DecisionRow, DecisionTable, EpochSlot, Found, OpeningRow, RowAnswer,
     RowState, SLOTS, Snapshot, TableError, TableErrorKind, TableHome, TableState,
 };
+pub use table::{HELD_SILENCE_MAX, HeldDecisions};
 pub use table_move::{LogImage, Standing, TableMove, TableMoves};
 
 /// The error of a driver, kept so that the caller can look for it in the chain of sources.

@@ -6,11 +6,11 @@
 //! 1. One method is one transaction, or one that can be repeated: repeated, it answers the same.
 //! 2. *Forced* means: answered only when it survives a crash of the database's server, and, where a
 //!    synchronous standby is set up, of the server and its disk. Not forced: may be lost.
-//! 3. [`TableErrorKind::NotSent`] and [`Refused`](TableErrorKind::Refused) are answered only if
-//!    nothing has happened and nothing will; whatever else went wrong is
-//!    [`Lost`](TableErrorKind::Lost).
+//! 3. [`TableErrorKind::NotSent`], [`Refused`](TableErrorKind::Refused) and
+//!    [`Busy`](TableErrorKind::Busy) are answered only if nothing has happened and nothing will;
+//!    whatever else went wrong is [`Lost`](TableErrorKind::Lost).
 //! 4. Each call runs on a session of its own or of a pool; dropping its future closes that session.
-//! 5. What waits for a lock waits a bounded time, and is then refused or repeated.
+//! 5. What waits for a lock waits a bounded time, and is then [`Busy`](TableErrorKind::Busy).
 //!
 //! The tables (a documented page of each adapter, with a version in it):
 //!
@@ -172,9 +172,12 @@ pub struct Beat {
 pub enum TableErrorKind {
     /// Nothing was sent: no connection could be had.
     NotSent,
-    /// The server refused and rolled back: a full disk, a read-only server, a lock that was not
-    /// free in time, a missing right. Says what to mend.
+    /// The server refused and rolled back: a full disk, a read-only server, a missing right. Says
+    /// what to mend.
     Refused,
+    /// A lock was not free in time, or two were in each other's way: the server has rolled it back,
+    /// and the same may be asked again.
+    Busy,
     /// It may have happened.
     Lost,
     /// The tables are not there.
@@ -222,6 +225,27 @@ impl core::error::Error for TableError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         self.words.source()
     }
+}
+
+/// How long whoever holds decisions may say nothing ([`HeldDecisions::check`]) before the server
+/// takes it for gone, where nothing else tells so.
+pub const HELD_SILENCE_MAX: core::time::Duration = core::time::Duration::from_secs(20);
+
+/// Nothing new is decided in the table as long as this holds: see [`DecisionTable::hold`]. Dropped,
+/// it sets decisions free, and nobody knows whether it has held until then.
+#[async_trait]
+pub trait HeldDecisions: Send {
+    /// Whether it still holds. To be asked more often than every [`HELD_SILENCE_MAX`].
+    ///
+    /// # Errors
+    /// It does not, or nobody knows. It holds no more for certain when this is dropped.
+    async fn check(&mut self) -> Result<(), TableError>;
+
+    /// Sets decisions free.
+    ///
+    /// # Errors
+    /// It may not have held until now. They are free all the same.
+    async fn end(self: Box<Self>) -> Result<(), TableError>;
 }
 
 /// The tables of one decision log in one database. See the module for what every method promises.
@@ -272,7 +296,7 @@ pub trait DecisionTable: Send + Sync + 'static {
     /// stands; answers what stands. Waits for a transaction that is inserting the key. Forced.
     ///
     /// # Errors
-    /// `Refused` if it would have waited too long; ask again.
+    /// `Busy` if it would have waited too long; ask again.
     async fn put_rollback(&self, gtrid: Gtrid) -> Result<RowState, TableError>;
 
     /// Turns pending rows into completed ones. Not forced.
@@ -337,6 +361,17 @@ pub trait DecisionTable: Send + Sync + 'static {
     /// # Errors
     /// See the module.
     async fn find(&self, gtrid: Gtrid, forced_by: Option<Epoch>) -> Result<Found, TableError>;
+
+    /// Holds new decisions, of every member, in a transaction that is left open on a session of its
+    /// own: locks the slots of all open epochs exclusively, which waits for decisions in flight,
+    /// last resources included; and before that whatever keeps epochs from being registered. What
+    /// decides, joins or closes an open epoch waits meanwhile, each its own time. Reading, beating,
+    /// completing, forgetting, and refusing a last resource go on.
+    ///
+    /// # Errors
+    /// `Busy`: a decision in flight did not end in time, or somebody else holds decisions; ask
+    /// again. See the module.
+    async fn hold(&self) -> Result<Box<dyn HeldDecisions>, TableError>;
 
     /// Closed epochs that are not released, and were closed longer ago than that by the server's
     /// clock, which decides here only how long an owner that nobody has heard of can ask.

@@ -131,15 +131,21 @@ fn failed(shared: &Shared, error: &TableError, batch: Batch) {
     let nothing_happened = match error.kind() {
         TableErrorKind::NotSent
         | TableErrorKind::Refused
+        | TableErrorKind::Busy
         | TableErrorKind::Missing
         | TableErrorKind::Unfit => true,
         TableErrorKind::Lost => false,
     };
+    let is_busy = error.kind() == TableErrorKind::Busy;
     for (gtrid, asked) in batch {
         let error = log_error(error.clone());
         let answer = if nothing_happened && asked.is_first {
             shared.known().settle(gtrid);
-            Err(DecideError::Refused(Refusal::NotAttempted(error)))
+            Err(DecideError::Refused(if is_busy {
+                Refusal::Busy(error)
+            } else {
+                Refusal::NotAttempted(error)
+            }))
         } else {
             Err(DecideError::Uncertain(error))
         };

@@ -94,7 +94,9 @@ impl OpenTableLog {
     ) -> Result<Self, LogError> {
         let label = options.label.clone().unwrap_or_else(host_and_process);
         let random = u64::from_le_bytes(random()?);
-        let joined = desk.ask(desk.table.join(random, &label)).await;
+        let joined = desk
+            .ask_until_free(|| desk.table.join(random, &label))
+            .await;
         let joined = joined.map_err(log_error)?;
         let (shared, requests, waiting) = Self::parts(desk, state, options, label, joined);
         let tasks = [
@@ -464,7 +466,7 @@ impl DecisionLog for OpenTableLog {
         let own = self.shared.known().own().epoch;
         lazy::write_all(&self.shared).await;
         let desk = &self.shared.desk;
-        let closed = desk.ask(desk.table.close(own)).await;
+        let closed = desk.ask_until_free(|| desk.table.close(own)).await;
         if closed.is_ok() {
             // Nothing is asked any more under it. Lost, it is released by another, later.
             let _ = desk.ask(desk.table.release(own)).await;

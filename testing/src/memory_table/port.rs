@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use unanimous_core::ports::{
-    Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, OpeningRow, RowState, Snapshot,
-    TableError, TableState,
+    Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, HeldDecisions, OpeningRow,
+    RowState, Snapshot, TableError, TableState,
 };
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, ResourceName};
 
 use super::MemoryTable;
+use crate::held::HeldTable;
 use crate::journal::TableStep;
 use crate::last_row::last_statement;
 use crate::table_rows::TableRows;
@@ -36,7 +37,7 @@ impl DecisionTable for MemoryTable {
 
     async fn join(&self, random: u64, label: &str) -> Result<OpeningRow, TableError> {
         let label = label.to_string();
-        let join = move |rows: &mut TableRows| Some(rows.join(random, &label));
+        let join = move |rows: &mut TableRows| rows.join(random, &label);
         self.ask(TableStep::Join, join).await
     }
 
@@ -105,6 +106,16 @@ impl DecisionTable for MemoryTable {
     async fn find(&self, gtrid: Gtrid, forced_by: Option<Epoch>) -> Result<Found, TableError> {
         let find = move |rows: &mut TableRows| Some(rows.find(gtrid, forced_by));
         self.ask(TableStep::Find, find).await
+    }
+
+    async fn hold(&self) -> Result<Box<dyn HeldDecisions>, TableError> {
+        let table = self.clone();
+        // Set free again if nobody waits for the answer any more.
+        let hold = move |rows: &mut TableRows| {
+            let held = rows.hold()?;
+            Some(held.map(|number| HeldTable::new(table.clone(), number)))
+        };
+        Ok(Box::new(self.ask(TableStep::Hold, hold).await?))
     }
 
     async fn closed_for(&self, age: Duration) -> Result<Vec<Epoch>, TableError> {

@@ -32,7 +32,8 @@ impl TableRows {
             Ok(slot) => slot,
             Err(error) => return Some(Err(error)),
         };
-        if is_open && rows.iter().any(|row| self.is_locked(row.gtrid)) {
+        let is_locked = rows.iter().any(|row| self.is_locked(row.gtrid));
+        if is_open && (self.held_by.is_some() || is_locked) {
             return None;
         }
         let mut answers = Vec::new();
@@ -61,6 +62,7 @@ impl TableRows {
         row: DecisionRow,
     ) -> Result<u64, &'static str> {
         match self.slot(at) {
+            Ok((true, _)) if self.held_by.is_some() => return Err("decisions are held"),
             Ok((true, _)) => {}
             Ok((false, _)) => return Err("the epoch is closed"),
             Err(_) => return Err("there is no such slot, or no table to write to"),

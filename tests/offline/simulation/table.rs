@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use unanimous::ports::{
-    Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, OpeningRow, RowState, Snapshot,
-    TableError, TableErrorKind, TableState,
+    Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, HeldDecisions, OpeningRow,
+    RowState, Snapshot, TableError, TableErrorKind, TableState,
 };
 use unanimous::{Gtrid, ManagerId, ResourceName};
 use unanimous_core::xid::Epoch;
@@ -195,6 +195,11 @@ impl DecisionTable for SimTable {
         let table = self.table.clone();
         let find = async move { table.find(gtrid, by).await };
         self.ask(format!("find {}", gtrid.sequence), find).await
+    }
+
+    /// Nobody in these worlds makes a barrier.
+    async fn hold(&self) -> Result<Box<dyn HeldDecisions>, TableError> {
+        self.table.hold().await
     }
 
     async fn closed_for(&self, age: Duration) -> Result<Vec<Epoch>, TableError> {

@@ -329,6 +329,18 @@ impl Tables {
         ]
     }
 
+    /// In READ COMMITTED, in which the locks of rows that do not match are let go at once. Whoever
+    /// joins updates the row of the log: so no epoch is opened after the first statement.
+    pub(super) fn hold(&self) -> [String; 2] {
+        [
+            format!("SELECT one FROM {} LOCK IN SHARE MODE", self.log),
+            format!(
+                "SELECT COUNT(*) FROM {} FORCE INDEX (PRIMARY) WHERE closed = 0 FOR UPDATE",
+                self.epoch
+            ),
+        ]
+    }
+
     pub(super) fn closed_for(&self, age: Duration) -> Vec<String> {
         let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
         // A time before year 0 is NULL, and no epoch was closed before it.

@@ -115,7 +115,7 @@ async fn what_waits_too_long_is_refused_and_leaves_nothing_open(db: &Db) {
         .await;
     let says = ["a lock was not free in time", "own_"];
     // Has inserted the first row when it meets the second.
-    assert_error(t.decide(&[1, 2]).await, TableErrorKind::Refused, &says);
+    assert_error(t.decide(&[1, 2]).await, TableErrorKind::Busy, &says);
     let first = t.row(1).gtrid;
     let put = format!(
         "INSERT INTO unanimous_decision (gtrid, epoch, state, branches) \
@@ -124,10 +124,10 @@ async fn what_waits_too_long_is_refused_and_leaves_nothing_open(db: &Db) {
     );
     t.assert_free(&put).await;
     let put = t.table.put_rollback(key).await;
-    assert_error(put, TableErrorKind::Refused, &says);
+    assert_error(put, TableErrorKind::Busy, &says);
     // Has locked the first slots when it meets the last.
     let closed = t.table.close(own).await;
-    assert_error(closed, TableErrorKind::Refused, &says);
+    assert_error(closed, TableErrorKind::Busy, &says);
     let slot = format!("SELECT 1 FROM unanimous_epoch WHERE epoch = {own} AND slot = 0 FOR UPDATE");
     t.assert_free(&slot).await;
     assert_eq!(t.decide(&[1]).await.unwrap().answers, [PENDING]);

@@ -122,17 +122,17 @@ async fn what_waits_too_long_is_refused_and_can_be_asked_again(db: &Db) {
     );
     holder.batch_execute(&hold).await.unwrap();
     let locked = "a lock was not to be had in time";
-    let refused = TableErrorKind::Refused;
+    let busy = TableErrorKind::Busy;
     let (close, put, decided, joined) = tokio::join!(
         t.table.close(own.opening.epoch),
         t.table.put_rollback(own.opening.gtrid(1)),
         decide(&t.table, &own, &[1]),
         t.table.join(1, "late"),
     );
-    assert_error(&close.unwrap_err(), refused, locked);
-    assert_error(&put.unwrap_err(), refused, locked);
-    assert_error(&decided.unwrap_err(), refused, locked);
-    assert_error(&joined.unwrap_err(), refused, locked);
+    assert_error(&close.unwrap_err(), busy, locked);
+    assert_error(&put.unwrap_err(), busy, locked);
+    assert_error(&decided.unwrap_err(), busy, locked);
+    assert_error(&joined.unwrap_err(), busy, locked);
     holder.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(
         decide(&t.table, &own, &[1]).await.unwrap().answers,

@@ -60,7 +60,7 @@ async fn until_put(t: &TableDb, gtrid: Gtrid) -> RowState {
     loop {
         match t.table.put_rollback(gtrid).await {
             Ok(state) => return state,
-            Err(error) => assert_eq!(error.kind(), TableErrorKind::Refused, "{error}"),
+            Err(error) => assert_eq!(error.kind(), TableErrorKind::Busy, "{error}"),
         }
     }
 }

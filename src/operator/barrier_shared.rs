@@ -1,0 +1,190 @@
+//! A barrier on a table log: its locks hold the decisions of every member, whether they help or not.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+use unanimous_core::ports::{
+    DecisionTable, HeldDecisions, ServerIdentity, Snapshot, TableError, TableErrorKind,
+};
+use unanimous_core::xid::{Epoch, Gtrid};
+
+use super::barrier::{BarrierOptions, OVER, Stood, UnfinishedDecision, millis, unfinished_text};
+use super::error::OperatorError;
+use super::shared::{failed, of_table};
+use crate::bounded::bounded;
+use crate::log::decode_branches;
+
+/// How often to see whether the barrier still holds: much more often than the server asks for.
+const CHECK_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often to see whether what was decided is finished.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long one question to the table may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The locks, looked after by a task, so that no question to them is left half answered.
+#[derive(Debug)]
+pub(super) struct HeldTable {
+    task: JoinHandle<Result<(), OperatorError>>,
+    end: Option<oneshot::Sender<()>>,
+}
+
+impl Drop for HeldTable {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl HeldTable {
+    pub(super) async fn fallen(&mut self) -> OperatorError {
+        match (&mut self.task).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) | Err(_) => failed("the task that held the barrier has ended, a bug"),
+        }
+    }
+
+    pub(super) async fn end(mut self) -> Result<(), OperatorError> {
+        // If the task has ended, it says why.
+        let _ = self.end.take().map(|end| end.send(()));
+        match (&mut self.task).await {
+            Ok(ended) => ended,
+            Err(_) => Err(failed("the task that held the barrier has panicked")),
+        }
+    }
+}
+
+/// What may not change while the barrier stands.
+struct Seen {
+    server: ServerIdentity,
+    openings: BTreeSet<Epoch>,
+    pending: BTreeSet<Gtrid>,
+}
+
+impl Seen {
+    fn new(snapshot: &Snapshot) -> Self {
+        let openings = snapshot.openings.iter();
+        let pending = snapshot.pending.iter();
+        Self {
+            server: snapshot.identity.clone(),
+            openings: openings.map(|row| row.opening.epoch).collect(),
+            pending: pending.map(|row| row.gtrid).collect(),
+        }
+    }
+
+    /// Nobody has joined, nothing was decided, and it is the same server.
+    fn has_held(&self, now: &Self) -> bool {
+        self.server == now.server
+            && self.openings == now.openings
+            && now.pending.is_subset(&self.pending)
+    }
+}
+
+async fn ask<T>(question: impl Future<Output = Result<T, TableError>>) -> Result<T, OperatorError> {
+    match bounded(LIMIT, question).await {
+        Ok(answer) => answer.map_err(of_table),
+        Err(silence) => Err(failed(&format!("the decision log: {silence}"))),
+    }
+}
+
+/// # Errors
+/// A decision in flight, or the end of something that was decided, took too long; nothing is held.
+pub(super) async fn stand_shared(
+    table: std::sync::Arc<dyn DecisionTable>,
+    wanted: &BarrierOptions,
+) -> Result<(HeldTable, Stood, Instant), OperatorError> {
+    let (begun, until, by) = (Instant::now(), wanted.until(), wanted.stands_by());
+    let mut held = hold(&*table, by).await?;
+    let first = ask(table.read(Epoch(0), None)).await?;
+    let waited_for = first.pending.len();
+    let last = finished(&*table, &mut *held, first, by).await?;
+    let unfinished: Vec<_> = last.pending.iter().map(unfinished).collect();
+    if !unfinished.is_empty() && !wanted.allow_unfinished {
+        return Err(failed(&format!(
+            "{}; unanimous list says why, and unanimous recover ends what no living member does",
+            unfinished_text(&unfinished)
+        )));
+    }
+    let (end, ended) = oneshot::channel();
+    let seen = Seen::new(&last);
+    let task = tokio::spawn(keep(table, held, seen, ended, until));
+    let stood = Stood {
+        application: None,
+        shared: true,
+        took_ms: millis(begun),
+        waited_for,
+        unfinished,
+    };
+    let end = Some(end);
+    Ok((HeldTable { task, end }, stood, until))
+}
+
+fn unfinished(row: &unanimous_core::ports::DecisionRow) -> UnfinishedDecision {
+    let branches = decode_branches(&row.branches).unwrap_or_default();
+    UnfinishedDecision::new(&unanimous_core::ports::DecisionRecord {
+        gtrid: row.gtrid,
+        branches,
+    })
+}
+
+async fn hold(
+    table: &dyn DecisionTable,
+    by: Instant,
+) -> Result<Box<dyn HeldDecisions>, OperatorError> {
+    loop {
+        match bounded(LIMIT, table.hold()).await {
+            Ok(Ok(held)) => return Ok(held),
+            Ok(Err(error)) if error.kind() == TableErrorKind::Busy && Instant::now() < by => {}
+            Ok(Err(error)) => return Err(of_table(error)),
+            Err(silence) => return Err(failed(&format!("the decision log: {silence}"))),
+        }
+    }
+}
+
+/// What is left once the members have ended what was decided, or the time is over.
+async fn finished(
+    table: &dyn DecisionTable,
+    held: &mut dyn HeldDecisions,
+    first: Snapshot,
+    by: Instant,
+) -> Result<Snapshot, OperatorError> {
+    let (mut last, mut checked) = (first, Instant::now());
+    while !last.pending.is_empty() && Instant::now() < by {
+        sleep(LOOK_PAUSE).await;
+        if checked.elapsed() >= CHECK_PAUSE {
+            ask(held.check()).await?;
+            checked = Instant::now();
+        }
+        last = ask(table.read(Epoch(0), None)).await?;
+    }
+    Ok(last)
+}
+
+async fn keep(
+    table: std::sync::Arc<dyn DecisionTable>,
+    mut held: Box<dyn HeldDecisions>,
+    seen: Seen,
+    mut ended: oneshot::Receiver<()>,
+    until: Instant,
+) -> Result<(), OperatorError> {
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut ended => break,
+            () = sleep_until(until) => return Err(failed(OVER)),
+            () = sleep(CHECK_PAUSE) => ask(held.check()).await?,
+        }
+    }
+    let now = ask(table.read(Epoch(0), None)).await?;
+    ask(held.end()).await?;
+    if seen.has_held(&Seen::new(&now)) {
+        return Ok(());
+    }
+    Err(failed(
+        "something was decided, or somebody joined, while the barrier stood (did another server \
+         take over from the log's?): what was backed up may not agree",
+    ))
+}
