@@ -9,6 +9,7 @@
 //! A user without the privilege PROCESS sees its own account's connections only, and under an
 //! anonymous account not even those. Of a connection that might be hidden nothing is concluded.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -102,7 +103,10 @@ pub(crate) enum Fenced {
     /// It is, and nothing that was sent to it will be carried out any more. MySQL may still be
     /// rolling back what was not prepared, and hold its locks until then: neither the list of
     /// processes nor `KILL` knows the connection any more, `INNODB_TRX` does (seen with 9.7).
-    Gone,
+    Gone {
+        /// It was still there when it was looked for.
+        was_there: bool,
+    },
     /// That cannot be seen. Says why, and what to do.
     NotSeen(Finding),
 }
@@ -112,7 +116,7 @@ pub(crate) enum Fenced {
 /// `session` is another connection to the server whose identity the branch has.
 pub(crate) async fn fence(session: &mut Session, holder: &Holder) -> Result<Fenced, Error> {
     if holder.is_of_another_start(session) {
-        return Ok(Fenced::Gone);
+        return Ok(Fenced::Gone { was_there: false });
     }
     let connection = holder.connection;
     if !sees(session, holder).await? {
@@ -125,7 +129,7 @@ pub(crate) async fn fence(session: &mut Session, holder: &Holder) -> Result<Fenc
         ));
     }
     if !is_listed(session, connection).await? {
-        return Ok(Fenced::Gone);
+        return Ok(Fenced::Gone { was_there: false });
     }
     match session.run(&format!("KILL {connection}")).await {
         Ok(()) => {}
@@ -141,7 +145,7 @@ pub(crate) async fn fence(session: &mut Session, holder: &Holder) -> Result<Fenc
     }
     for _ in 0..LOOKS_MAX {
         if !is_listed(session, connection).await? {
-            return Ok(Fenced::Gone);
+            return Ok(Fenced::Gone { was_there: true });
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
@@ -197,11 +201,14 @@ pub(crate) async fn blindness(session: &mut Session) -> Result<Option<Finding>, 
 }
 
 async fn is_listed(session: &mut Session, connection: u32) -> Result<bool, Error> {
+    Ok(connections(session).await?.contains(&connection))
+}
+
+/// The connections that this account may see.
+pub(crate) async fn connections(session: &mut Session) -> Result<HashSet<u32>, Error> {
     let rows = session.rows("SHOW PROCESSLIST").await?;
-    let connection = connection.to_string();
-    Ok(rows
-        .iter()
-        .any(|row| text(row, 0).as_deref() == Some(connection.as_str())))
+    let number = |row| text(row, 0)?.parse().ok();
+    Ok(rows.iter().filter_map(number).collect())
 }
 
 #[cfg(test)]

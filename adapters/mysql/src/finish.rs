@@ -18,7 +18,7 @@ use unanimous_core::protocol::Decision;
 use unanimous_core::xid::Xid;
 
 use crate::codes::{self, During};
-use crate::fence::{Fenced, Holder, fence};
+use crate::fence::{Fenced, Holder, connections, fence};
 use crate::handover::{HandedOver, see_handed_over};
 use crate::session::{Flavour, Session, bytes, text};
 use crate::xid::ListedXid;
@@ -92,7 +92,8 @@ async fn await_handover(
         return Err(unavailable("the connection is closed".to_owned()));
     };
     let identity = resource.identity_of(session).await?;
-    let seen = see_handed_over(resource.looks(), session, &identity, recorded).await;
+    let listed = resource.listed();
+    let seen = see_handed_over((resource.looks(), listed), session, &identity, recorded).await;
     let seen = seen.map_err(|error| {
         let message = format!("cannot see the connection that prepared it gone: {error}");
         unavailable(message).with_source(error)
@@ -100,8 +101,8 @@ async fn await_handover(
     lease.give_back();
     match seen {
         HandedOver::Yes => Ok(()),
-        HandedOver::Unseen => {
-            resource.first_listed().settled(xid).await;
+        HandedOver::Unseen(gone_since) => {
+            listed.settled(xid, gone_since).await;
             Ok(())
         }
         HandedOver::NotYet(why) => Err(unavailable(why)),
@@ -116,8 +117,18 @@ pub(crate) async fn recover(resource: &Mysql) -> Result<RecoveryScan, ResourceEr
     };
     let identity = resource.identity_of(session).await?;
     let branches = scan(resource, session).await?;
+    if session.server().flavour == Flavour::MariaDb && !branches.is_empty() {
+        let connections = connections(session).await.map_err(|error| {
+            let message = format!("cannot list connections: {error}");
+            resource
+                .error(Problem::Unavailable, message)
+                .with_source(error)
+        })?;
+        let started = session.server().started;
+        resource.listed().see_connections(started, connections);
+    }
     lease.give_back();
-    resource.first_listed().see(&branches);
+    resource.listed().see(&branches);
     Ok(RecoveryScan { identity, branches })
 }
 

@@ -8,10 +8,11 @@
 //!
 //! So before a decided branch is committed from elsewhere, its connection is seen gone (see
 //! [`fence`]), and then InnoDB's transactions are looked at until none belongs to that connection
-//! any more: [`Looks`]. That needs the privilege PROCESS. Without it, and for a branch whose
-//! connection is not known because nothing was decided, this waits until [`SETTLES`] after the
-//! branch was first listed: once for all of a pass. Should that ever be too short, an undecided
-//! branch keeps its locks until the restart, and is rolled back then.
+//! any more: [`Looks`]. That needs the privilege PROCESS. Without it, this waits until [`SETTLES`]
+//! after the connection was seen gone, and for a branch whose connection is not known, because
+//! nothing was decided, after the branch was first listed: once for all of a pass ([`Listed`]).
+//! Should that ever be too short, an undecided branch keeps its locks until the restart, and is
+//! rolled back then.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
@@ -40,15 +41,16 @@ const LOOKS_MAX: u32 = 20;
 pub(crate) enum HandedOver {
     /// It is gone, and has left its transaction behind.
     Yes,
-    /// It is gone, or not known; what it has left behind cannot be seen.
-    Unseen,
+    /// It is gone, or not known; what it has left behind cannot be seen. Says since when it is
+    /// gone.
+    Unseen(Option<Instant>),
     /// It may still be there. Says why, and what to do.
     NotYet(String),
 }
 
 /// Sees the connection that prepared a branch gone, and its transaction left behind.
 pub(crate) async fn see_handed_over(
-    looks: &Looks,
+    (looks, listed): (&Looks, &Listed),
     session: &mut Session,
     identity: &ServerIdentity,
     recorded: Option<&BranchRecord>,
@@ -56,18 +58,22 @@ pub(crate) async fn see_handed_over(
     // A connection's number means something only on the server that gave it.
     let recorded = recorded.filter(|branch| branch.identity == *identity);
     let Some(holder) = recorded.and_then(|branch| Holder::from_evidence(&branch.evidence)) else {
-        return Ok(HandedOver::Unseen);
+        return Ok(HandedOver::Unseen(None));
     };
     if holder.is_of_another_start(session) {
         return Ok(HandedOver::Yes);
     }
-    if let Fenced::NotSeen(finding) = fence(session, &holder).await? {
-        return Ok(HandedOver::NotYet(not_gone(&finding)));
-    }
+    let gone_since = match fence(session, &holder).await? {
+        Fenced::NotSeen(finding) => return Ok(HandedOver::NotYet(not_gone(&finding))),
+        Fenced::Gone { was_there: true } => Instant::now(),
+        Fenced::Gone { was_there: false } => {
+            listed.gone_since(session.server().started, holder.connection())
+        }
+    };
     let mut gone = looks.moment();
     for _ in 0..LOOKS_MAX {
         match looks.since(session, gone).await? {
-            None => return Ok(HandedOver::Unseen),
+            None => return Ok(HandedOver::Unseen(Some(gone_since))),
             Some(threads) if !threads.contains(&holder.connection()) => {
                 return Ok(HandedOver::Yes);
             }
@@ -83,31 +89,56 @@ fn not_gone(finding: &Finding) -> String {
     format!("the connection that prepared it may still be there: {finding}")
 }
 
-/// When each branch was first listed, as long as it is.
+/// What was listed when.
 #[derive(Debug, Default)]
-pub(crate) struct FirstListed(std::sync::Mutex<HashMap<Xid, Instant>>);
+pub(crate) struct Listed(std::sync::Mutex<Lists>);
 
-impl FirstListed {
+#[derive(Debug, Default)]
+struct Lists {
+    /// When each branch was first listed, as long as it is.
+    branches: HashMap<Xid, Instant>,
+    /// The connections at the last scan, after which moment, and the server's start.
+    connections: Option<(HashSet<u32>, Instant, u64)>,
+}
+
+impl Listed {
     /// What the server lists now.
     pub(crate) fn see(&self, branches: &[ScannedBranch]) {
         let now = Instant::now();
-        let mut first = self.lock();
-        let mut before = std::mem::take(&mut *first);
+        let mut lists = self.lock();
+        let mut before = std::mem::take(&mut lists.branches);
         for branch in branches {
             if let XidOwner::Unanimous(xid) = &branch.owner {
                 let since = before.remove(xid).unwrap_or(now);
-                first.insert(xid.clone(), since);
+                lists.branches.insert(xid.clone(), since);
             }
         }
     }
 
-    /// Returns when it has been listed for long enough.
-    pub(crate) async fn settled(&self, xid: &Xid) {
-        let since = self.lock().get(xid).copied();
-        tokio::time::sleep_until(since.unwrap_or_else(Instant::now) + SETTLES).await;
+    /// Which connections there are now.
+    pub(crate) fn see_connections(&self, started: u64, connections: HashSet<u32>) {
+        self.lock().connections = Some((connections, Instant::now(), started));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Xid, Instant>> {
+    /// Since when a connection that is not there is gone, as far as that was seen.
+    fn gone_since(&self, started: u64, connection: u32) -> Instant {
+        match &self.lock().connections {
+            Some((there, at, of_start)) if *of_start == started && !there.contains(&connection) => {
+                *at
+            }
+            Some(_) | None => Instant::now(),
+        }
+    }
+
+    /// Returns when it has been listed for long enough, and its connection, if that is known, been
+    /// gone.
+    pub(crate) async fn settled(&self, xid: &Xid, gone_since: Option<Instant>) {
+        let since = self.lock().branches.get(xid).copied();
+        let since = gone_since.or(since).unwrap_or_else(Instant::now);
+        tokio::time::sleep_until(since + SETTLES).await;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Lists> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -194,4 +225,38 @@ async fn look(session: &mut Session) -> Result<Option<HashSet<u32>>, Error> {
         .any(|row| text(row, 1).is_some_and(|query| query.contains(&mark)));
     let thread = |row| text(row, 0)?.parse().ok();
     Ok(is_new.then(|| rows.iter().filter_map(thread).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn waits(listed: &Listed, xid: &Xid, gone_since: Option<Instant>) -> Duration {
+        let begin = Instant::now();
+        listed.settled(xid, gone_since).await;
+        begin.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn i1_the_wait_begins_when_the_connection_was_seen_gone_and_not_with_the_branch() {
+        let (listed, long) = (Listed::default(), Duration::from_secs(60));
+        let xid: Xid = "0123456789abcdef-1-0123456789abc-77:ledger".parse().unwrap();
+        let branch = ScannedBranch {
+            owner: XidOwner::Unanimous(xid.clone()),
+            age: None,
+        };
+        listed.see(&[branch]);
+        tokio::time::advance(long).await;
+        assert_eq!(waits(&listed, &xid, None).await, Duration::ZERO);
+        listed.see_connections(7, HashSet::from([1]));
+        // Seen by nobody, and of another start: gone since now.
+        for (started, connection) in [(7, 1), (8, 2)] {
+            let since = listed.gone_since(started, connection);
+            assert_eq!(waits(&listed, &xid, Some(since)).await, SETTLES);
+        }
+        // All that were gone at the scan wait together.
+        tokio::time::advance(long).await;
+        let since = listed.gone_since(7, 2);
+        assert_eq!(waits(&listed, &xid, Some(since)).await, Duration::ZERO);
+    }
 }

@@ -200,7 +200,7 @@ pub use tls::{Tls, TlsMode};
 
 use config::Config;
 use fence::{Fenced, Holder};
-use handover::{FirstListed, Looks};
+use handover::{Listed, Looks};
 use pool::{Lease, Pool};
 use session::Session;
 
@@ -217,7 +217,7 @@ struct Inner {
     branches: Pool,
     control: Pool,
     looks: Looks,
-    first_listed: FirstListed,
+    listed: Listed,
 }
 
 impl fmt::Debug for Mysql {
@@ -278,7 +278,7 @@ impl Mysql {
                 branches,
                 control,
                 looks: Looks::default(),
-                first_listed: FirstListed::default(),
+                listed: Listed::default(),
             }),
         })
     }
@@ -299,8 +299,8 @@ impl Mysql {
         self.inner.control.lend().await
     }
 
-    pub(crate) fn first_listed(&self) -> &FirstListed {
-        &self.inner.first_listed
+    pub(crate) fn listed(&self) -> &Listed {
+        &self.inner.listed
     }
 
     pub(crate) fn looks(&self) -> &Looks {
@@ -371,7 +371,7 @@ impl Mysql {
             ));
         }
         match fence::fence(session, holder).await {
-            Ok(Fenced::Gone) => {
+            Ok(Fenced::Gone { .. }) => {
                 lease.give_back();
                 Ok(())
             }
