@@ -71,56 +71,5 @@ impl Gate {
 }
 
 #[cfg(all(test, feature = "operator"))]
-mod tests {
-    use std::time::Duration;
-
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_millis(20)
-    }
-
-    #[tokio::test]
-    async fn what_has_passed_is_waited_for_and_nothing_new_passes_meanwhile() {
-        let gate = Gate::default();
-        let before = gate.try_pass().expect("it is open");
-        assert_eq!(gate.passed(), 1);
-        let mut shutting = Box::pin(gate.shut());
-        assert!(shutting.as_mut().now_or_never().is_none());
-        assert!(gate.try_pass().is_none(), "it is being shut");
-        assert!(gate.clone().pass_until(soon()).await.is_none());
-        drop(before);
-        let shut = shutting.now_or_never().expect("nobody is left");
-        assert!(gate.try_pass().is_none(), "it is shut");
-        let waiting = tokio::spawn(gate.clone().pass_until(soon() + Duration::from_secs(60)));
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
-        drop(shut);
-        assert!(waiting.await.unwrap().is_some());
-        assert!(gate.try_pass().is_some());
-    }
-
-    #[tokio::test]
-    async fn whoever_gives_up_shutting_it_leaves_it_open() {
-        let gate = Gate::default();
-        let before = gate.try_pass();
-        let mut shutting = Box::pin(gate.shut());
-        assert!(shutting.as_mut().now_or_never().is_none());
-        drop(shutting);
-        assert!(gate.try_pass().is_some());
-        drop(before);
-        assert_eq!(gate.passed(), 0);
-    }
-
-    #[tokio::test]
-    async fn two_that_shut_it_do_so_one_after_the_other() {
-        let gate = Gate::default();
-        let first = gate.shut().await;
-        let mut second = Box::pin(gate.shut());
-        assert!(second.as_mut().now_or_never().is_none());
-        drop(first);
-        assert!(second.now_or_never().is_some());
-    }
-}
+#[path = "gate_test.rs"]
+mod gate_test;

@@ -420,6 +420,12 @@ impl TransactionManager {
         survey_all(&self.inner).await
     }
 
+    /// The gate before its decisions.
+    #[cfg(all(test, feature = "operator"))]
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.inner.gate
+    }
+
     /// What the pass at the start found, did and left.
     pub fn start_report(&self) -> &RecoveryReport {
         &self.start_report

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::barrier::BarrierArgs;
 use crate::log::Log;
 use crate::recover::Recover;
 
@@ -65,6 +66,13 @@ pub(crate) enum Verb {
     /// manager's. Exits with 0 if nothing is in doubt any more, with 1 if something was left (or
     /// the answer was no), with 2 if the log or any resource could not be looked at.
     Recover(Recover),
+    /// Hold new decisions briefly, so that backups or snapshots of all databases agree.
+    ///
+    /// It stands once everything that was decided before is committed in every database; from then
+    /// on nothing new is decided until it ends. docs/backup.md says what a backup that is taken
+    /// under it is worth. Exits with 2 if it does not stand, or has not held until its end; else
+    /// with the exit code of COMMAND, or 0.
+    Barrier(BarrierArgs),
     /// Prepare or move the decision log.
     #[command(subcommand)]
     Log(Log),

@@ -2,6 +2,7 @@
 //! 1 something in doubt, 2 failed. Data goes to standard output, talk to standard error.
 
 mod args;
+mod barrier;
 mod check;
 mod list;
 mod log;

@@ -7,7 +7,7 @@ use clap::Parser;
 use unanimous::operator::{Access, ConfigFile, ConfigFileError, OperatorError};
 
 use crate::args::{Typed, Verb};
-use crate::{check, list, log, recover};
+use crate::{barrier, check, list, log, recover};
 
 /// The exit code, if nothing failed.
 pub(crate) const CLEAN: u8 = 0;
@@ -78,6 +78,7 @@ async fn dispatch(typed: Typed) -> Result<u8, Failure> {
         Verb::Check => check::run(&file, format).await,
         Verb::List => list::run(&file, format).await,
         Verb::Recover(options) => recover::run(&file, &options, format).await,
+        Verb::Barrier(options) => barrier::run(&file, &options, format).await,
         Verb::Log(verb) => log::run(&file, verb, format).await,
     }
 }

@@ -60,6 +60,8 @@ mod access;
 mod adapters;
 mod barrier;
 mod barrier_shared;
+#[cfg(test)]
+mod barrier_test;
 mod check;
 mod check_log;
 mod check_table;

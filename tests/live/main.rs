@@ -5,6 +5,7 @@
 
 mod bad_names;
 mod bad_statements;
+mod barrier;
 mod cancel;
 mod commit;
 mod databases;

@@ -5,6 +5,7 @@
 
 mod application;
 mod bad_input;
+mod barrier;
 mod by_hand;
 mod check;
 mod from_toml;

@@ -3,6 +3,7 @@
 mod attack;
 mod attack_shared;
 mod bad_input;
+mod barrier;
 mod cancel;
 mod commit;
 mod every_poll;
