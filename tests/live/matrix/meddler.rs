@@ -127,10 +127,9 @@ impl Meddler {
         }
     }
 
-    /// From here on its answers come.
     fn answer_is_lost(&self) {
-        if self.log_place.is_some() && self.log_wire().fault() == TORN {
-            self.log_wire().set(WireFault::None);
+        if self.log_place.is_some() {
+            let_answers_come(&self.striker);
         }
     }
 
@@ -149,6 +148,15 @@ impl Meddler {
         {
             self.striker.hand_acted(how);
         }
+    }
+}
+
+/// From here on the answers of a log in a table come, if they were lost.
+pub(super) fn let_answers_come(striker: &Striker) {
+    if let Some(wire) = striker.wires().last()
+        && wire.fault() == TORN
+    {
+        wire.set(WireFault::None);
     }
 }
 

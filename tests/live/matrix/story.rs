@@ -13,7 +13,7 @@ use super::asks::{self, When};
 use super::cell::{Cell, Fault, Story};
 use super::home::Home;
 use super::judge::PATIENCE;
-use super::meddler::Meddler;
+use super::meddler::{Meddler, let_answers_come};
 use super::strike::{DELAY, Striker};
 use super::tricks::Tricky;
 use crate::databases::Judges;
@@ -176,6 +176,8 @@ async fn transact(app: &App, striker: &Striker, tm: &TransactionManager) {
     } else {
         striker.call(tx.commit()).await
     };
+    // A decision that could not even be sent is no uncertain one, and the log is to be used again.
+    let_answers_come(striker);
     if app.cell.story == Story::LastLate {
         // What its server does by itself, it has done by then.
         tokio::time::sleep(DELAY).await;
