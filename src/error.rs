@@ -120,12 +120,16 @@ pub enum RollbackCause {
 
 impl RollbackCause {
     /// A conflict, or a server without room to prepare: the slots of others come free. Or the epoch
-    /// was closed: the log goes on under a new one.
+    /// was closed: the log goes on under a new one. Or a last resource has not the rights to be one:
+    /// it prepares from then on.
     pub(crate) fn may_pass(&self) -> bool {
-        let is_full =
-            |error: &BranchError| error.kind() == BranchErrorKind::RolledBack(Cause::Exhausted);
+        let may_pass = |error: &BranchError| {
+            [Cause::Exhausted, Cause::NoRightsAsLast]
+                .iter()
+                .any(|cause| error.kind() == BranchErrorKind::RolledBack(*cause))
+        };
         match self {
-            Self::Branch(error) => self.is_conflict() || is_full(error),
+            Self::Branch(error) => self.is_conflict() || may_pass(error),
             Self::Log(refusal) => {
                 matches!(refusal, Refusal::EpochClosed | Refusal::LastRolledBack)
             }
@@ -229,6 +233,11 @@ mod tests {
         for (cause, may_pass) in [
             (branch(BranchErrorKind::RolledBack(Cause::Conflict)), true),
             (branch(BranchErrorKind::RolledBack(Cause::Exhausted)), true),
+            (
+                branch(BranchErrorKind::RolledBack(Cause::NoRightsAsLast)),
+                true,
+            ),
+            (branch(BranchErrorKind::RolledBack(Cause::Refused)), false),
             (branch(BranchErrorKind::Undetermined), false),
             (RollbackCause::Log(Refusal::EpochClosed), true),
             (RollbackCause::Log(Refusal::LastRolledBack), true),

@@ -69,7 +69,7 @@ pub(crate) fn member_state(member: &ListedMember) -> String {
     match (member.state, member.silent_seconds) {
         (MemberState::Alive, _) => "alive".into(),
         (MemberState::Closed, _) => "closed".into(),
-        (MemberState::Silent, Some(seconds)) => format!("silent for {} and more", age(seconds)),
+        (MemberState::Silent, Some(seconds)) => format!("silent for {}", age(seconds)),
         // Of a newer library.
         (MemberState::Silent | _, _) => "silent".into(),
     }

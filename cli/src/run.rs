@@ -103,7 +103,7 @@ pub(crate) async fn open(file: &ConfigFile) -> Result<Access, Failure> {
     if access.is_through_application() {
         talk("asking the application that holds the log");
     } else if access.is_shared() {
-        talk("looking at the shared log, and for signs of life of its members");
+        talk("looking at the shared log, beside its members");
     } else {
         talk("no application holds the log: holding it meanwhile");
     }

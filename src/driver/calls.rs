@@ -54,6 +54,8 @@ pub(super) enum Event {
     LastEnded(Box<dyn AnyBranch>, Deciding, Heard<OnePhaseReply>),
     /// It may have been recorded: the same decision has to be asked for again.
     DecideUncertain(Deciding, String),
+    /// It may have been recorded, and nobody can tell any more.
+    DecideMayBeLost(String),
     DecideOverdue,
 }
 
@@ -112,15 +114,15 @@ pub(super) fn commit_last(
         deciding.in_flight = Some(DecisionInFlight::new(&deciding.token));
         env.reached(Point::BeforeLast).await;
         let log = &deciding.log;
-        let reply = match log.last_statement(branch.scope(), &deciding.decision) {
-            Some(statement) => {
-                let limit = env.config.prepare_timeout;
-                env.timed("commit last", limit, branch.commit_last(&statement))
-                    .await
-            }
-            // The log has changed its mind; nothing was sent, and it says so itself.
-            None => Err(Unanswered::Panicked),
+        let Some(statement) = log.last_statement(branch.scope(), &deciding.decision) else {
+            // The log has changed its mind. Nothing was sent, and what is closed is rolled back.
+            drop(branch);
+            deciding.answered();
+            return Event::Decided(Way::SettleLast, Err(Refusal::LastRolledBack));
         };
+        let limit = env.config.prepare_timeout;
+        let committing = branch.commit_last(&statement);
+        let reply = env.timed("commit last", limit, committing).await;
         env.reached(Point::LastAnswered).await;
         Event::LastEnded(branch, deciding, reply)
     }
@@ -265,6 +267,11 @@ pub(super) fn decide(mut deciding: Deciding) -> Call {
                 deciding.probes.reached(|| Point::DecisionUncertain).await;
                 deciding.pause = (deciding.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                 Event::DecideUncertain(deciding, error.to_string())
+            }
+            Err(error @ DecideError::MayBeLost(_)) => {
+                in_flight.answered();
+                deciding.probes.reached(|| Point::DecisionUncertain).await;
+                Event::DecideMayBeLost(error.to_string())
             }
         }
     }

@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::{Instrument, Span, debug, warn};
+use tracing::{Instrument, Span, debug, error, warn};
 use unanimous_core::ports::{DecisionRecord, Refusal};
 use unanimous_core::protocol::{
     BranchIndex, BranchRole, BranchState, Command, Coordinator, Finish, Outcome, Phase,
@@ -201,7 +201,9 @@ impl Driver {
         let log = &self.manager.log;
         let takes = |slot: &Slot| {
             let scope = slot.branch.as_ref().map(|branch| branch.scope());
-            slot.role == BranchRole::Writer && scope.is_some_and(|scope| log.takes_last(scope))
+            slot.role == BranchRole::Writer
+                && scope.is_some_and(|scope| log.takes_last(scope))
+                && self.manager.recovery.may_be_last(&slot.name)
         };
         self.slots.iter().position(takes).map(BranchIndex)
     }
@@ -333,6 +335,13 @@ impl Driver {
             Event::DecideUncertain(deciding, error) => {
                 self.unheard = Some(error);
                 self.calls.push(calls::decide(deciding));
+            }
+            Event::DecideMayBeLost(reason) => {
+                let gtrid = self.gtrid;
+                error!(target: "unanimous", %gtrid, %reason,
+                    "undetermined for good; its branches are left to recovery and to a person");
+                self.unheard = Some(reason);
+                self.coordinator.handle_decision_lost();
             }
             // The log does answer, if only that it has to wait.
             Event::DecideOverdue if std::mem::take(&mut self.is_held) => self.push_overdue(),

@@ -3,7 +3,7 @@
 
 use tracing::{debug, error, warn};
 use unanimous_core::ports::{
-    BranchError, BranchErrorKind, BranchRecord, OnePhaseReply, PrepareReply,
+    BranchError, BranchErrorKind, BranchRecord, Cause, OnePhaseReply, PrepareReply,
 };
 use unanimous_core::protocol::{BranchIndex, Finish, Heuristic, OnePhaseEnd, Vote};
 use unanimous_core::xid::ResourceName;
@@ -124,6 +124,10 @@ impl Driver {
                 return self.coordinator.handle_last_committed(seq);
             }
             Ok(OnePhaseReply::RolledBack(error)) => {
+                if error.kind() == BranchErrorKind::RolledBack(Cause::NoRightsAsLast) {
+                    let name = &branch.xid().bqual;
+                    self.manager.recovery.deny_last(name, &error);
+                }
                 self.ended.push(branch);
                 self.cause.get_or_insert(RollbackCause::Branch(error));
                 deciding.answered();

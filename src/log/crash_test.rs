@@ -144,7 +144,7 @@ impl Member {
             let answer = match answer.try_recv() {
                 Ok(Ok(at)) => Answer::Recorded(at),
                 Ok(Err(DecideError::Refused(_))) => Answer::Refused,
-                Ok(Err(DecideError::Uncertain(_))) => Answer::Uncertain,
+                Ok(Err(DecideError::Uncertain(_) | DecideError::MayBeLost(_))) => Answer::Uncertain,
                 Err(TryRecvError::Empty | TryRecvError::Closed) => panic!("nobody answered"),
             };
             account.note(gtrid, answer);

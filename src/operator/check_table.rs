@@ -175,7 +175,7 @@ impl CheckedLog {
 
     async fn judge_members(&mut self, place: &TablePlace, table: &dyn DecisionTable) {
         let limit = patience(place.suspect_after());
-        let watched = match Watched::until_all_live(table, limit).await {
+        let watched = match Watched::by_age(table, limit).await {
             Ok(watched) => watched,
             Err(error) => {
                 self.error("log database", &error.to_string(), AWAY_MEND);

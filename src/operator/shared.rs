@@ -56,7 +56,7 @@ impl SharedLog {
     pub(super) async fn list(&self) -> Result<Listing, OperatorError> {
         let table = self.log.table();
         let (watched, survey) = tokio::join!(
-            Watched::until_all_live(&*table, patience(self.suspect_after)),
+            Watched::by_age(&*table, patience(self.suspect_after)),
             survey_all(&self.observer)
         );
         // The openings as they were after the branches.
@@ -139,13 +139,16 @@ fn open_epochs(members: &[Member]) -> BTreeSet<Epoch> {
 /// Signs of life that were seen.
 pub(super) struct Watched {
     first: BTreeMap<Epoch, u64>,
+    /// Of the last one, by the clock of the table's server.
+    ages: BTreeMap<Epoch, Duration>,
     alive: BTreeSet<Epoch>,
     open: BTreeSet<Epoch>,
     since: Instant,
     last: Duration,
 }
 
-/// How long a look waits for signs of life: three times what lies between two of a member.
+/// After which time without a sign of life a member is called silent: three times what lies between
+/// two of them.
 pub(super) fn patience(suspect_after: Duration) -> Duration {
     (suspect_after * 3 / 10).max(Duration::from_secs(1))
 }
@@ -157,6 +160,19 @@ const LOOK_PAUSE: Duration = Duration::from_millis(250);
 const NOBODY: Epoch = Epoch(0);
 
 impl Watched {
+    /// One look: whoever has given a sign of life within that time is alive, by the clock of the
+    /// table's server.
+    pub(super) async fn by_age(
+        table: &dyn DecisionTable,
+        patience: Duration,
+    ) -> Result<Self, OperatorError> {
+        let mut watched = Self::until_all_live(table, Duration::ZERO).await?;
+        let is_young = |(_, age): &(&Epoch, &Duration)| **age <= patience;
+        let young = watched.ages.iter().filter(is_young);
+        watched.alive.extend(young.map(|(epoch, _)| *epoch));
+        Ok(watched)
+    }
+
     /// Looks until every member whose epoch is open has given a sign of life, or for so long.
     pub(super) async fn until_all_live(
         table: &dyn DecisionTable,
@@ -164,6 +180,7 @@ impl Watched {
     ) -> Result<Self, OperatorError> {
         let mut watched = Self {
             first: BTreeMap::new(),
+            ages: BTreeMap::new(),
             alive: BTreeSet::new(),
             open: BTreeSet::new(),
             since: Instant::now(),
@@ -183,6 +200,7 @@ impl Watched {
         let is_first_look = self.first.is_empty() && self.last < LOOK_PAUSE;
         let open = beats.iter().filter(|beat| !beat.is_closed);
         self.open = open.clone().map(|beat| beat.epoch).collect();
+        self.ages = open.clone().map(|beat| (beat.epoch, beat.age)).collect();
         for beat in open {
             match self.first.get(&beat.epoch) {
                 Some(first) if *first != beat.count => drop(self.alive.insert(beat.epoch)),
@@ -248,12 +266,13 @@ impl Watched {
                 (false, true) => MemberState::Alive,
                 (false, false) => MemberState::Silent,
             };
-            let is_silent = state == MemberState::Silent;
+            let age = self.ages.get(&epoch).copied();
+            let silent_for = age.filter(|_| state == MemberState::Silent);
             let listed = ListedMember {
                 epoch: epoch.0,
                 label: member.label,
                 state,
-                silent_seconds: is_silent.then_some(self.last.as_secs()),
+                silent_seconds: silent_for.map(|age| age.as_secs()),
                 branches: 0,
             };
             (member.opening, listed)

@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
-use unanimous_core::ports::{DecisionRecord, Problem, ResourceError, ResourceManager};
+use unanimous_core::ports::{BranchError, DecisionRecord, Problem, ResourceError, ResourceManager};
 use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
@@ -76,6 +76,8 @@ pub(crate) struct Recovery {
     unchecked: Mutex<BTreeMap<ResourceName, Option<ResourceError>>>,
     /// What a person was warned of already; said once, not once a pass.
     warned: Mutex<HashSet<String>>,
+    /// Resources whose account has not the rights that a last resource needs.
+    no_last: Mutex<BTreeSet<ResourceName>>,
     progress: watch::Sender<Progress>,
 }
 
@@ -102,6 +104,7 @@ impl Recovery {
                 .map(|name| (name.clone(), tokio::sync::Mutex::default()))
                 .collect(),
             warned: Mutex::default(),
+            no_last: Mutex::default(),
             progress: watch::Sender::default(),
         }
     }
@@ -194,6 +197,19 @@ impl Recovery {
         let is_free = lock(&self.claimed).insert(xid.clone());
         let (claimed, xid) = (&self.claimed, xid.clone());
         is_free.then(|| Claim { claimed, xid })
+    }
+
+    /// From now on this resource's branches prepare like any other. Told once.
+    pub(crate) fn deny_last(&self, resource: &ResourceName, error: &BranchError) {
+        lock(&self.no_last).insert(resource.clone());
+        self.warn_once(format!(
+            "branches of resource {resource} are prepared from now on, for they cannot be last \
+             resource: {error}"
+        ));
+    }
+
+    pub(crate) fn may_be_last(&self, resource: &ResourceName) -> bool {
+        !lock(&self.no_last).contains(resource)
     }
 
     fn warn_once(&self, text: String) {

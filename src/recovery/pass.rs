@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures_util::StreamExt;
 use unanimous_core::ports::{
-    Absence, BranchErrorKind, BranchRecord, DecisionRecord, LogError, Lookup, Problem,
+    Absence, BranchErrorKind, BranchRecord, DecisionRecord, LogError, LogSnapshot, Lookup, Problem,
     RecoveryScan, ResourceError, ResourceManager, XidOwner,
 };
 use unanimous_core::protocol::{Decision, EpochView, Heuristic, LeaveReason, Resolution, plan};
@@ -200,8 +200,7 @@ impl Recorded {
         // The own opening is read first: if the log reopens meanwhile, the old one is listed
         // closed.
         let own = inner.log.opening();
-        let openings = inner.log.openings().await?;
-        let pending = inner.log.pending().await?;
+        let LogSnapshot { openings, pending } = inner.log.snapshot().await?;
         Ok(Self {
             own,
             openings: openings
@@ -227,7 +226,8 @@ impl Recorded {
     /// The set A is asked after T: whoever is not in it has ended. Then the log is asked once more:
     /// one that ended between T and A has completed its decision before it left A, and its
     /// connections may serve others by now, which a proof would end. What is pending yet was left
-    /// to recovery.
+    /// to recovery, unless its epoch is open again: a fail-over of the log may have lost that it
+    /// was closed, and then its owner looks after it.
     pub(super) async fn named(
         &self,
         inner: &Inner,
@@ -247,9 +247,10 @@ impl Recorded {
             }
         }
         if !named.is_empty() {
-            let pending = ask_log(inner, inner.log.pending()).await?;
-            let pending: HashSet<Gtrid> = pending.iter().map(|record| record.gtrid).collect();
-            named.retain(|(xid, _)| pending.contains(&xid.gtrid));
+            let again = ask_log(inner, Self::read(inner)).await?;
+            named.retain(|(xid, _)| {
+                again.pending.contains_key(&xid.gtrid) && again.is_ours_to_end(inner, xid.gtrid)
+            });
         }
         Ok(named)
     }

@@ -32,13 +32,16 @@ struct Line {
     closed_at: Option<Instant>,
 }
 
+/// How often a member has given a sign of life, and when it did last.
+type Pulse = (u64, Instant);
+
 /// What a row was before; nothing if it was not there.
 #[derive(Debug)]
 enum Before {
     Manager(Option<ManagerId>),
     Opening(Epoch, Option<Line>),
     Slots(Epoch, Option<bool>),
-    Member(Epoch, Option<u64>),
+    Member(Epoch, Option<Pulse>),
     Decision(Gtrid, Option<(RowState, String)>),
     Heuristic(Gtrid, ResourceName),
     /// Rows of the application, at the server that hosts the table.
@@ -61,7 +64,7 @@ pub(crate) struct TableRows {
     openings: BTreeMap<Epoch, Line>,
     /// Whether they are closed.
     slots: BTreeMap<Epoch, bool>,
-    members: BTreeMap<Epoch, u64>,
+    members: BTreeMap<Epoch, Pulse>,
     decisions: BTreeMap<Gtrid, (RowState, String)>,
     heuristics: BTreeMap<Gtrid, Vec<(ResourceName, char)>>,
     open_rows: BTreeMap<u64, OpenRow>,
@@ -178,7 +181,8 @@ impl TableRows {
     fn set_member(&mut self, epoch: Epoch, count: Option<u64>) {
         let old = self.members.get(&epoch).copied();
         self.changes.push(Before::Member(epoch, old));
-        put(&mut self.members, epoch, count);
+        let now = Instant::now();
+        put(&mut self.members, epoch, count.map(|count| (count, now)));
     }
 
     fn set_decision(&mut self, gtrid: Gtrid, row: Option<(RowState, String)>) {
@@ -358,15 +362,16 @@ impl TableRows {
 
     pub(crate) fn beat(&mut self, own: Epoch) -> Result<Vec<Beat>, TableError> {
         self.writable()?;
-        if let Some(count) = self.members.get(&own).copied() {
+        if let Some((count, _)) = self.members.get(&own).copied() {
             self.set_member(own, Some(count + 1));
         }
         self.commit_lazily();
         let members = self.members.iter();
         Ok(members
-            .map(|(epoch, count)| Beat {
+            .map(|(epoch, (count, at))| Beat {
                 epoch: *epoch,
                 count: *count,
+                age: at.elapsed(),
                 is_closed: self.is_closed(*epoch),
             })
             .collect())

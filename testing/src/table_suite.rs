@@ -100,6 +100,7 @@ pub async fn run<P: Place>(make: impl AsyncFn() -> P) {
     run_each!(epochs:
         a_slot_that_is_not_there_is_unfit,
         a_closed_epoch_takes_no_decision,
+        another_server_than_its_home_decides_nothing,
         closing_is_idempotent_and_touches_no_other,
         a_close_among_deciders_leaves_both_answers_final,
         releasing_keeps_what_is_pending,
@@ -163,7 +164,7 @@ impl<'a, P: Place> Suite<'a, P> {
 
     async fn decided(&self, rows: &[DecisionRow]) -> Decided {
         let epoch = rows[0].gtrid.opening.epoch;
-        let decided = self.table.decide(EpochSlot { epoch, slot: 0 }, rows);
+        let decided = self.table.decide(EpochSlot { epoch, slot: 0 }, None, rows);
         decided.await.expect("the table answers")
     }
 

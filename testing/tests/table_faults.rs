@@ -75,12 +75,12 @@ async fn each_fault_has_the_effect_and_the_answer_that_it_says() {
     ] {
         table.fail_next(TableStep::Decide, fault);
         let rows = [row(own, sequence)];
-        let error = table.decide(at(own), &rows).await.unwrap_err();
+        let error = table.decide(at(own), None, &rows).await.unwrap_err();
         assert_eq!(error.kind(), kind);
         assert_eq!(table.row(rows[0].gtrid).is_some(), happens, "{fault:?}");
     }
     let kept = [row(own, 4)];
-    let answers = table.decide(at(own), &kept).await.unwrap().answers;
+    let answers = table.decide(at(own), None, &kept).await.unwrap().answers;
     assert_eq!(answers, [PENDING], "faults are used up");
 }
 
@@ -92,7 +92,7 @@ async fn what_was_not_forced_is_lost_in_a_crash_unless_somebody_forced_it_since(
         table.fail_next(TableStep::Decide, TableFault::LoseForce);
         let decided = row(own, 1);
         let rows = [decided.clone()];
-        table.decide(at(own), &rows).await.unwrap_err();
+        table.decide(at(own), None, &rows).await.unwrap_err();
         let snapshot = table.read(own.epoch, is_read).await.unwrap();
         assert_eq!(snapshot.pending, rows);
         table.crash();
@@ -112,12 +112,12 @@ async fn a_fail_over_changes_the_identity_and_loses_what_it_is_told_to() {
         table.set_lag(2);
         for sequence in 0..3 {
             let rows = [row(own, sequence)];
-            table.decide(at(own), &rows).await.unwrap();
+            table.decide(at(own), None, &rows).await.unwrap();
         }
         let before = table.identity();
         table.fail_over(lossless);
         assert_ne!(table.identity(), before);
-        let decided = table.decide(at(own), &[]).await.unwrap();
+        let decided = table.decide(at(own), None, &[]).await.unwrap();
         assert_eq!(decided.identity, table.identity());
         assert_eq!(table.row_count(), left);
         let twice = table.identity();
@@ -152,10 +152,14 @@ async fn a_slow_request_takes_effect_though_nobody_waits() {
     table.set_delay(Duration::from_millis(100));
     let rows = [row(own, 1)];
     let begun = std::time::Instant::now();
-    let given_up = tokio::time::timeout(Duration::ZERO, table.decide(at(own), &rows));
+    let given_up = tokio::time::timeout(Duration::ZERO, table.decide(at(own), None, &rows));
     assert!(given_up.await.is_err());
     assert_eq!(table.row_count(), 0);
-    let answers = table.decide(at(own), &rows[..0]).await.unwrap().answers;
+    let answers = table
+        .decide(at(own), None, &rows[..0])
+        .await
+        .unwrap()
+        .answers;
     assert_eq!(answers, []);
     assert!(begun.elapsed() >= Duration::from_millis(200), "both ways");
     assert_eq!(table.row_count(), 1);
@@ -168,7 +172,7 @@ async fn a_request_that_is_held_up_arrives_at_its_release_or_is_lost_in_a_crash(
     for crashes in [false, true] {
         let rows = [row(own, u64::from(crashes))];
         let late = table.delay_next(TableStep::Decide);
-        let error = table.decide(at(own), &rows).await.unwrap_err();
+        let error = table.decide(at(own), None, &rows).await.unwrap_err();
         assert_eq!(error.kind(), TableErrorKind::Lost);
         assert_eq!(table.row(rows[0].gtrid), None);
         if crashes {
@@ -324,7 +328,7 @@ async fn the_journal_has_what_the_table_was_asked_and_what_became_of_it() {
     let table = MemoryTable::new("alone");
     let own = joined(&table).await;
     let gtrid = own.gtrid(1);
-    table.decide(at(own), &[row(own, 1)]).await.unwrap();
+    table.decide(at(own), None, &[row(own, 1)]).await.unwrap();
     table.complete(&[gtrid]).await.unwrap();
     table.close(own.epoch).await.unwrap();
     let asked = |step| Event::Log(LogStep::Table(step));

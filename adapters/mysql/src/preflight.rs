@@ -14,6 +14,7 @@ use crate::fence::{self, Fenced, Holder};
 use crate::identity::{self, Facts};
 use crate::session::{Flavour, Session};
 use crate::settings::{self, Sessions, Variables};
+use crate::table::rights;
 use crate::{Mysql, codes};
 
 /// See [`ResourceManager::preflight`](unanimous_core::ports::ResourceManager::preflight).
@@ -152,6 +153,7 @@ async fn of_both_accounts(
         (None, _) => findings.push(no_identity(&app)),
         (Some(_), None) => {}
     }
+    findings.extend(rights::as_last(&mut app, control).await);
     app.close();
     Ok(findings)
 }

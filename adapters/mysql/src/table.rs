@@ -22,7 +22,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use unanimous_core::ports::{
     Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, HeldDecisions, OpeningRow,
-    RowAnswer, RowState, Snapshot, TableError, TableErrorKind, TableHome, TableState,
+    RowAnswer, RowState, ServerIdentity, Snapshot, TableError, TableErrorKind, TableHome,
+    TableState,
 };
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, ResourceName};
 
@@ -34,6 +35,7 @@ use sql::Tables;
 mod hold;
 mod moving;
 mod request;
+pub(crate) mod rights;
 mod rows;
 mod schema;
 mod sql;
@@ -277,14 +279,29 @@ impl DecisionTable for MysqlTable {
         opening.ok_or_else(|| self.foreign(doing, "unanimous_log"))
     }
 
-    async fn decide(&self, at: EpochSlot, rows: &[DecisionRow]) -> Result<Decided, TableError> {
+    async fn decide(
+        &self,
+        at: EpochSlot,
+        home: Option<&ServerIdentity>,
+        rows: &[DecisionRow],
+    ) -> Result<Decided, TableError> {
         let doing = "record decisions";
         let tables = self.names(doing).await?;
-        let asked = self.ask(doing, |server, _| {
-            Request::new(tables.decide(server.flavour, at, rows))
+        // A session is on one server, and its identity stays as it is.
+        let is_home = |identity: &ServerIdentity| home.is_none_or(|home| home == identity);
+        let asked = self.ask(doing, |server, identity| {
+            Request::new(if is_home(identity) {
+                tables.decide(server.flavour, at, rows)
+            } else {
+                tables.decided(at, rows)
+            })
         });
         let answer = asked.await?;
-        let (is_open, is_released) = self.slot(doing, at, &answer)?;
+        let (is_open, is_released) = if is_home(&answer.identity) {
+            self.slot(doing, at, &answer)?
+        } else {
+            (false, false)
+        };
         let lost = |why: &str| self.error(TableErrorKind::Lost, doing, why);
         let standing = answer.rows(3);
         let standing = self.parsed(doing, "unanimous_decision", standing, rows::answered);

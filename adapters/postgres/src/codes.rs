@@ -122,6 +122,7 @@ const UNDETERMINED: BranchErrorKind = BranchErrorKind::Undetermined;
 const CONFLICT: BranchErrorKind = BranchErrorKind::RolledBack(Cause::Conflict);
 const TIMEOUT: BranchErrorKind = BranchErrorKind::RolledBack(Cause::Timeout);
 const REFUSED: BranchErrorKind = BranchErrorKind::RolledBack(Cause::Refused);
+const NO_RIGHTS: BranchErrorKind = BranchErrorKind::RolledBack(Cause::NoRightsAsLast);
 const ROLLBACK_ONLY: BranchErrorKind = BranchErrorKind::RolledBack(Cause::RollbackOnly);
 const EXHAUSTED: BranchErrorKind = BranchErrorKind::RolledBack(Cause::Exhausted);
 
@@ -153,7 +154,7 @@ const TABLE: &[Row] = &[
     row(VOTE_ALONE, "55P03", TIMEOUT, LOCKED),
     // The branch's own locks were had before: this is the epoch, or the key.
     row(LAST, "55P03", CONFLICT, CLOSING),
-    row(LAST, "42501", REFUSED, LAST_RIGHTS),
+    row(LAST, "42501", NO_RIGHTS, LAST_RIGHTS),
     row(
         VOTE,
         "57014",

@@ -20,6 +20,7 @@ use crate::failure::Failure;
 use crate::findings::{self, Account, Seen};
 use crate::session::{Replies, Session};
 use crate::sql;
+use crate::table::rights;
 
 const PID: &str = "SELECT pg_catalog.pg_backend_pid()";
 const BEGIN_PID: &str = "BEGIN; SELECT pg_catalog.pg_backend_pid()";
@@ -53,6 +54,7 @@ impl Postgres {
             found.push(findings::pooler());
             return Ok(Preflight::new(seen.server(), identity, found));
         }
+        found.extend(rights::as_last(&first).await.map_err(fail)?);
         found.extend(self.check_setup(&second).await);
         if let Some(recovery) = &settings.recovery {
             found.extend(self.check_recovery(recovery, &first, &seen).await?);

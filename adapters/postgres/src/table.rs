@@ -11,6 +11,7 @@
 
 mod hold;
 mod moving;
+pub(crate) mod rights;
 mod rows;
 mod sql;
 
@@ -130,19 +131,35 @@ impl DecisionTable for Table {
         self.understood(asked, joined)
     }
 
-    async fn decide(&self, at: EpochSlot, rows: &[DecisionRow]) -> Result<Decided, TableError> {
+    async fn decide(
+        &self,
+        at: EpochSlot,
+        home: Option<&ServerIdentity>,
+        rows: &[DecisionRow],
+    ) -> Result<Decided, TableError> {
         let asked = "cannot record decisions";
-        let statements = transaction(Durability::Forced, sql::decide(at, rows));
+        // A session is on one server: see `session`.
+        let is_home = |identity: &ServerIdentity| home.is_none_or(|home| home == identity);
+        let statements = |identity: &ServerIdentity| {
+            let decide = if is_home(identity) {
+                sql::decide(at, rows)
+            } else {
+                sql::decided(rows)
+            };
+            transaction(Durability::Forced, decide)
+        };
         // Not sent a second time from here: what a first attempt has put there may be deleted by
         // then, and that no row is there tells only a first attempt anything.
-        let call = Call {
-            may_repeat: false,
-            ..Call::new(asked, statements)
+        let (identity, answer) = self.run_with(asked, false, statements).await?;
+        let is_home = is_home(&identity);
+        let decided = if is_home {
+            answer.decided(identity, rows)
+        } else {
+            let forced = answer.forced();
+            forced.and_then(|()| answer.standing(identity, rows))
         };
-        let (identity, answer) = self.run(call).await?;
-        let decided = answer.decided(identity, rows);
         // What cannot be understood is there all the same, unless no slot was.
-        let kind = if answer.has_slot() {
+        let kind = if answer.has_slot() || !is_home {
             TableErrorKind::Lost
         } else {
             TableErrorKind::Unfit

@@ -47,6 +47,9 @@ pub enum Cause {
     Exhausted,
     /// The server cannot be reached.
     Unreachable,
+    /// Its account may not write to the tables of the decision log, where it was to be the last
+    /// resource. It prepares in the transactions that follow.
+    NoRightsAsLast,
 }
 
 /// One failed request to a branch: what it means, at which resource, and the server's own words.

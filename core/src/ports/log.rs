@@ -69,6 +69,16 @@ pub struct OpeningState {
     pub closed: bool,
 }
 
+/// What the log held at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSnapshot {
+    /// As [`DecisionLog::openings`].
+    pub openings: Vec<OpeningState>,
+    /// As [`DecisionLog::pending`], not read before the openings: of an opening that is listed as
+    /// closed no decision is missing.
+    pub pending: Vec<DecisionRecord>,
+}
+
 /// One that shares the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
@@ -120,6 +130,12 @@ pub enum DecideError {
     /// It may have been recorded. Only repeating the same `decide` resolves it; a lookup that finds
     /// nothing proves nothing.
     Uncertain(LogError),
+    /// It may have been recorded, and asking again resolves nothing, now or later: its record, if
+    /// there was one, may have been deleted, or lost in a fail-over. Nothing more will be recorded
+    /// for it, and its opening is not this log's own any more. Its branches are left to recovery,
+    /// which ends them only if the log's answer for the closed epoch is final, and else to a
+    /// person.
+    MayBeLost(LogError),
 }
 
 impl fmt::Display for DecideError {
@@ -127,6 +143,12 @@ impl fmt::Display for DecideError {
         match self {
             Self::Refused(refusal) => write!(f, "the decision was refused: {refusal}"),
             Self::Uncertain(error) => write!(f, "the decision may have been recorded: {error}"),
+            Self::MayBeLost(error) => {
+                write!(
+                    f,
+                    "whether it was decided cannot be found out any more: {error}"
+                )
+            }
         }
     }
 }
@@ -189,7 +211,8 @@ pub trait DecisionLog: Send + Sync + 'static {
     /// Records, durably, that the transaction is to be committed.
     ///
     /// # Errors
-    /// See [`DecideError`]: refused means rolled back, uncertain means *repeat*.
+    /// See [`DecideError`]: refused means rolled back, uncertain means *repeat*, and one that may be
+    /// lost is *left alone*.
     async fn decide(&self, decision: &DecisionRecord) -> Result<LogSeq, DecideError>;
 
     /// The statement by which a branch with this scope records the decision inside its own
@@ -214,7 +237,7 @@ pub trait DecisionLog: Send + Sync + 'static {
     ///
     /// # Errors
     /// See [`DecideError`]: refused means rolled back, the last resource included; uncertain means
-    /// *repeat*.
+    /// *repeat*; one that may be lost is *left alone*.
     async fn settle_last(&self, decision: &DecisionRecord) -> Result<LogSeq, DecideError> {
         let text = format!("this log cannot find out about {}", decision.gtrid);
         Err(DecideError::Uncertain(LogError::new(text)))
@@ -280,6 +303,16 @@ pub trait DecisionLog: Send + Sync + 'static {
     /// The log could not be read.
     async fn openings(&self) -> Result<Vec<OpeningState>, LogError>;
 
+    /// Openings and pending decisions, read once.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    async fn snapshot(&self) -> Result<LogSnapshot, LogError> {
+        let openings = self.openings().await?;
+        let pending = self.pending().await?;
+        Ok(LogSnapshot { openings, pending })
+    }
+
     /// Makes lazy records durable, closes this opening's epoch and lets go of the log.
     ///
     /// # Errors
@@ -307,8 +340,12 @@ mod tests {
                 "the decision was refused: nothing could be written: the disk is full: make room",
             ),
             (
-                DecideError::Uncertain(error),
+                DecideError::Uncertain(error.clone()),
                 "the decision may have been recorded: the disk is full: make room",
+            ),
+            (
+                DecideError::MayBeLost(error),
+                "whether it was decided cannot be found out any more: the disk is full: make room",
             ),
         ] {
             assert_eq!(error.to_string(), text);

@@ -17,8 +17,8 @@ pub use inspect::{
     Inspection, Locks,
 };
 pub use log::{
-    DecideError, DecisionLog, DecisionRecord, LogError, LogHome, Lookup, Member, OpeningState,
-    Refusal,
+    DecideError, DecisionLog, DecisionRecord, LogError, LogHome, LogSnapshot, Lookup, Member,
+    OpeningState, Refusal,
 };
 pub use preflight::{Finding, Preflight, Severity};
 pub use resource::{

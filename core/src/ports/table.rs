@@ -28,6 +28,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 
 use async_trait::async_trait;
 
@@ -116,7 +117,8 @@ pub struct TableState {
 pub enum RowAnswer {
     /// The row is there, now or since an earlier attempt, in this state.
     Stands(RowState),
-    /// There is no row, because the epoch is closed.
+    /// There is no row, because the epoch is closed, or because this is not the server that may
+    /// decide under it.
     EpochClosed,
 }
 
@@ -163,6 +165,9 @@ pub struct Beat {
     pub epoch: Epoch,
     /// Rises as long as it lives.
     pub count: u64,
+    /// How long ago it last rose, by the clock of the server, which may have been set, and is
+    /// another one's after a fail-over: a hint for people.
+    pub age: Duration,
     /// Its epoch is closed.
     pub is_closed: bool,
 }
@@ -283,9 +288,19 @@ pub trait DecisionTable: Send + Sync + 'static {
     /// only if it is open. A row that is there already stays as it is. Forced, also if nothing was
     /// inserted. No slot: `Unfit`, unless the epoch was released: then it answers, and says so.
     ///
+    /// With `home`, rows are inserted on that server alone, in the same step: another one, which
+    /// may have lost that the epoch was closed, answers as for a closed epoch, be it listed or not.
+    /// A session is on one server as long as it lives, so its identity may be read when it is
+    /// opened, if that server could be written to then.
+    ///
     /// # Errors
     /// See the module.
-    async fn decide(&self, at: EpochSlot, rows: &[DecisionRow]) -> Result<Decided, TableError>;
+    async fn decide(
+        &self,
+        at: EpochSlot,
+        home: Option<&ServerIdentity>,
+        rows: &[DecisionRow],
+    ) -> Result<Decided, TableError>;
 
     /// The statement by which a branch in this very database, as last resource, puts its pending
     /// row there inside its own transaction, with the same check; it fails if the epoch is closed,
@@ -378,5 +393,5 @@ pub trait DecisionTable: Send + Sync + 'static {
     ///
     /// # Errors
     /// See the module.
-    async fn closed_for(&self, age: core::time::Duration) -> Result<Vec<Epoch>, TableError>;
+    async fn closed_for(&self, age: Duration) -> Result<Vec<Epoch>, TableError>;
 }

@@ -56,7 +56,7 @@ pub enum Phase {
     RollingBack,
     /// Every branch is rolled back or handed over.
     RolledBack,
-    /// The only writer may have been committed.
+    /// The only writer may have been committed, or nobody can tell what was decided.
     Undetermined,
 }
 
@@ -84,7 +84,7 @@ pub enum Outcome {
         /// Branches whose rollback is not confirmed.
         unfinished: Vec<BranchIndex>,
     },
-    /// The only writer may have been committed.
+    /// The only writer may have been committed, or nobody can tell what was decided.
     Undetermined,
     /// Committed, but for these branches, which ended otherwise.
     Heuristic(Vec<(BranchIndex, Heuristic)>),

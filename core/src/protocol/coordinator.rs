@@ -8,6 +8,7 @@
 //!         │                             └─ Undetermined
 //!         └─ RollingBack ── RolledBack         (from Active, EndingReaders, Preparing;
 //!                                               from Deciding only if the log refuses)
+//! Deciding ── Undetermined                         (the log cannot tell any more)
 //! ```
 //! Invariants:
 //! * `Commit` is commanded only with the position of a durable decision (I1, I2).
@@ -332,6 +333,25 @@ impl Coordinator {
         self.end_last(BranchState::RolledBack);
         self.start_rollback();
         self.advance();
+    }
+
+    /// Whether it was decided cannot be found out any more: every branch that is prepared, or whose
+    /// commit was not heard, is left to recovery and to a person.
+    ///
+    /// # Panics
+    /// When no decision was asked for.
+    pub fn handle_decision_lost(&mut self) {
+        assert_eq!(
+            self.phase,
+            Phase::Deciding,
+            "only what was asked for can be lost"
+        );
+        let is_open = |state| matches!(state, BranchState::Prepared | BranchState::Committing);
+        for index in self.in_state(is_open) {
+            self.branches[index.0].state = BranchState::HandedOver;
+            self.commands.push_back(Command::HandOver(index));
+        }
+        self.phase = Phase::Undetermined;
     }
 
     /// The branch answered [`Command::Commit`].

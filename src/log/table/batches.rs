@@ -1,21 +1,29 @@
-//! Decisions on their way to the table: all that wait go in one write, one write at a time.
+//! Decisions on their way to the table.
+//!
+//! Those that are asked for first go many in one write, one write at a time. One that is repeated
+//! goes alone, beside them: an earlier attempt may hold its key, and nobody else's decision waits,
+//! or is refused, for that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::{StreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
 use unanimous_core::ports::{
-    DecideError, Decided, DecisionRecord, DecisionRow, EpochSlot, LogError, Refusal, RowAnswer,
-    RowState, SLOTS, TableError, TableErrorKind,
+    DecideError, Decided, DecisionRecord, DecisionRow, EpochSlot, Refusal, RowAnswer, RowState,
+    SLOTS, TableError, TableErrorKind,
 };
 use unanimous_core::protocol::LogSeq;
-use unanimous_core::xid::{Epoch, Gtrid};
+use unanimous_core::xid::{Gtrid, Opening};
 
 use super::codec;
 use super::log_error;
-use super::open::Shared;
+use super::shared::{FORGOTTEN, Shared};
 
 const BATCH_MAX: usize = 256;
+
+/// How many that are repeated are under way at once: they leave connections to the others.
+const REPEATED_MAX: usize = 2;
 
 type Reply = oneshot::Sender<Result<LogSeq, DecideError>>;
 
@@ -24,109 +32,152 @@ pub(super) struct Request {
     pub(super) reply: Reply,
 }
 
-/// Everybody who asked for one decision, and whether it was attempted before.
+/// Everybody who asked for one decision.
 struct Asked {
     decision: DecisionRecord,
     replies: Vec<Reply>,
-    is_first: bool,
+}
+
+/// Whether an attempt of it may have been recorded before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    First,
+    Repeated,
 }
 
 /// Sorted, so that no two writers wait for each other's keys.
 type Batch = BTreeMap<Gtrid, Asked>;
 
-pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiver<Request>) {
+pub(super) async fn run(shared: Arc<Shared>, requests: mpsc::UnboundedReceiver<Request>) {
+    let (repeated, waiting) = mpsc::unbounded_channel();
+    tokio::join!(
+        run_first(&shared, requests, repeated),
+        run_repeated(&shared, waiting)
+    );
+}
+
+async fn run_first(
+    shared: &Shared,
+    mut requests: mpsc::UnboundedReceiver<Request>,
+    repeated: mpsc::UnboundedSender<Request>,
+) {
     let mut waiting = Vec::new();
     while requests.recv_many(&mut waiting, BATCH_MAX).await > 0 {
-        for (epoch, batch) in by_epoch(&shared, waiting.drain(..)) {
-            write(&shared, epoch, batch).await;
+        for (opening, batch) in by_opening(shared, waiting.drain(..), &repeated) {
+            write(shared, opening, batch, Attempt::First).await;
         }
     }
 }
 
-/// Attempted from here on.
-fn by_epoch(shared: &Shared, requests: impl Iterator<Item = Request>) -> BTreeMap<Epoch, Batch> {
+async fn run_repeated(shared: &Shared, mut requests: mpsc::UnboundedReceiver<Request>) {
+    stream::poll_fn(|cx| requests.poll_recv(cx))
+        .for_each_concurrent(REPEATED_MAX, |Request { decision, reply }| {
+            let (opening, gtrid) = (decision.gtrid.opening, decision.gtrid);
+            let replies = vec![reply];
+            let alone = Batch::from([(gtrid, Asked { decision, replies })]);
+            write(shared, opening, alone, Attempt::Repeated)
+        })
+        .await;
+}
+
+/// Those of a first attempt: attempted from here on. None of them is under way otherwise.
+fn by_opening(
+    shared: &Shared,
+    requests: impl Iterator<Item = Request>,
+    repeated: &mpsc::UnboundedSender<Request>,
+) -> BTreeMap<Opening, Batch> {
     let mut known = shared.known();
-    let mut batches: BTreeMap<Epoch, Batch> = BTreeMap::new();
-    for Request { decision, reply } in requests {
-        let gtrid = decision.gtrid;
-        let batch = batches.entry(gtrid.opening.epoch).or_default();
-        let asked = batch.entry(gtrid).or_insert_with(|| Asked {
-            decision,
-            replies: Vec::new(),
-            is_first: known.attempt(gtrid),
-        });
-        asked.replies.push(reply);
+    let mut batches: BTreeMap<Opening, Batch> = BTreeMap::new();
+    for request in requests {
+        let gtrid = request.decision.gtrid;
+        let is_first = known.attempt(gtrid);
+        let asked = batches
+            .get_mut(&gtrid.opening)
+            .and_then(|batch| batch.get_mut(&gtrid));
+        match asked {
+            Some(asked) => asked.replies.push(request.reply),
+            None if is_first => {
+                let Request { decision, reply } = request;
+                let replies = vec![reply];
+                let batch = batches.entry(gtrid.opening).or_default();
+                batch.insert(gtrid, Asked { decision, replies });
+            }
+            // Who takes it runs as long as this.
+            None => drop(repeated.send(request)),
+        }
     }
     batches
 }
 
-async fn write(shared: &Shared, epoch: Epoch, batch: Batch) {
+async fn write(shared: &Shared, opening: Opening, batch: Batch, attempt: Attempt) {
     let row = |asked: &Asked| DecisionRow {
         gtrid: asked.decision.gtrid,
         branches: codec::encode(&asked.decision.branches),
     };
     let rows: Vec<_> = batch.values().map(row).collect();
-    let slot = shared.next_slot() % SLOTS;
-    let deciding = shared.desk.table.decide(EpochSlot { epoch, slot }, &rows);
+    let at = EpochSlot {
+        epoch: opening.epoch,
+        slot: shared.next_slot() % SLOTS,
+    };
+    let place = shared.desk.table.place();
+    let row = shared.known().listed(opening).cloned();
+    let Some(row) = row else {
+        // Another one has its number since it was asked for.
+        let message = format!("{place}: the opening is not listed any more");
+        let error = TableError::new(TableErrorKind::Unfit, message);
+        return failed(shared, &error, batch, attempt);
+    };
+    let home = (!shared.options.lossless_failover).then_some(&row.identity);
+    let deciding = shared.desk.table.decide(at, home, &rows);
     match shared.desk.ask(deciding).await {
-        Ok(decided) if decided.answers.len() == rows.len() => answered(shared, decided, batch),
-        Ok(_) => {
-            let message = format!("{}: not every row was answered", shared.desk.table.place());
-            failed(
-                shared,
-                &TableError::new(TableErrorKind::Lost, message),
-                batch,
-            );
+        Ok(decided) if decided.answers.len() == rows.len() => {
+            answered(shared, opening, decided, batch, attempt);
         }
-        Err(error) => failed(shared, &error, batch),
+        Ok(_) => {
+            let message = format!("{place}: not every row was answered");
+            let error = TableError::new(TableErrorKind::Lost, message);
+            failed(shared, &error, batch, attempt);
+        }
+        Err(error) => failed(shared, &error, batch, attempt),
     }
 }
 
-fn answered(shared: &Shared, decided: Decided, batch: Batch) {
-    let mut closed = None;
-    for (asked, answer) in batch.into_values().zip(decided.answers.iter()) {
+fn answered(shared: &Shared, opening: Opening, decided: Decided, batch: Batch, attempt: Attempt) {
+    let is_closed = decided.answers.contains(&RowAnswer::EpochClosed);
+    let row = shared.known().listed(opening).cloned();
+    let is_whole =
+        row.is_some_and(|row| shared.is_whole(&row, &decided.identity)) && !decided.is_released;
+    for (asked, answer) in batch.into_values().zip(decided.answers) {
         let gtrid = asked.decision.gtrid;
-        let mut known = shared.known();
         let answer = match answer {
-            RowAnswer::Stands(RowState::Pending) => Ok(known.record(asked.decision)),
+            RowAnswer::Stands(RowState::Pending) => Ok(shared.known().record(asked.decision)),
             RowAnswer::Stands(RowState::Completed) => {
+                let mut known = shared.known();
                 let seq = known.record(asked.decision);
                 known.complete(gtrid);
                 Ok(seq)
             }
             RowAnswer::Stands(RowState::RolledBack) => {
-                known.settle(gtrid);
+                shared.known().settle(gtrid);
                 Err(DecideError::Refused(Refusal::LastRolledBack))
             }
-            RowAnswer::EpochClosed => {
-                let epoch = gtrid.opening.epoch;
-                closed = Some(epoch);
-                known.see_closed(epoch);
-                let is_whole = !decided.is_released
-                    && (shared.options.lossless_failover
-                        || known.is_same_server(gtrid.opening, &decided.identity));
-                if asked.is_first || is_whole {
-                    known.settle(gtrid);
-                    Err(DecideError::Refused(Refusal::EpochClosed))
-                } else {
-                    Err(DecideError::Uncertain(LogError::new(format!(
-                        "the epoch of {gtrid} was closed, and its decision may have been deleted \
-                         or lost since it was asked for first: find out at its databases"
-                    ))))
-                }
+            RowAnswer::EpochClosed if attempt == Attempt::First || is_whole => {
+                shared.known().settle(gtrid);
+                Err(DecideError::Refused(Refusal::EpochClosed))
             }
+            RowAnswer::EpochClosed => Err(shared.may_be_lost(gtrid, FORGOTTEN)),
         };
-        drop(known);
         reply(asked.replies, &answer);
     }
-    if let Some(epoch) = closed {
-        shared.rejoin(epoch);
+    if is_closed {
+        shared.known().see_closed(opening.epoch);
+        shared.rejoin(opening.epoch);
     }
     shared.rejoin_if_elsewhere(&decided.identity);
 }
 
 /// Only at the first attempt does an error say that nothing was recorded.
-fn failed(shared: &Shared, error: &TableError, batch: Batch) {
+fn failed(shared: &Shared, error: &TableError, batch: Batch, attempt: Attempt) {
     tracing::warn!(target: "unanimous", %error, "decisions could not be recorded");
     let nothing_happened = match error.kind() {
         TableErrorKind::NotSent
@@ -139,7 +190,7 @@ fn failed(shared: &Shared, error: &TableError, batch: Batch) {
     let is_busy = error.kind() == TableErrorKind::Busy;
     for (gtrid, asked) in batch {
         let error = log_error(error.clone());
-        let answer = if nothing_happened && asked.is_first {
+        let answer = if nothing_happened && attempt == Attempt::First {
             shared.known().settle(gtrid);
             Err(DecideError::Refused(if is_busy {
                 Refusal::Busy(error)

@@ -17,6 +17,8 @@ pub(super) type Wake = Arc<dyn Fn() + Send + Sync>;
 pub(super) struct Known {
     /// Under which new transactions begin.
     own: Opening,
+    /// Under which it has worked before.
+    left: Vec<Opening>,
     /// The epoch that this process is to leave, if it is still its own.
     leaving: Option<Epoch>,
     /// All that were ever seen. A closed one stays closed, as long as the same server answers.
@@ -48,6 +50,7 @@ impl Known {
     pub(super) fn new(own: OpeningRow) -> Self {
         Self {
             own: own.opening,
+            left: Vec::new(),
             leaving: None,
             has_read: false,
             server: own.identity.clone(),
@@ -73,8 +76,20 @@ impl Known {
         self.own
     }
 
-    pub(super) fn opening(&self, epoch: Epoch) -> Option<&OpeningRow> {
-        self.openings.get(&epoch)
+    /// Nothing is decided under it any more, be it that it is not listed.
+    pub(super) fn is_closed(&self, opening: Opening) -> bool {
+        self.listed(opening).is_none_or(|row| row.is_closed)
+    }
+
+    /// Every one that was this process's own and is not.
+    pub(super) fn left(&self) -> &[Opening] {
+        &self.left
+    }
+
+    /// Its line, if it is listed. Its epoch may be another opening's by now.
+    pub(super) fn listed(&self, opening: Opening) -> Option<&OpeningRow> {
+        let row = self.openings.get(&opening.epoch)?;
+        (row.opening == opening).then_some(row)
     }
 
     pub(super) fn rows(&self) -> impl Iterator<Item = &OpeningRow> {
@@ -101,7 +116,8 @@ impl Known {
 
     /// Of this manager's, made by this process.
     pub(super) fn join(&mut self, own: OpeningRow) {
-        self.own = own.opening;
+        self.left
+            .push(std::mem::replace(&mut self.own, own.opening));
         // After a fail-over its number may be that of the one before.
         self.leaving = None;
         self.openings.insert(own.opening.epoch, own);
@@ -294,13 +310,6 @@ impl Known {
     pub(super) fn is_shut_down(&self) -> bool {
         self.is_shut_down
     }
-
-    /// The server on which an opening was made is the one that answers now. Its epoch may be
-    /// another opening's by now.
-    pub(super) fn is_same_server(&self, opening: Opening, now: &ServerIdentity) -> bool {
-        let row = self.opening(opening.epoch);
-        row.is_some_and(|row| row.opening == opening && row.identity == *now)
-    }
 }
 
 #[cfg(test)]
@@ -328,14 +337,13 @@ mod tests {
     fn i3_an_opening_is_not_taken_for_a_later_one_of_its_number() {
         let (lost, now) = (row(1, "a"), row(2, "b"));
         let mut known = Known::new(lost.clone());
-        assert!(known.is_same_server(lost.opening, &lost.identity));
+        assert_eq!(known.listed(lost.opening), Some(&lost));
         known.leave(lost.opening.epoch);
         assert!(known.is_leaving());
         known.join(now.clone());
         assert!(!known.is_leaving(), "it has left");
-        assert!(known.is_same_server(now.opening, &now.identity));
-        for server in [&lost.identity, &now.identity] {
-            assert!(!known.is_same_server(lost.opening, server));
-        }
+        assert_eq!(known.listed(now.opening), Some(&now));
+        assert_eq!(known.listed(lost.opening), None);
+        assert_eq!(known.left(), [lost.opening]);
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::open::Shared;
+use super::shared::Shared;
 
 const PAUSE: Duration = Duration::from_millis(250);
 const BATCH_MAX: usize = 500;

@@ -14,7 +14,7 @@ use unanimous_core::ports::{Beat, LogError, Member};
 use unanimous_core::xid::{Epoch, ManagerId};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::open::Shared;
+use super::shared::Shared;
 use super::{log_error, random};
 
 /// How many of the own rounds make a suspect.
@@ -185,8 +185,28 @@ async fn try_join_anew(shared: &Shared) -> Result<(), LogError> {
     let joined = shared.desk.ask(table.join(random, &shared.label)).await;
     let joined = joined.map_err(log_error)?;
     refuse_other(shared, before.manager, joined.opening.manager)?;
+    *shared.state() = state;
     shared.known().join(joined);
     Ok(())
+}
+
+/// At the end: nothing is asked any more under what was this member's own before, either. Lost, it
+/// is released by another, later.
+pub(super) async fn release_left(shared: &Shared) {
+    let left = shared.known().left().to_vec();
+    let table = &shared.desk.table;
+    for opening in left {
+        // After a fail-over its number may be another member's.
+        let Ok(found) = shared.desk.ask(table.find(opening.gtrid(0), None)).await else {
+            return;
+        };
+        if found
+            .opening
+            .is_some_and(|row| row.is_closed && !row.is_released)
+        {
+            let _ = shared.desk.ask(table.release(opening.epoch)).await;
+        }
+    }
 }
 
 fn refuse_other(shared: &Shared, own: ManagerId, there: ManagerId) -> Result<(), LogError> {
@@ -240,6 +260,7 @@ mod tests {
         Beat {
             epoch: Epoch(epoch),
             count,
+            age: Duration::ZERO,
             is_closed: false,
         }
     }

@@ -15,7 +15,8 @@
 //!
 //! Layers: `codec` (branches as text), `known` (what this process has seen and done), `desk` (one
 //! question to the table, bounded), `batches` (decisions, many in one write), `lazy` (completions),
-//! `members` (heartbeats, suspicion, joining anew), `open` (the port).
+//! `members` (heartbeats, suspicion, joining anew), `shared` (what all of these share), `open` (the
+//! port).
 
 mod batches;
 mod codec;
@@ -24,6 +25,7 @@ mod known;
 mod lazy;
 mod members;
 mod open;
+mod shared;
 #[cfg(test)]
 mod suite_test;
 

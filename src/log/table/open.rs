@@ -1,15 +1,13 @@
 //! The port, on an open table log.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use unanimous_core::ports::{
-    DecideError, DecisionLog, DecisionRecord, DecisionRow, EpochSlot, Found, LogError, Lookup,
-    Member, OpeningRow, OpeningState, Refusal, RowState, SLOTS, ServerIdentity, Snapshot,
-    TableState,
+    DecideError, DecisionLog, DecisionRecord, DecisionRow, EpochSlot, Found, LogError, LogSnapshot,
+    Lookup, Member, OpeningRow, OpeningState, Refusal, RowState, SLOTS, Snapshot, TableState,
 };
 use unanimous_core::protocol::{Heuristic, LogSeq};
 use unanimous_core::xid::{Epoch, Gtrid, Opening, ResourceName};
@@ -18,56 +16,9 @@ use super::batches::{self, Request};
 use super::codec::{self, end_of, letter_of};
 use super::desk::Desk;
 use super::known::{Known, Wake};
-use super::members::{self, Watch};
+use super::members;
+use super::shared::{FORGOTTEN, Shared};
 use super::{Options, lazy, log_error, random};
-
-pub(super) struct Shared {
-    pub(super) desk: Desk,
-    pub(super) options: Options,
-    pub(super) label: String,
-    pub(super) watch: Watch,
-    pub(super) wants_rejoin: Notify,
-    /// Held while this member joins anew, or leaves.
-    pub(super) joining: tokio::sync::Mutex<()>,
-    state: TableState,
-    known: Mutex<Known>,
-    slot: AtomicU32,
-}
-
-impl Shared {
-    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
-        // Consistent after every statement: a panic elsewhere does not spoil it.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn next_slot(&self) -> u32 {
-        self.slot.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// This member goes on under a new epoch, if it still decides under that one.
-    pub(super) fn rejoin(&self, from: Epoch) {
-        self.known().leave(from);
-        self.wants_rejoin.notify_one();
-    }
-
-    /// Also if its epoch was opened on another server than the one that answers now.
-    pub(super) fn rejoin_if_elsewhere(&self, now: &ServerIdentity) {
-        let known = self.known();
-        let own = known.own();
-        let is_elsewhere = !self.options.lossless_failover && !known.is_same_server(own, now);
-        drop(known);
-        if is_elsewhere {
-            self.rejoin(own.epoch);
-        }
-    }
-
-    pub(super) fn wake(&self) {
-        let wakes = self.known().wakes();
-        for wake in wakes {
-            wake();
-        }
-    }
-}
 
 /// See [`TableLog`](super::TableLog).
 pub(super) struct OpenTableLog {
@@ -149,17 +100,7 @@ impl OpenTableLog {
         mpsc::UnboundedReceiver<Request>,
     ) {
         let (requests, waiting) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared {
-            desk,
-            options,
-            label,
-            watch: Watch::default(),
-            wants_rejoin: Notify::new(),
-            joining: tokio::sync::Mutex::default(),
-            state,
-            known: Mutex::new(Known::new(own)),
-            slot: AtomicU32::new(0),
-        });
+        let shared = Arc::new(Shared::new(desk, state, options, label, own));
         (shared, requests, waiting)
     }
 
@@ -168,24 +109,37 @@ impl OpenTableLog {
         self.is_member.then(|| self.shared.known().own().epoch)
     }
 
-    async fn snapshot(&self, forced_by: Option<Epoch>) -> Result<Snapshot, LogError> {
+    /// With all openings as they were then.
+    async fn read(
+        &self,
+        forced_by: Option<Epoch>,
+    ) -> Result<(Snapshot, Vec<OpeningState>), LogError> {
         let from = self.shared.known().first_open();
         let desk = &self.shared.desk;
         let read = desk.ask(desk.table.read(from, forced_by)).await;
         let mut snapshot = read.map_err(log_error)?;
-        let openings = std::mem::take(&mut snapshot.openings);
         if self.shared.known().is_new(&snapshot.identity) {
             // What was known to be closed may be open again there. Until all were read, it is new.
-            let read = desk.ask(desk.table.read(Epoch(0), None)).await;
-            let all = read.map_err(log_error)?;
-            self.shared.known().see(&all.identity, all.openings);
-        } else {
-            self.shared.known().see(&snapshot.identity, openings);
+            let read = desk.ask(desk.table.read(Epoch(0), forced_by)).await;
+            snapshot = read.map_err(log_error)?;
         }
+        let listed = std::mem::take(&mut snapshot.openings);
+        let openings = {
+            let mut known = self.shared.known();
+            known.see(&snapshot.identity, listed);
+            known.openings()
+        };
         if self.is_member {
             self.shared.rejoin_if_elsewhere(&snapshot.identity);
         }
-        Ok(snapshot)
+        Ok((snapshot, openings))
+    }
+
+    fn decode(&self, row: DecisionRow) -> Result<DecisionRecord, LogError> {
+        let branches = codec::decode(&row.branches);
+        let branches = branches.ok_or_else(|| self.unreadable(row.gtrid))?;
+        let gtrid = row.gtrid;
+        Ok(DecisionRecord { gtrid, branches })
     }
 
     fn shut_down_error(&self) -> LogError {
@@ -209,8 +163,7 @@ impl OpenTableLog {
             }
             (Some((RowState::Completed, _)), _) => Ok(Lookup::Completed),
             (row, Some(opening)) if opening.opening == gtrid.opening => {
-                let is_lossless = self.shared.options.lossless_failover && !opening.is_doubtful();
-                let is_whole = is_lossless || opening.identity == found.identity;
+                let is_whole = self.shared.is_whole(&opening, &found.identity);
                 // That it was rolled back may have been put there after a decision was lost.
                 Ok(match (row.is_some() || opening.is_closed, is_whole) {
                     (false, _) => Lookup::Open,
@@ -238,13 +191,16 @@ impl OpenTableLog {
     }
 
     /// Not where this opening is of another server than the scope, which may have been taken over
-    /// from and still be there: its number could be another opening's there.
+    /// from and still be there: its number could be another opening's there, and that it was closed
+    /// may be lost.
     fn takes_last_of(&self, opening: Opening, scope: &str) -> bool {
-        let Shared { options, state, .. } = &*self.shared;
+        let state = self.shared.state();
         let known = self.shared.known();
-        options.last_resource
+        self.shared.options.last_resource
             && scope == state.scope
-            && known.is_same_server(opening, &state.identity)
+            && known
+                .listed(opening)
+                .is_some_and(|row| row.identity == state.identity)
             && !known.is_shut_down()
     }
 
@@ -255,6 +211,10 @@ impl OpenTableLog {
             return Some(Ok(seq));
         }
         let error = if known.is_shut_down() {
+            if known.is_attempted(gtrid) {
+                drop(known);
+                return Some(Err(self.shared.may_be_lost(gtrid, SHUT_DOWN)));
+            }
             self.shut_down_error()
         } else if gtrid.opening.manager != known.own().manager {
             LogError::new(format!("{gtrid} is of another manager than this log"))
@@ -266,44 +226,41 @@ impl OpenTableLog {
 
     /// The table goes by the epoch alone, which after a fail-over may be another opening's.
     async fn refuse_stranger(&self, gtrid: Gtrid) -> Option<DecideError> {
-        let opening = gtrid.opening;
-        let listed = |shared: &Shared| {
-            let known = shared.known();
-            known.opening(opening.epoch).map(|row| row.opening)
-        };
-        if listed(&self.shared).is_none()
-            && let Err(error) = self.snapshot(None).await
+        let is_listed = || self.shared.known().listed(gtrid.opening).is_some();
+        if !is_listed()
+            && let Err(error) = self.read(None).await
         {
             return Some(DecideError::Uncertain(error));
         }
-        if listed(&self.shared) == Some(opening) {
+        if is_listed() {
             return None;
         }
-        let text = format!("{gtrid} is of an opening that this log does not list");
-        let known = self.shared.known();
-        Some(not_asked(&known, gtrid, LogError::new(text)))
+        let why = "its opening is not one that this log lists";
+        if self.shared.known().is_attempted(gtrid) {
+            return Some(self.shared.may_be_lost(gtrid, why));
+        }
+        let error = LogError::new(format!("{gtrid}: {why}"));
+        Some(DecideError::Refused(Refusal::NotAttempted(error)))
     }
 
     /// The row says that it was rolled back. That is believed unless rows of its epoch may have
-    /// been deleted, or lost, before this one was put there.
+    /// been deleted, or lost, before this one was put there. One that was put there after its epoch
+    /// was released is deleted with a further release: nothing is decided under it any more.
     async fn believe_rollback(&self, gtrid: Gtrid) -> Result<LogSeq, DecideError> {
         let desk = &self.shared.desk;
         let found = desk.ask(desk.table.find(gtrid, self.reader())).await;
         let found = found.map_err(|error| DecideError::Uncertain(log_error(error)))?;
-        let is_whole = found.opening.is_some_and(|row| {
-            let is_same = row.identity == found.identity;
-            let is_lossless = self.shared.options.lossless_failover && !row.is_doubtful();
-            !row.is_released && (is_same || is_lossless)
-        });
-        if is_whole {
+        let opening = found.opening.as_ref();
+        let is_released = opening.is_some_and(|row| row.is_released);
+        if opening.is_some_and(|row| self.shared.is_whole(row, &found.identity)) && !is_released {
             self.shared.known().settle(gtrid);
-            Err(DecideError::Refused(Refusal::LastRolledBack))
-        } else {
-            Err(DecideError::Uncertain(LogError::new(format!(
-                "the decision of {gtrid} may have been deleted or lost before it was asked for: \
-                 find out at its databases"
-            ))))
+            return Err(DecideError::Refused(Refusal::LastRolledBack));
         }
+        if is_released {
+            // Lost, the row stays: it says nothing that the released epoch does not.
+            let _ = desk.ask(desk.table.release(gtrid.opening.epoch)).await;
+        }
+        Err(self.shared.may_be_lost(gtrid, FORGOTTEN))
     }
 }
 
@@ -358,7 +315,7 @@ impl DecisionLog for OpenTableLog {
             return Ok(seq);
         }
         if self.shared.known().is_shut_down() {
-            return Err(DecideError::Uncertain(self.shut_down_error()));
+            return Err(self.shared.may_be_lost(gtrid, SHUT_DOWN));
         }
         let desk = &self.shared.desk;
         let stands = desk.ask(desk.table.put_rollback(gtrid)).await;
@@ -430,21 +387,22 @@ impl DecisionLog for OpenTableLog {
     }
 
     async fn pending(&self) -> Result<Vec<DecisionRecord>, LogError> {
-        let snapshot = self.snapshot(self.reader()).await?;
-        let decode = |row: DecisionRow| {
-            let branches = codec::decode(&row.branches);
-            let branches = branches.ok_or_else(|| self.unreadable(row.gtrid))?;
-            let gtrid = row.gtrid;
-            Ok(DecisionRecord { gtrid, branches })
-        };
-        let listed: Result<Vec<_>, LogError> = snapshot.pending.into_iter().map(decode).collect();
-        Ok(self.shared.known().pending(listed?))
+        let snapshot = self.snapshot().await?;
+        Ok(snapshot.pending)
+    }
+
+    async fn snapshot(&self) -> Result<LogSnapshot, LogError> {
+        let (snapshot, openings) = self.read(self.reader()).await?;
+        let rows = snapshot.pending.into_iter();
+        let listed: Result<Vec<_>, LogError> = rows.map(|row| self.decode(row)).collect();
+        let pending = self.shared.known().pending(listed?);
+        Ok(LogSnapshot { openings, pending })
     }
 
     /// Not forced: whoever acts on it reads what is pending afterwards, which is.
     async fn openings(&self) -> Result<Vec<OpeningState>, LogError> {
-        self.snapshot(None).await?;
-        Ok(self.shared.known().openings())
+        let (_, openings) = self.read(None).await?;
+        Ok(openings)
     }
 
     fn on_close(&self, wake: Wake) {
@@ -452,7 +410,7 @@ impl DecisionLog for OpenTableLog {
     }
 
     async fn members(&self) -> Result<Vec<Member>, LogError> {
-        self.snapshot(None).await?;
+        self.read(None).await?;
         Ok(members::list(&self.shared, self.is_member))
     }
 
@@ -468,8 +426,10 @@ impl DecisionLog for OpenTableLog {
         let desk = &self.shared.desk;
         let closed = desk.ask_until_free(|| desk.table.close(own)).await;
         if closed.is_ok() {
+            self.shared.known().see_closed(own);
             // Nothing is asked any more under it. Lost, it is released by another, later.
             let _ = desk.ask(desk.table.release(own)).await;
+            members::release_left(&self.shared).await;
         }
         for task in &self.tasks {
             task.abort();
@@ -477,6 +437,8 @@ impl DecisionLog for OpenTableLog {
         closed.map_err(log_error)
     }
 }
+
+const SHUT_DOWN: &str = "the decision log was shut down before it could answer";
 
 /// The table is not asked this time. What was attempted before may be recorded all the same.
 fn not_asked(known: &Known, gtrid: Gtrid, error: LogError) -> DecideError {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use unanimous_core::ports::{
     Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, HeldDecisions, OpeningRow,
-    RowState, Snapshot, TableError, TableState,
+    RowState, ServerIdentity, Snapshot, TableError, TableState,
 };
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, ResourceName};
 
@@ -41,9 +41,14 @@ impl DecisionTable for MemoryTable {
         self.ask(TableStep::Join, join).await
     }
 
-    async fn decide(&self, at: EpochSlot, rows: &[DecisionRow]) -> Result<Decided, TableError> {
-        let decisions = rows.to_vec();
-        let decide = move |rows: &mut TableRows| rows.decide(at, &decisions);
+    async fn decide(
+        &self,
+        at: EpochSlot,
+        home: Option<&ServerIdentity>,
+        rows: &[DecisionRow],
+    ) -> Result<Decided, TableError> {
+        let (home, decisions) = (home.cloned(), rows.to_vec());
+        let decide = move |rows: &mut TableRows| rows.decide(at, home.as_ref(), &decisions);
         self.ask(TableStep::Decide, decide).await
     }
 

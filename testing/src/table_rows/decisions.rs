@@ -1,7 +1,8 @@
 //! Decisions: put there, completed, deleted, read; and the row that a last resource brings.
 
 use unanimous_core::ports::{
-    Decided, DecisionRow, EpochSlot, Found, RowAnswer, RowState, SLOTS, Snapshot, TableError,
+    Decided, DecisionRow, EpochSlot, Found, RowAnswer, RowState, SLOTS, ServerIdentity, Snapshot,
+    TableError,
 };
 use unanimous_core::xid::{Epoch, Gtrid, ResourceName};
 
@@ -27,10 +28,17 @@ impl TableRows {
         self.open_rows.values().any(|open| open.row.gtrid == gtrid)
     }
 
-    pub(crate) fn decide(&mut self, at: EpochSlot, rows: &[DecisionRow]) -> Attempt<Decided> {
-        let (is_open, is_released) = match self.slot(at) {
-            Ok(slot) => slot,
-            Err(error) => return Some(Err(error)),
+    pub(crate) fn decide(
+        &mut self,
+        at: EpochSlot,
+        home: Option<&ServerIdentity>,
+        rows: &[DecisionRow],
+    ) -> Attempt<Decided> {
+        let is_elsewhere = home.is_some_and(|home| *home != self.identity);
+        let (is_open, is_released) = match (self.slot(at), self.writable()) {
+            (_, Ok(_)) if is_elsewhere => (false, false),
+            (Ok(slot), _) => slot,
+            (Err(error), _) => return Some(Err(error)),
         };
         let is_locked = rows.iter().any(|row| self.is_locked(row.gtrid));
         if is_open && (self.held_by.is_some() || is_locked) {

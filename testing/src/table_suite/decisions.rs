@@ -12,7 +12,10 @@ pub async fn a_decision_is_found_and_read<P: Place>(place: &P) {
     let rows: Vec<_> = (0..u64::from(SLOTS)).map(|n| suite.row(n)).collect();
     for (number, row) in (0..).zip(&rows) {
         let at = slot(suite.own, number);
-        let decided = suite.table.decide(at, std::slice::from_ref(row)).await;
+        let decided = suite
+            .table
+            .decide(at, None, std::slice::from_ref(row))
+            .await;
         let decided = decided.expect("every slot takes decisions");
         assert_eq!(decided.answers, [PENDING]);
         assert_eq!(decided.identity, identity);
@@ -122,7 +125,7 @@ pub async fn a_batch_is_answered_row_by_row<P: Place>(place: &P) {
 /// Empty lists are no errors.
 pub async fn nothing_is_nothing<P: Place>(place: &P) {
     let suite = Suite::start(place).await;
-    let decided = suite.table.decide(slot(suite.own, 0), &[]).await;
+    let decided = suite.table.decide(slot(suite.own, 0), None, &[]).await;
     let answers = decided.expect("an empty batch is one").answers;
     assert_eq!(answers, Vec::<RowAnswer>::new());
     suite.table.complete(&[]).await.expect("an empty list");
@@ -225,7 +228,7 @@ pub async fn deciders_at_once_are_all_recorded<P: Place>(place: &P) {
             let at = slot(opening, number % SLOTS);
             running.spawn(async move {
                 let rows = std::slice::from_ref(&row);
-                until_answered(|| table.decide(at, rows)).await
+                until_answered(|| table.decide(at, None, rows)).await
             });
         }
     }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use unanimous_core::ports::{EpochSlot, RowAnswer, RowState, SLOTS, TableErrorKind};
+use unanimous_core::ports::{
+    EpochSlot, RowAnswer, RowState, SLOTS, ServerIdentity, TableErrorKind,
+};
 use unanimous_core::xid::Epoch;
 
 use super::{
@@ -24,7 +26,7 @@ pub async fn a_slot_that_is_not_there_is_unfit<P: Place>(place: &P) {
         },
     ];
     for at in nowhere {
-        let decided = suite.table.decide(at, &rows).await;
+        let decided = suite.table.decide(at, None, &rows).await;
         assert_kind(decided, TableErrorKind::Unfit);
     }
     assert_eq!(suite.find(rows[0].gtrid).await.row, None);
@@ -41,7 +43,7 @@ pub async fn a_closed_epoch_takes_no_decision<P: Place>(place: &P) {
     let answers = [PENDING, COMPLETED, ROLLED_BACK, CLOSED];
     for number in 0..SLOTS {
         let at = slot(suite.own, number);
-        let decided = place.table().decide(at, &rows).await;
+        let decided = place.table().decide(at, None, &rows).await;
         let decided = decided.expect("it answers");
         assert_eq!(decided.answers, answers, "slot {number}");
         assert!(!decided.is_released);
@@ -52,6 +54,27 @@ pub async fn a_closed_epoch_takes_no_decision<P: Place>(place: &P) {
     completed.expect("what is decided can be completed");
     let answers = suite.decide(&rows).await;
     assert_eq!(answers, [COMPLETED, COMPLETED, ROLLED_BACK, CLOSED]);
+}
+
+/// As after a fail-over that may have lost that an epoch was closed: what stands is answered.
+pub async fn another_server_than_its_home_decides_nothing<P: Place>(place: &P) {
+    let suite = Suite::start(place).await;
+    let rows = suite.rows_in_every_state().await;
+    let here = suite.find(rows[3].gtrid).await.identity;
+    let elsewhere = ServerIdentity::new("another server").expect("it is printable");
+    let slots = [0, SLOTS].map(|number| slot(suite.own, number));
+    let answers = [PENDING, COMPLETED, ROLLED_BACK, CLOSED];
+    for at in slots {
+        let decided = place.table().decide(at, Some(&elsewhere), &rows).await;
+        let decided = decided.expect("it answers, be the slot there or not");
+        assert_eq!(
+            (decided.answers, decided.identity),
+            (answers.to_vec(), here.clone())
+        );
+    }
+    assert_eq!(suite.find(rows[3].gtrid).await.row, None);
+    let decided = place.table().decide(slots[0], Some(&here), &rows).await;
+    assert_eq!(decided.expect("it answers").answers[3], PENDING);
 }
 
 /// The others go on.
@@ -87,7 +110,7 @@ pub async fn a_close_among_deciders_leaves_both_answers_final<P: Place>(place: &
                 tokio::task::yield_now().await;
             }
             let rows = std::slice::from_ref(&row);
-            let decided = until_answered(|| table.decide(at, rows)).await;
+            let decided = until_answered(|| table.decide(at, None, rows)).await;
             (row, decided.expect("it answers").answers)
         });
     }

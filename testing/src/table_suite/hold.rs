@@ -29,7 +29,7 @@ pub async fn what_is_new_waits_until_decisions_are_set_free<P: Place>(place: &P)
         let (table, row) = (place.table(), row(opening, 1));
         waiting.push(tokio::spawn(async move {
             let rows = std::slice::from_ref(&row);
-            let decided = until_answered(|| table.decide(slot(opening, number), rows)).await;
+            let decided = until_answered(|| table.decide(slot(opening, number), None, rows)).await;
             assert_eq!(decided.expect("it is free").answers, [PENDING]);
         }));
     }
@@ -38,7 +38,7 @@ pub async fn what_is_new_waits_until_decisions_are_set_free<P: Place>(place: &P)
         let joined = until_answered(|| table.join(7, "late")).await;
         let joined = joined.expect("it is free").opening;
         let rows = [row(joined, 1)];
-        let decided = until_answered(|| table.decide(slot(joined, 0), &rows)).await;
+        let decided = until_answered(|| table.decide(slot(joined, 0), None, &rows)).await;
         assert_eq!(decided.expect("it is free").answers, [PENDING]);
     }));
     assert_wait(&waiting).await;
@@ -121,6 +121,6 @@ pub async fn whoever_is_gone_holds_nothing<P: Place>(place: &P) {
     drop(second);
     let table = place.table();
     let rows = [suite.row(1)];
-    let decided = until_answered(|| table.decide(slot(suite.own, 0), &rows)).await;
+    let decided = until_answered(|| table.decide(slot(suite.own, 0), None, &rows)).await;
     assert_eq!(decided.expect("it is free").answers, [PENDING]);
 }

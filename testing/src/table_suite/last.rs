@@ -104,7 +104,10 @@ pub async fn a_slot_that_is_not_there_rolls_the_branch_back<P: Place>(place: &P)
     let row = suite.row(1);
     assert!(!commit_last(&suite, SLOTS, &row).await);
     assert_eq!(suite.find(row.gtrid).await.row, None);
-    let decided = suite.table.decide(slot(suite.own, SLOTS), &[row]).await;
+    let decided = suite
+        .table
+        .decide(slot(suite.own, SLOTS), None, &[row])
+        .await;
     assert_kind(decided, TableErrorKind::Unfit);
 }
 
@@ -192,7 +195,7 @@ pub async fn a_decision_waits_for_a_last_resource<P: Place>(place: &P) {
         other.branches = "other".into();
         let deciding = tokio::spawn(async move {
             let rows = std::slice::from_ref(&other);
-            until_answered(|| table.decide(at, rows)).await
+            until_answered(|| table.decide(at, None, rows)).await
         });
         assert_waits(&deciding).await;
         let branches = if commits {
@@ -220,7 +223,7 @@ pub async fn a_stuck_last_resource_holds_up_nobody_else<P: Place>(place: &P) {
     let table = place.table();
     // Each in one attempt: no lock is in its way.
     let neighbours = [suite.row(999), suite.row(1001), suite.row(u64::MAX)];
-    let decided = table.decide(at, &neighbours).await;
+    let decided = table.decide(at, None, &neighbours).await;
     assert_eq!(decided.expect("no lock").answers, [PENDING; 3]);
     assert!(commit_last(&suite, 0, &suite.row(1002)).await);
     let put = table.put_rollback(suite.own.gtrid(998)).await;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use std::time::Duration;
 use tokio::task::JoinSet;
+
 use unanimous_core::ports::{Beat, TableErrorKind};
 use unanimous_core::xid::{Epoch, ResourceName};
 
@@ -139,8 +141,11 @@ pub async fn beats_rise_and_list_the_members<P: Place>(place: &P) {
         assert_eq!(count(&next, other), count(&last, other));
         last = next;
     }
+    tokio::time::sleep(Duration::from_millis(50)).await;
     let next = beat(other).await;
     assert!(count(&next, other) > count(&last, other), "{next:?}");
+    let age = |epoch| next.iter().find(|beat| beat.epoch == epoch).map(|b| b.age);
+    assert!(age(own) > age(other), "by the server's clock: {next:?}");
     let epochs: Vec<_> = next.iter().map(|beat| beat.epoch).collect();
     assert_eq!(epochs, [own, other]);
     assert!(next.iter().all(|beat| !beat.is_closed));

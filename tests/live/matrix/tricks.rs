@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use unanimous::ports::{
-    DecideError, DecisionLog, DecisionRecord, LogError, LogHome, Lookup, Member, OpeningState,
+    DecideError, DecisionLog, DecisionRecord, LogError, LogHome, LogSnapshot, Lookup, Member,
+    OpeningState,
 };
 use unanimous::{Gtrid, Heuristic, Opening, ResourceName};
 use unanimous_core::protocol::LogSeq;
@@ -108,6 +109,10 @@ impl DecisionLog for Open {
 
     async fn close(&self, epoch: Epoch) -> Result<(), LogError> {
         self.log.close(epoch).await
+    }
+
+    async fn snapshot(&self) -> Result<LogSnapshot, LogError> {
+        self.log.snapshot().await
     }
 
     async fn lookup(&self, gtrid: Gtrid) -> Result<Lookup, LogError> {

@@ -162,8 +162,9 @@ async fn i1_a_branch_at_the_server_that_was_left_is_no_last_resource() {
     assert!(!log.takes_last(&old));
     let (stale, new) = (decision(before, 1), decision(log.opening(), 1));
     assert_eq!(log.last_statement(&old, &new), None);
-    // One that was under way fails there, or not, as it would have.
-    assert!(log.last_statement(&old, &stale).is_some());
+    // One that was under way is rolled back.
+    assert_eq!(log.last_statement(&old, &stale), None);
+    assert!(log.takes_last(&scope(&table).await), "at the new one");
 }
 
 /// The log was restored: an epoch that was closed there has the number of one that nobody needs to
@@ -194,4 +195,179 @@ async fn i4_what_could_not_be_read_from_a_new_server_is_read_later() {
     let states = log.openings().await.unwrap();
     let state = states.iter().find(|state| state.opening == restored);
     assert!(state.is_some_and(|state| state.closed), "{states:?}");
+}
+
+/// Whoever asks first is told at once; an earlier attempt of another decision still holds its key.
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_for_its_key_holds_up_and_refuses_nobody_else() {
+    let table = MemoryTable::new("log");
+    let log = open(&table).await;
+    let [stuck, other] = [1, 2].map(|sequence| decision(log.opening(), sequence));
+    table.fail_next(TableStep::Decide, TableFault::LoseRequest);
+    log.decide(&stuck).await.unwrap_err();
+    let statement = log.last_statement(&scope(&table).await, &stuck);
+    let held = table.hold(&statement.unwrap()).unwrap();
+    let (again, first) = tokio::join!(log.decide(&stuck), log.decide(&other));
+    assert!(matches!(again, Err(DecideError::Uncertain(_))), "{again:?}");
+    first.unwrap();
+    held.commit();
+    log.decide(&stuck).await.unwrap();
+}
+
+/// The fail-over has lost that its epoch was closed, on the strength of which others have rolled
+/// back what it had not decided.
+#[tokio::test(start_paused = true)]
+async fn i1_a_member_whose_closing_was_lost_decides_nothing_under_its_epoch() {
+    let table = MemoryTable::new("log");
+    let log = open(&table.another_link()).await;
+    let other = open(&table.another_link()).await;
+    let [first, asked_before] = [1, 2].map(|sequence| decision(log.opening(), sequence));
+    let before = log.opening();
+    other.close(before.epoch).await.unwrap();
+    table.fail_over(false);
+    let rows = table.openings();
+    let row = rows.iter().find(|row| row.opening == before).unwrap();
+    assert!(!row.is_closed, "that is lost");
+    let told = log.decide(&first).await.unwrap_err();
+    assert!(matches!(told, DecideError::Refused(_)), "{told}");
+    assert_eq!(table.row_count(), 0);
+    sleep(A_MINUTE).await;
+    assert_ne!(log.opening(), before);
+    log.decide(&asked_before).await.unwrap_err();
+    assert_eq!(table.row_count(), 0);
+    log.decide(&decision(log.opening(), 1)).await.unwrap();
+}
+
+/// What was asked before the fail-over, and may have been recorded there: nobody can tell.
+#[tokio::test(start_paused = true)]
+async fn i3_a_decision_that_a_fail_over_may_have_lost_ends_as_lost() {
+    let table = MemoryTable::new("log");
+    let log = open(&table).await;
+    let asked = decision(log.opening(), 1);
+    table.fail_next(TableStep::Decide, TableFault::LoseReply);
+    let told = log.decide(&asked).await.unwrap_err();
+    assert!(matches!(told, DecideError::Uncertain(_)), "{told}");
+    table.fail_over(false);
+    assert_eq!(table.row(asked.gtrid), None, "it was recorded, and is lost");
+    let told = log.decide(&asked).await.unwrap_err();
+    assert!(
+        matches!(told, DecideError::Uncertain(_)),
+        "it has not left its epoch: {told}"
+    );
+    sleep(A_MINUTE).await;
+    for _ in 0..2 {
+        let told = log.decide(&asked).await.unwrap_err();
+        assert!(matches!(told, DecideError::MayBeLost(_)), "{told}");
+    }
+    assert_eq!(log.lookup(asked.gtrid).await.unwrap(), Lookup::MayBeLost);
+}
+
+/// One that the fail-over has kept is answered as ever.
+#[tokio::test(start_paused = true)]
+async fn i3_a_decision_that_a_fail_over_has_kept_is_found_again() {
+    let table = MemoryTable::new("log");
+    let log = open(&table).await;
+    let [asked, later] = [1, 2].map(|sequence| decision(log.opening(), sequence));
+    table.fail_next(TableStep::Decide, TableFault::LoseReply);
+    log.decide(&asked).await.unwrap_err();
+    log.decide(&later).await.unwrap();
+    // Only the last one is lost.
+    table.fail_over(false);
+    assert_eq!(table.row(later.gtrid), None);
+    log.decide(&asked).await.unwrap();
+}
+
+/// Asked for more than an hour after its epoch was closed.
+#[tokio::test(start_paused = true)]
+async fn i3_a_decision_of_a_released_epoch_ends_as_lost_and_leaves_no_row() {
+    let table = MemoryTable::new("log");
+    let link = table.another_link();
+    let log = open(&link).await;
+    let other = open(&table).await;
+    let [asked, last] = [1, 2].map(|sequence| decision(log.opening(), sequence));
+    link.fail_next(TableStep::Decide, TableFault::LoseRequest);
+    log.decide(&asked).await.unwrap_err();
+    let epoch = log.opening().epoch;
+    other.close(epoch).await.unwrap();
+    table.release(epoch).await.unwrap();
+    sleep(A_MINUTE).await;
+    let told = log.decide(&asked).await.unwrap_err();
+    assert!(matches!(told, DecideError::MayBeLost(_)), "{told}");
+    let told = log.settle_last(&last).await.unwrap_err();
+    assert!(matches!(told, DecideError::MayBeLost(_)), "{told}");
+    assert_eq!(table.row_count(), 0);
+}
+
+/// It has joined anew twice.
+#[tokio::test(start_paused = true)]
+async fn a_member_that_leaves_leaves_nothing_of_its_earlier_epochs() {
+    let table = MemoryTable::new("log");
+    let log = open(&table).await;
+    for sequence in 1..=3 {
+        let own = log.opening();
+        let decided = decision(own, sequence);
+        log.decide(&decided).await.unwrap();
+        log.complete(decided.gtrid);
+        if sequence < 3 {
+            table.close(own.epoch).await.unwrap();
+            sleep(A_MINUTE).await;
+            assert_ne!(log.opening(), own);
+        }
+    }
+    assert_eq!(table.row_count(), 3);
+    log.shutdown().await.unwrap();
+    let rows = table.openings();
+    assert_eq!(rows.len(), 3);
+    assert!(
+        rows.iter().all(|row| row.is_closed && row.is_released),
+        "{rows:?}"
+    );
+    assert_eq!(table.row_count(), 0);
+}
+
+/// Neither the decision nor the closing was forced by whoever wrote it. Whoever reads both acts on
+/// them.
+#[tokio::test(start_paused = true)]
+async fn i1_what_a_member_has_read_is_forced_before_it_is_acted_upon() {
+    for is_one in [false, true] {
+        let table = MemoryTable::new("log");
+        let link = table.another_link();
+        let [owner, other] = [open(&link).await, open(&link).await];
+        let reader = open(&table).await;
+        let decided = decision(owner.opening(), 1);
+        for step in [TableStep::Decide, TableStep::Close] {
+            link.fail_next(step, TableFault::LoseForce);
+        }
+        owner.decide(&decided).await.unwrap_err();
+        other.close(decided.gtrid.opening.epoch).await.unwrap_err();
+        let told = if is_one {
+            let found = reader.lookup(decided.gtrid).await.unwrap();
+            found == Lookup::Pending(decided.clone())
+        } else {
+            reader.snapshot().await.unwrap().pending == [decided.clone()]
+        };
+        assert!(told);
+        table.crash();
+        assert!(table.row(decided.gtrid).is_some(), "it was acted upon");
+    }
+}
+
+/// It has joined anew meanwhile; others have rolled back what it had not decided.
+#[tokio::test(start_paused = true)]
+async fn i1_a_last_resource_decides_under_the_epoch_of_its_transaction_alone() {
+    let table = MemoryTable::new("log");
+    let [log, other] = [open(&table).await, open(&table).await];
+    let [stale, new] = {
+        let before = log.opening();
+        other.close(before.epoch).await.unwrap();
+        sleep(A_MINUTE).await;
+        assert_ne!(log.opening(), before);
+        [before, log.opening()].map(|opening| decision(opening, 1))
+    };
+    let scope = scope(&table).await;
+    let statement = log.last_statement(&scope, &stale).unwrap();
+    table.hold(&statement).unwrap_err();
+    let statement = log.last_statement(&scope, &new).unwrap();
+    table.hold(&statement).unwrap().commit();
+    assert_eq!(table.row_count(), 1);
 }

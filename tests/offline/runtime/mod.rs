@@ -13,6 +13,7 @@ mod last_resource;
 mod liar;
 mod liars;
 mod lifecycle;
+mod lost_decision;
 mod lost_log;
 mod recovery;
 mod wrong_drivers;

@@ -126,7 +126,7 @@ impl DecisionLog for SimLog {
         match &decided {
             Ok(_) => self.world.account.decided(journal, gtrid),
             Err(DecideError::Refused(_)) => self.world.account.refused(journal, gtrid),
-            Err(DecideError::Uncertain(_)) => {
+            Err(DecideError::Uncertain(_) | DecideError::MayBeLost(_)) => {
                 journal.note(format_args!("decide {} is uncertain", gtrid.sequence));
             }
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use unanimous::log::TableLog;
 use unanimous::ports::{
-    DecideError, DecisionLog, DecisionRecord, LogError, LogHome, Lookup, Member, OpeningState,
+    DecideError, DecisionLog, DecisionRecord, LogError, LogHome, LogSnapshot, Lookup, Member,
+    OpeningState,
 };
 use unanimous::{Gtrid, Heuristic, Opening, ResourceName};
 use unanimous_core::protocol::LogSeq;
@@ -67,7 +68,7 @@ impl Watched {
         match answer {
             Ok(_) => account.decided(journal, gtrid),
             Err(DecideError::Refused(_)) => account.refused(journal, gtrid),
-            Err(DecideError::Uncertain(_)) => {
+            Err(DecideError::Uncertain(_) | DecideError::MayBeLost(_)) => {
                 journal.note(format_args!("decide {} is uncertain", gtrid.sequence));
             }
         }
@@ -147,6 +148,10 @@ impl DecisionLog for Watched {
 
     async fn pending(&self) -> Result<Vec<DecisionRecord>, LogError> {
         self.life.hear(self.inner.pending()).await
+    }
+
+    async fn snapshot(&self) -> Result<LogSnapshot, LogError> {
+        self.life.hear(self.inner.snapshot()).await
     }
 
     async fn openings(&self) -> Result<Vec<OpeningState>, LogError> {

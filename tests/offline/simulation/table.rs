@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use unanimous::ports::{
     Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, HeldDecisions, OpeningRow,
-    RowState, Snapshot, TableError, TableErrorKind, TableState,
+    RowState, ServerIdentity, Snapshot, TableError, TableErrorKind, TableState,
 };
 use unanimous::{Gtrid, ManagerId, ResourceName};
 use unanimous_core::xid::Epoch;
@@ -125,11 +125,16 @@ impl DecisionTable for SimTable {
         Ok(joined)
     }
 
-    async fn decide(&self, at: EpochSlot, rows: &[DecisionRow]) -> Result<Decided, TableError> {
-        let (table, rows) = (self.table.clone(), rows.to_vec());
+    async fn decide(
+        &self,
+        at: EpochSlot,
+        home: Option<&ServerIdentity>,
+        rows: &[DecisionRow],
+    ) -> Result<Decided, TableError> {
+        let (table, home, rows) = (self.table.clone(), home.cloned(), rows.to_vec());
         let numbers: Vec<u64> = rows.iter().map(|row| row.gtrid.sequence).collect();
         let what = format!("decide {numbers:?} under {}", at.epoch);
-        let decide = async move { table.decide(at, &rows).await };
+        let decide = async move { table.decide(at, home.as_ref(), &rows).await };
         self.ask(what, decide).await
     }
 
@@ -199,7 +204,7 @@ impl DecisionTable for SimTable {
 
     /// Nobody in these worlds makes a barrier.
     async fn hold(&self) -> Result<Box<dyn HeldDecisions>, TableError> {
-        self.table.hold().await
+        DecisionTable::hold(&self.table).await
     }
 
     async fn closed_for(&self, age: Duration) -> Result<Vec<Epoch>, TableError> {

@@ -1,5 +1,7 @@
 //! Rows of the tables as the port's types. What does not fit was written by somebody else.
 
+use std::time::Duration;
+
 use mysql_async::Row;
 use unanimous_core::ports::{Beat, DecisionRow, OpeningRow, RowState, ServerIdentity};
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
@@ -82,5 +84,6 @@ pub(super) fn beat(row: &Row) -> Option<Beat> {
         epoch: epoch(row, 0)?,
         count: number(row, 1)?,
         is_closed: is_true(row, 2)?,
+        age: Duration::from_micros(number(row, 3)?),
     })
 }

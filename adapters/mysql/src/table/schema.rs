@@ -108,6 +108,7 @@ fn member(tables: &Tables) -> String {
         &[
             "epoch INT UNSIGNED NOT NULL PRIMARY KEY",
             "beats BIGINT UNSIGNED NOT NULL DEFAULT 0",
+            "beat_at DATETIME(6) NOT NULL",
             WRITES,
         ],
     )

@@ -79,7 +79,7 @@ impl Tables {
             none(&self.epoch, "epoch, slot, closed"),
             none(&self.decision, "gtrid, epoch, state, branches, writes"),
             none(&self.heuristic, "gtrid, resource, ended, writes"),
-            none(&self.member, "epoch, beats, writes"),
+            none(&self.member, "epoch, beats, beat_at, writes"),
         ]
     }
 
@@ -122,7 +122,7 @@ impl Tables {
                 slots.join(", ")
             ),
             format!(
-                "INSERT INTO {} (epoch) VALUES (@unanimous_epoch)",
+                "INSERT INTO {} (epoch, beat_at) VALUES (@unanimous_epoch, UTC_TIMESTAMP(6))",
                 self.member
             ),
             format!(
@@ -140,8 +140,26 @@ impl Tables {
         at: EpochSlot,
         rows: &[DecisionRow],
     ) -> Vec<String> {
+        let mut statements = self.slot(at);
+        if !rows.is_empty() {
+            statements.push(self.insert_if_open(flavour, at, rows));
+            statements.push(self.rows_of(rows));
+        }
+        statements
+    }
+
+    /// What stands of these, as [`decide`](Self::decide) answers it: nothing is put there.
+    pub(super) fn decided(&self, at: EpochSlot, rows: &[DecisionRow]) -> Vec<String> {
+        let mut statements = self.slot(at);
+        if !rows.is_empty() {
+            statements.extend(["DO 0".to_owned(), self.rows_of(rows)]);
+        }
+        statements
+    }
+
+    fn slot(&self, at: EpochSlot) -> Vec<String> {
         let EpochSlot { epoch, slot } = at;
-        let mut statements = vec![
+        vec![
             format!(
                 "SELECT closed FROM {} WHERE epoch = {epoch} AND slot = {slot} LOCK IN SHARE MODE",
                 self.epoch
@@ -150,17 +168,16 @@ impl Tables {
                 "SELECT released FROM {} WHERE epoch = {epoch}",
                 self.opening
             ),
-        ];
-        if !rows.is_empty() {
-            statements.push(self.insert_if_open(flavour, at, rows));
-            statements.push(format!(
-                "SELECT gtrid, state FROM {} FORCE INDEX (PRIMARY) WHERE gtrid IN ({}) \
-                 LOCK IN SHARE MODE",
-                self.decision,
-                keys(rows.iter().map(|row| row.gtrid))
-            ));
-        }
-        statements
+        ]
+    }
+
+    fn rows_of(&self, rows: &[DecisionRow]) -> String {
+        format!(
+            "SELECT gtrid, state FROM {} FORCE INDEX (PRIMARY) WHERE gtrid IN ({}) \
+             LOCK IN SHARE MODE",
+            self.decision,
+            keys(rows.iter().map(|row| row.gtrid))
+        )
     }
 
     /// In the order of the keys, in which everybody locks them.
@@ -290,9 +307,13 @@ impl Tables {
     pub(super) fn beat(&self, own: Epoch) -> Vec<String> {
         let (opening, member) = (&self.opening, &self.member);
         vec![
-            format!("UPDATE {member} SET beats = beats + 1 WHERE epoch = {own}"),
             format!(
-                "SELECT m.epoch, m.beats, o.closed IS NOT NULL \
+                "UPDATE {member} SET beats = beats + 1, beat_at = UTC_TIMESTAMP(6) \
+                 WHERE epoch = {own}"
+            ),
+            format!(
+                "SELECT m.epoch, m.beats, o.closed IS NOT NULL, \
+                 GREATEST(0, TIMESTAMPDIFF(MICROSECOND, m.beat_at, UTC_TIMESTAMP(6))) \
                  FROM {member} m JOIN {opening} o ON o.epoch = m.epoch ORDER BY m.epoch"
             ),
         ]

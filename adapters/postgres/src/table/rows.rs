@@ -2,6 +2,7 @@
 //! one list; the first column of each says which statement's it is.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio_postgres::SimpleQueryRow;
 use unanimous_core::ports::{
@@ -100,17 +101,32 @@ impl Rows {
             None if is_released => false,
             None => return Err("unanimous_epoch has no row for this epoch and slot"),
         };
+        let decided = self.standing(identity, rows)?;
+        if is_open && decided.answers.contains(&RowAnswer::EpochClosed) {
+            return Err(VANISHED);
+        }
+        Ok(Decided {
+            is_released,
+            ..decided
+        })
+    }
+
+    /// The answer of a server that may not decide, without its slot.
+    pub(super) fn standing(
+        &self,
+        identity: ServerIdentity,
+        rows: &[DecisionRow],
+    ) -> Result<Decided, Odd> {
         let standing = self.decisions()?.into_iter();
         let standing: BTreeMap<_, _> = standing.map(|(gtrid, state, _)| (gtrid, state)).collect();
         let answer = |row: &DecisionRow| match standing.get(&row.gtrid) {
-            Some(state) => Ok(RowAnswer::Stands(*state)),
-            None if is_open => Err(VANISHED),
-            None => Ok(RowAnswer::EpochClosed),
+            Some(state) => RowAnswer::Stands(*state),
+            None => RowAnswer::EpochClosed,
         };
         Ok(Decided {
             identity,
-            answers: rows.iter().map(answer).collect::<Result<_, _>>()?,
-            is_released,
+            answers: rows.iter().map(answer).collect(),
+            is_released: false,
         })
     }
 
@@ -196,6 +212,7 @@ fn beat(row: &SimpleQueryRow) -> Option<Beat> {
         epoch: epoch(row, 1)?,
         count: text(row, 2)?.parse().ok()?,
         is_closed: is_true(row, 3)?,
+        age: Duration::from_millis(text(row, 4)?.parse().ok()?),
     })
 }
 

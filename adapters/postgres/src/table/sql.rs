@@ -229,26 +229,36 @@ pub(super) fn decide(at: EpochSlot, rows: &[DecisionRow]) -> Vec<String> {
         .collect();
     let mut statements = vec![format!("SELECT 's', closed {of_slot} FOR SHARE")];
     if !rows.is_empty() {
-        let keys: Vec<_> = sorted
-            .iter()
-            .map(|(gtrid, _)| format!("'{gtrid}'"))
-            .collect();
         statements.push(format!(
             "INSERT INTO unanimous.unanimous_decision (gtrid, epoch, state, branches) \
              SELECT v.gtrid, {epoch}, 'C', v.branches FROM (VALUES {}) v (gtrid, branches) \
              WHERE NOT (SELECT closed {of_slot}) ON CONFLICT (gtrid) DO NOTHING",
             values.join(", ")
         ));
-        statements.push(format!(
-            "SELECT 'd', gtrid, state, '' FROM unanimous.unanimous_decision WHERE gtrid IN ({})",
-            keys.join(", ")
-        ));
+        statements.push(rows_of(rows));
     }
     statements.push(format!(
         "SELECT 'r' FROM unanimous.unanimous_opening WHERE epoch = {epoch} \
          AND released_at IS NOT NULL AND NOT EXISTS (SELECT {of_slot}) FOR KEY SHARE"
     ));
     statements
+}
+
+/// What stands of these, forced: nothing is put there.
+pub(super) fn decided(rows: &[DecisionRow]) -> Vec<String> {
+    let mut statements = vec![FORCE.to_owned()];
+    if !rows.is_empty() {
+        statements.insert(0, rows_of(rows));
+    }
+    statements
+}
+
+fn rows_of(rows: &[DecisionRow]) -> String {
+    let keys: Vec<_> = rows.iter().map(|row| format!("'{}'", row.gtrid)).collect();
+    format!(
+        "SELECT 'd', gtrid, state, '' FROM unanimous.unanimous_decision WHERE gtrid IN ({})",
+        keys.join(", ")
+    )
 }
 
 /// A plain insert: an upsert would commit over a refusal that stands. Where there is no open slot,
@@ -358,8 +368,9 @@ pub(super) fn beat(own: Epoch) -> Vec<String> {
             "UPDATE unanimous.unanimous_member \
              SET beats = beats + 1, beat_at = pg_catalog.clock_timestamp() WHERE epoch = {own}"
         ),
-        "SELECT 'b', m.epoch, m.beats, o.closed_at IS NOT NULL FROM unanimous.unanimous_member m \
-         JOIN unanimous.unanimous_opening o ON o.epoch = m.epoch"
+        "SELECT 'b', m.epoch, m.beats, o.closed_at IS NOT NULL, greatest(0, \
+         extract(epoch FROM pg_catalog.clock_timestamp() - m.beat_at) * 1000)::bigint \
+         FROM unanimous.unanimous_member m JOIN unanimous.unanimous_opening o ON o.epoch = m.epoch"
             .to_owned(),
     ]
 }

@@ -82,7 +82,7 @@ async fn a_decision_waits_for_a_close_in_flight(db: &Db) {
                 branches: String::new(),
             };
             let table = Arc::clone(&table);
-            let deciding = tokio::spawn(async move { table.decide(at, &[row]).await });
+            let deciding = tokio::spawn(async move { table.decide(at, None, &[row]).await });
             t.waiters(1).await;
             let (end, expected) = if commits {
                 ("COMMIT", RowAnswer::EpochClosed)

@@ -110,6 +110,19 @@ async fn an_account_without_rights_is_told_what_to_grant(db: &Db) {
     if t.db.is_mariadb() {
         admin.query_drop(identity).await.unwrap();
     }
+    let both = Mysql::builder("ledger", format!("mysql://{user}:pw@{server}"));
+    let both = both.recovery_address(t.db.url.clone()).build().unwrap();
+    let all = both.preflight().await.unwrap().findings;
+    let finding = all
+        .iter()
+        .find(|finding| finding.subject == "last resource");
+    let mend = &finding.unwrap().mend;
+    for right in [
+        "GRANT SELECT ON unanimous_epoch",
+        "GRANT INSERT ON unanimous_decision",
+    ] {
+        assert!(mend.contains(right), "{mend}");
+    }
     let says = ["grant the account SELECT, INSERT, UPDATE and DELETE"];
     assert_error(t.decide(&[1]).await, TableErrorKind::Refused, &says);
     assert_error(t.table.check().await, TableErrorKind::Refused, &says);
@@ -146,7 +159,7 @@ async fn every_method_once(table: &dyn DecisionTable, own: unanimous_core::xid::
         epoch: own.epoch,
         slot: 0,
     };
-    table.decide(at, &[row]).await.unwrap();
+    table.decide(at, None, &[row]).await.unwrap();
     let put = table.put_rollback(own.gtrid(2)).await.unwrap();
     assert_eq!(put, RowState::RolledBack);
     let name = "orders".parse().unwrap();

@@ -50,7 +50,7 @@ impl TableDb {
 
     pub(super) async fn decide(&self, sequences: &[u64]) -> Result<Decided, TableError> {
         let rows: Vec<_> = sequences.iter().map(|n| self.row(*n)).collect();
-        self.table.decide(self.slot(), &rows).await
+        self.table.decide(self.slot(), None, &rows).await
     }
 
     /// As an independent client sees it.

@@ -148,7 +148,7 @@ async fn what_is_not_there_is_unfit(db: &Db) {
     let unfit = TableErrorKind::Unfit;
     let mut at = slot(&own);
     at.slot = SLOTS;
-    let error = t.table.decide(at, &[row(&own, 1)]).await.unwrap_err();
+    let error = t.table.decide(at, None, &[row(&own, 1)]).await.unwrap_err();
     assert_error(&error, unfit, "no row for this epoch and slot");
     assert_eq!(t.state(own.opening.gtrid(1)).await, None);
     let error = t.table.close(Epoch(99)).await.unwrap_err();

@@ -246,7 +246,10 @@ async fn the_accounts_own_settings_change_nothing(db: &Db) {
     assert_eq!(own.label, "it's \\ here");
     let mut odd = row(&own, 1);
     odd.branches = "\\' \\\\'' \t\n$$ E'\\n".to_owned();
-    let decided = table.decide(slot(&own), &[odd.clone()]).await.unwrap();
+    let decided = table
+        .decide(slot(&own), None, &[odd.clone()])
+        .await
+        .unwrap();
     assert_eq!(decided.answers, [PENDING]);
     let read = table.read(Epoch(0), Some(own.opening.epoch)).await.unwrap();
     assert_eq!(read.pending, [odd]);

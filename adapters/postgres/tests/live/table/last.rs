@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use unanimous_core::ports::{
-    Branch, BranchErrorKind, Cause, DecisionTable, OnePhaseReply, OpeningRow, Resource, RowState,
-    TableErrorKind, TableHome,
+    Branch, BranchErrorKind, Cause, DecisionTable, OnePhaseReply, OpeningRow, Resource,
+    ResourceManager, RowState, TableErrorKind, TableHome,
 };
 use unanimous_core::xid::Gtrid;
 use unanimous_postgres::{Isolation, PgBranch, Postgres};
@@ -243,12 +243,24 @@ async fn a_role_without_rights_rolls_back_and_says_what_it_needs(db: &Db) {
     let role = format!("poor_{:016x}", crate::support::random());
     t.db.admin(&format!("CREATE ROLE {role}; GRANT {role} TO app"))
         .await;
+    let found = || async {
+        let all = t.db.resource.preflight().await.unwrap().findings;
+        let mut of_it = all.into_iter();
+        of_it.find(|finding| finding.subject == "last resource")
+    };
+    assert_eq!(found().await, None);
+    t.db.admin("REVOKE INSERT ON unanimous.unanimous_decision FROM app")
+        .await;
+    let finding = found().await.unwrap();
+    assert!(finding.mend.contains("GRANT INSERT"), "{finding}");
+    t.db.admin(&finding.mend).await;
+    assert_eq!(found().await, None);
     let mut poor = branch(&t, &t.db.resource, &own, 1).await;
     poor.batch_execute(&format!("SET LOCAL ROLE {role}"))
         .await
         .unwrap();
     let reply = poor.commit_last(&statement(&t.table, &own, 1)).await;
-    let text = assert_rolled_back(reply, Cause::Refused);
+    let text = assert_rolled_back(reply, Cause::NoRightsAsLast);
     assert!(
         text.contains("42501") && text.contains("rights of a last resource"),
         "{text}"

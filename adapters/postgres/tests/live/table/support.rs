@@ -104,7 +104,7 @@ pub(super) async fn decide(
         .iter()
         .map(|sequence| row(opening, *sequence))
         .collect();
-    table.decide(slot(opening), &rows).await
+    table.decide(slot(opening), None, &rows).await
 }
 
 /// The kind is expected, and the message names the place and holds these words, and no password.
