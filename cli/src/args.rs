@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::barrier::BarrierArgs;
+use crate::examples;
 use crate::log::Log;
+use crate::manual::{Completions, Man};
 use crate::recover::Recover;
 
 /// Looks after transactions across databases: what is in doubt, and why.
@@ -16,7 +18,7 @@ use crate::recover::Recover;
 /// Exit codes: 0 nothing is in doubt (check: nothing was found but notes), 1 something is in doubt
 /// (check: warnings), 2 failed (check: errors; else also if any resource could not be looked at).
 #[derive(Debug, Parser)]
-#[command(name = "unanimous", version)]
+#[command(name = "unanimous", version, after_help = examples::ALL)]
 pub(crate) struct Typed {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -39,6 +41,26 @@ pub(crate) struct Common {
     /// A table for people, or JSON for programs.
     #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
+    /// Colours: on a terminal unless NO_COLOR is set, or always, or never.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub(crate) color: Color,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+impl Color {
+    pub(crate) const fn choice(self) -> anstream::ColorChoice {
+        match self {
+            Self::Auto => anstream::ColorChoice::Auto,
+            Self::Always => anstream::ColorChoice::Always,
+            Self::Never => anstream::ColorChoice::Never,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -54,17 +76,20 @@ pub(crate) enum Verb {
     /// Shows all findings, each with what mends it. Connects with the credentials of the config
     /// file, whether an application runs or not. Exits with 0 if nothing was found but notes, with
     /// 1 if there are warnings (it works, but can hurt), with 2 if there are errors.
+    #[command(after_help = examples::CHECK)]
     Check,
     /// List what is prepared at all resources, and what recovery would do about it.
     ///
     /// Changes nothing. Exits with 0 if nothing is in doubt, with 1 if something is, with 2 if the
     /// log or any resource could not be looked at; what could be seen is shown all the same.
+    #[command(after_help = examples::LIST)]
     List,
     /// Make one recovery pass: commit what was decided, roll back what cannot be decided any more.
     ///
     /// Shows first what it will touch, and asks. Never touches what is active, foreign or another
     /// manager's. Exits with 0 if nothing is in doubt any more, with 1 if something was left (or
     /// the answer was no), with 2 if the log or any resource could not be looked at.
+    #[command(after_help = examples::RECOVER)]
     Recover(Recover),
     /// Hold new decisions briefly, so that backups or snapshots of all databases agree.
     ///
@@ -72,8 +97,15 @@ pub(crate) enum Verb {
     /// on nothing new is decided until it ends. docs/backup.md says what a backup that is taken
     /// under it is worth. Exits with 2 if it does not stand, or has not held until its end; else
     /// with the exit code of COMMAND, or 0.
+    #[command(after_help = examples::BARRIER)]
     Barrier(BarrierArgs),
-    /// Prepare or move the decision log.
+    /// The decision log: look into it, prove it sound, prepare it, move it, make it a file.
     #[command(subcommand)]
     Log(Log),
+    /// Print what completes this tool's words in a shell.
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(Completions),
+    /// Print this tool's manual page, or write the pages of all verbs into a folder.
+    #[command(after_help = examples::MAN)]
+    Man(Man),
 }

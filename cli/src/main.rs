@@ -1,11 +1,15 @@
 //! The operator's tool of Unanimous. `main` only maps a result to an exit code: 0 nothing in doubt,
-//! 1 something in doubt, 2 failed. Data goes to standard output, talk to standard error.
+//! 1 something in doubt, 2 failed (the README has the table). Data goes to standard output, talk to
+//! standard error.
 
 mod args;
 mod barrier;
 mod check;
+mod columns;
+mod examples;
 mod list;
 mod log;
+mod manual;
 mod output;
 mod recover;
 mod run;

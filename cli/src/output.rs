@@ -1,8 +1,7 @@
-//! Tables and JSON, on standard output, without colours.
+//! Tables and JSON, on standard output.
 
 use std::io::{self, Write};
 
-use comfy_table::{Table, presets};
 use unanimous::operator::State;
 
 use crate::run::Failure;
@@ -13,9 +12,10 @@ pub(crate) fn json(value: &serde_json::Value) -> Result<(), Failure> {
     print(&text)
 }
 
-/// Prints the lines. That nobody reads them any more is no failure, and changes no exit code.
+/// Prints the lines, with colours if a person sees them. That nobody reads them any more is no
+/// failure, and changes no exit code.
 fn print(lines: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
+    let mut out = anstream::AutoStream::auto(io::stdout().lock());
     let printed = writeln!(out, "{lines}").and_then(|()| out.flush());
     match printed {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
@@ -40,19 +40,7 @@ pub(crate) fn text(text: &str) -> Result<(), Failure> {
 
 /// Columns without lines, so that other programs can cut them. Nothing is shortened or wrapped.
 pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
-    let mut table = Table::new();
-    table
-        .load_preset(presets::NOTHING)
-        .set_header(head.to_vec())
-        .add_rows(rows);
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    let lines: Vec<_> = table
-        .lines()
-        .map(|line| line.trim_end().to_owned())
-        .collect();
-    print(&lines.join("\n"))
+    print(&crate::columns::lay_out(head, &rows))
 }
 
 /// A text of others, without what could steer a terminal.

@@ -7,7 +7,7 @@ use clap::Parser;
 use unanimous::operator::{Access, ConfigFile, ConfigFileError, OperatorError};
 
 use crate::args::{Typed, Verb};
-use crate::{barrier, check, list, log, recover};
+use crate::{barrier, check, columns, list, log, manual, recover};
 
 /// The exit code, if nothing failed.
 pub(crate) const CLEAN: u8 = 0;
@@ -56,11 +56,13 @@ impl From<ConfigFileError> for Failure {
 
 /// A line on standard error. If nobody reads it, there is nobody to be told.
 pub(crate) fn talk(line: &str) {
-    drop(writeln!(io::stderr(), "{line}"));
+    let line = columns::painted_talk(line);
+    drop(writeln!(anstream::stderr(), "{line}"));
 }
 
 pub(crate) fn run() -> Result<u8, Failure> {
     let typed = Typed::parse();
+    typed.common.color.choice().write_global();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -72,6 +74,13 @@ pub(crate) fn run() -> Result<u8, Failure> {
 }
 
 async fn dispatch(typed: Typed) -> Result<u8, Failure> {
+    // These two need no config file.
+    if let Verb::Completions(options) = &typed.verb {
+        return manual::completions(options);
+    }
+    if let Verb::Man(options) = &typed.verb {
+        return manual::man(options);
+    }
     let file = ConfigFile::read(&typed.common.config)?;
     let format = typed.common.format;
     match typed.verb {
@@ -80,6 +89,7 @@ async fn dispatch(typed: Typed) -> Result<u8, Failure> {
         Verb::Recover(options) => recover::run(&file, &options, format).await,
         Verb::Barrier(options) => barrier::run(&file, &options, format).await,
         Verb::Log(verb) => log::run(&file, verb, format).await,
+        Verb::Completions(_) | Verb::Man(_) => Ok(CLEAN),
     }
 }
 

@@ -68,24 +68,30 @@ mod check_table;
 mod client;
 mod entry;
 mod error;
+mod export;
 mod file;
 #[cfg(test)]
 mod file_test;
 mod finding;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod import;
 mod init;
 mod limits;
+mod lines;
 mod place;
 mod relocate;
 mod report;
 mod secret;
 mod server;
 mod shared;
+mod shown;
 mod socket;
 #[cfg(test)]
 mod socket_test;
+mod source;
 mod text;
+mod verified;
 mod volume;
 mod wire;
 
@@ -94,12 +100,18 @@ pub use barrier::{Barrier, BarrierEnded, BarrierOptions, Stood, UnfinishedDecisi
 pub use check::{Checked, CheckedResource};
 pub use check_log::CheckedLog;
 pub use error::{ConfigFileError, OperatorError};
+pub use export::{Exported, LogExport};
 pub use file::{ConfigFile, Parts};
 pub use finding::CheckedFinding;
+pub use import::{Imported, LogImport};
 pub use init::Initialised;
 pub use relocate::{Move, Moved};
 pub use report::{
     LeftBranch, ListedBranch, ListedMember, ListedResource, Listing, MemberState, Recovered,
     RecoveredResource, State,
 };
+pub use shown::{
+    Shown, ShownBranch, ShownEnd, ShownLog, ShownOpening, ShownTransaction, TransactionRecord,
+};
+pub use verified::{Verified, VerifiedFinding, VerifiedPart};
 pub(crate) use server::{Control, serve};

@@ -36,7 +36,7 @@ const PART: usize = 500;
 
 /// A home of a log, for a move.
 #[derive(Clone)]
-enum End {
+pub(super) enum End {
     Folder {
         folder: Arc<FolderMove>,
         place: String,
@@ -262,7 +262,7 @@ async fn stage(from: &End, to: &End) -> Result<(ManagerId, Stage), OperatorError
 }
 
 impl End {
-    fn of(file: &ConfigFile) -> Result<Self, OperatorError> {
+    pub(super) fn of(file: &ConfigFile) -> Result<Self, OperatorError> {
         match file.log() {
             Place::Folder(log) => Self::folder(log.clone()),
             Place::Table(place) => {
@@ -278,7 +278,7 @@ impl End {
     }
 
     /// A folder has to be there, and to be this user's, whose files the application will find.
-    fn of_old(file: &ConfigFile) -> Result<Self, OperatorError> {
+    pub(super) fn of_old(file: &ConfigFile) -> Result<Self, OperatorError> {
         if let Some(folder) = file.log_folder() {
             if !folder.is_dir() {
                 let folder = folder.display();
@@ -300,13 +300,13 @@ impl End {
         })
     }
 
-    fn place(&self) -> &str {
+    pub(super) fn place(&self) -> &str {
         match self {
             Self::Folder { place, .. } | Self::Table { place, .. } => place,
         }
     }
 
-    async fn standing(&self) -> Result<Standing, OperatorError> {
+    pub(super) async fn standing(&self) -> Result<Standing, OperatorError> {
         match self {
             Self::Folder { folder, .. } => on_disk(folder, FolderMove::standing).await,
             Self::Table { table, .. } => asked(table.standing()).await,
@@ -314,7 +314,7 @@ impl End {
     }
 
     /// Who has to be closed before; nobody may live.
-    async fn silent(&self, image: &LogImage) -> Result<Vec<Epoch>, OperatorError> {
+    pub(super) async fn silent(&self, image: &LogImage) -> Result<Vec<Epoch>, OperatorError> {
         let Self::Table {
             table,
             place,
@@ -339,14 +339,14 @@ impl End {
         Ok(open.iter().map(|row| row.opening.epoch).collect())
     }
 
-    async fn close(&self, epoch: Epoch) -> Result<(), OperatorError> {
+    pub(super) async fn close(&self, epoch: Epoch) -> Result<(), OperatorError> {
         match self {
             Self::Folder { .. } => Ok(()),
             Self::Table { table, .. } => asked(table.close(epoch)).await,
         }
     }
 
-    async fn seal(&self, manager: ManagerId, to: &str) -> Result<(), OperatorError> {
+    pub(super) async fn seal(&self, manager: ManagerId, to: &str) -> Result<(), OperatorError> {
         match self {
             Self::Folder { folder, .. } => {
                 let to = to.to_owned();
@@ -356,7 +356,7 @@ impl End {
         }
     }
 
-    async fn begin_arrival(&self, manager: ManagerId, from: &str) -> Result<(), OperatorError> {
+    pub(super) async fn begin_arrival(&self, manager: ManagerId, from: &str) -> Result<(), OperatorError> {
         match self {
             Self::Folder { folder, .. } => {
                 let from = from.to_owned();
@@ -392,7 +392,7 @@ impl End {
     }
 
     /// In what portions it arrives: openings first, for the rest names them.
-    fn parts(&self, image: LogImage) -> Vec<LogImage> {
+    pub(super) fn parts(&self, image: LogImage) -> Vec<LogImage> {
         match self {
             Self::Folder { .. } => vec![image],
             Self::Table { .. } => {
@@ -413,7 +413,7 @@ impl End {
         }
     }
 
-    async fn arrive(
+    pub(super) async fn arrive(
         &self,
         manager: ManagerId,
         from: &str,
@@ -428,7 +428,7 @@ impl End {
         }
     }
 
-    async fn end_arrival(&self, from: &str) -> Result<(), OperatorError> {
+    pub(super) async fn end_arrival(&self, from: &str) -> Result<(), OperatorError> {
         match self {
             Self::Folder { folder, .. } => {
                 let from = from.to_owned();
@@ -474,7 +474,7 @@ fn without_lost(
     Ok((image, lost))
 }
 
-async fn asked<T>(
+pub(super) async fn asked<T>(
     question: impl Future<Output = Result<T, unanimous_core::ports::TableError>>,
 ) -> Result<T, OperatorError> {
     match bounded(LIMIT, question).await {
@@ -483,7 +483,7 @@ async fn asked<T>(
     }
 }
 
-async fn on_disk<T: Send + 'static>(
+pub(super) async fn on_disk<T: Send + 'static>(
     folder: &Arc<FolderMove>,
     step: impl FnOnce(&FolderMove) -> Result<T, LogError> + Send + 'static,
 ) -> Result<T, OperatorError> {

@@ -113,6 +113,8 @@ async fn decisions_of_every_member_of_a_shared_log_are_held() {
     writeln!(tool.0.stdin.as_mut().unwrap()).unwrap();
     let ended: Value = serde_json::from_str(&tool.line()).unwrap();
     assert!(ended["held_ms"].as_u64().unwrap() >= 300, "{ended}");
+    let lines = format!("{stood}\n{ended}");
+    crate::schema::check(&["barrier", "--format", "json"], &lines);
     assert!(tool.0.wait().unwrap().success());
     assert_goes_on(&shared.service).await;
     drop(member);

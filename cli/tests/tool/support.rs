@@ -129,6 +129,7 @@ impl Service {
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         let ran = Ran::new(self.tool(arguments).output().unwrap());
         self.shows_no_password(&ran);
+        crate::schema::check(arguments, &ran.stdout);
         ran
     }
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use unanimous::log::FileLog;
-use unanimous::operator::{Access, Checked, ConfigFile};
+use unanimous::operator::{Access, Checked, ConfigFile, LogExport, LogImport};
 use unanimous::{ResourceName, TransactionManager};
 use unanimous_testing::{MemoryResource, drop_after};
 
@@ -151,4 +151,65 @@ async fn i7_checked_run() {
         checked.is_some()
     })
     .await;
+}
+
+async fn exported(file: &ConfigFile) -> Vec<u8> {
+    loop {
+        // The folder is locked until the step that was dropped has ended.
+        if let Ok(plan) = LogExport::plan(file, true, false).await {
+            let mut bytes = Vec::new();
+            plan.run(&mut bytes).await.unwrap();
+            return bytes;
+        }
+        tokio::time::sleep(super::TICK).await;
+    }
+}
+
+#[tokio::test]
+async fn i7_log_export_run() {
+    for polls in 0..super::POLLS_MAX {
+        let place = Place::new().await;
+        let file = place.file();
+        let plan = LogExport::plan(&file, true, false).await.unwrap();
+        let mut bytes = Vec::new();
+        let is_done = drop_after(polls, plan.run(&mut bytes)).await.is_some();
+        let again = soon("the export", exported(&file)).await;
+        if is_done {
+            assert_eq!(again, bytes);
+            completed_after(polls, 2);
+            return;
+        }
+    }
+    panic!("it ends");
+}
+
+#[tokio::test]
+async fn i7_log_import_run() {
+    let place = Place::new().await;
+    let bytes = exported(&place.file()).await;
+    for polls in 0..super::POLLS_MAX {
+        let name = format!("log{polls}");
+        let text = std::fs::read_to_string(place.path()).unwrap();
+        let path = place.folder.path().join("new.toml");
+        std::fs::write(&path, text.replace("\"log\"", &format!("\"{name}\""))).unwrap();
+        let file = ConfigFile::read(path).unwrap();
+        let plan = LogImport::plan(&file, &bytes, false).await.unwrap();
+        let is_done = drop_after(polls, plan.run()).await.is_some();
+        let goes_on = async {
+            loop {
+                match LogImport::plan(&file, &bytes, false).await {
+                    Ok(plan) => drop(plan.run().await.unwrap()),
+                    Err(error) if error.to_string().contains("is here already") => return,
+                    Err(_) => tokio::time::sleep(super::TICK).await,
+                }
+            }
+        };
+        soon("the import", goes_on).await;
+        soon("the log opens", opens(&place.folder.path().join(name))).await;
+        if is_done {
+            completed_after(polls, 3);
+            return;
+        }
+    }
+    panic!("it ends");
 }
