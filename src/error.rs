@@ -120,8 +120,8 @@ pub enum RollbackCause {
 
 impl RollbackCause {
     /// A conflict, or a server without room to prepare: the slots of others come free. Or the epoch
-    /// was closed: the log goes on under a new one. Or a last resource has not the rights to be one:
-    /// it prepares from then on.
+    /// was closed: the log goes on under a new one. Or a last resource lacks the rights to be one,
+    /// and prepares from then on.
     pub(crate) fn may_pass(&self) -> bool {
         let may_pass = |error: &BranchError| {
             [Cause::Exhausted, Cause::NoRightsAsLast]

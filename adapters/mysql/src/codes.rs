@@ -261,11 +261,8 @@ pub(crate) fn last(error: &Error) -> (Cause, &'static str) {
         let mend = "; its epoch is closed or gone: new transactions begin under a new one";
         return (Cause::Conflict, mend);
     }
-    // Of a table, and of a column of it.
     if let Some(1142 | 1143) = server_code(error) {
-        let mend = "; for a last resource, grant its account INSERT on unanimous_decision and \
-                    SELECT on unanimous_epoch";
-        return (Cause::NoRightsAsLast, mend);
+        return (Cause::NoRightsAsLast, "; grant what a last resource needs");
     }
     (statement(error).cause, "")
 }

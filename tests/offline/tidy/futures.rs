@@ -171,6 +171,7 @@ pub(super) const TESTS: &[(&str, &str, &str, &[&str])] = &[
             "OpenTableLog::members",
             "OpenTableLog::openings",
             "OpenTableLog::pending",
+            "OpenTableLog::snapshot",
         ],
     ),
     (

@@ -145,10 +145,11 @@ async fn i7_questions_to_a_table_log() {
             polled(polls, log.pending()).await.is_some(),
             polled(polls, log.openings()).await.is_some(),
             polled(polls, log.members()).await.is_some(),
+            polled(polls, log.snapshot()).await.is_some(),
         ];
         assert_eq!(log.pending().await.unwrap().len(), 1);
         log.shutdown().await.unwrap();
-        answered == [true; 4]
+        answered == [true; 5]
     })
     .await;
 }
