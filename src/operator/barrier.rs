@@ -202,16 +202,15 @@ pub(super) async fn stand(
              another barrier stands; see unanimous list, and give it more time by --within"
         )
     })?;
+    // What was sent to the log by a commit that died of a panic is there then, too.
+    force(inner).await?;
     let handed_over = pending(inner).await?;
     let waited_for = passed + handed_over.len();
     let unfinished = finish(inner, handed_over, by).await?;
     if let (Some((_, why)), false) = (&unfinished, wanted.allow_unfinished) {
         return Err(why.clone());
     }
-    match bounded(inner.config.recovery_timeout, inner.log.force()).await {
-        Ok(forced) => forced.map_err(|error| error.to_string())?,
-        Err(silence) => return Err(format!("the decision log: {silence}")),
-    }
+    force(inner).await?;
     let stood = Stood {
         application: None,
         shared: false,
@@ -220,6 +219,13 @@ pub(super) async fn stand(
         unfinished: unfinished.map(|(rest, _)| rest).unwrap_or_default(),
     };
     Ok((shut, stood))
+}
+
+async fn force(inner: &Inner) -> Result<(), String> {
+    match bounded(inner.config.recovery_timeout, inner.log.force()).await {
+        Ok(forced) => forced.map_err(|error| error.to_string()),
+        Err(silence) => Err(format!("the decision log: {silence}")),
+    }
 }
 
 async fn pending(inner: &Inner) -> Result<Vec<DecisionRecord>, String> {

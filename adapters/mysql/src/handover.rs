@@ -240,7 +240,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn i1_the_wait_begins_when_the_connection_was_seen_gone_and_not_with_the_branch() {
         let (listed, long) = (Listed::default(), Duration::from_secs(60));
-        let xid: Xid = "0123456789abcdef-1-0123456789abc-77:ledger".parse().unwrap();
+        let xid: Xid = "0123456789abcdef-1-0123456789abc-77:ledger"
+            .parse()
+            .unwrap();
         let branch = ScannedBranch {
             owner: XidOwner::Unanimous(xid.clone()),
             age: None,

@@ -295,6 +295,11 @@ impl Mysql {
         self.inner.branches.purge();
     }
 
+    /// As those of recovery, and in no pool.
+    async fn control_of_its_own(&self) -> Result<Session, ResourceError> {
+        self.inner.control.session_of_its_own().await
+    }
+
     async fn lend_control(&self) -> Result<Lease, ResourceError> {
         self.inner.control.lend().await
     }

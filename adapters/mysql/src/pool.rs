@@ -124,6 +124,11 @@ impl Pool {
         }
     }
 
+    /// A session that is in no pool.
+    pub(crate) async fn session_of_its_own(&self) -> Result<Session, ResourceError> {
+        managed::Manager::create(self.sessions.manager()).await
+    }
+
     /// Throws all idle sessions away: one was found stale, as all are after a server's restart.
     pub(crate) fn purge(&self) {
         for session in self.sessions.retain(|_, _| false).removed {

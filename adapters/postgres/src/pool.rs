@@ -106,6 +106,11 @@ impl Pools {
             .await
     }
 
+    /// A session of recovery's that is in no pool, and is closed when it is dropped.
+    pub(crate) async fn session_of_its_own(&self) -> Result<Session, Failure> {
+        self.recovery.manager().create().await
+    }
+
     /// Asks something that may be asked twice, on a session of recovery.
     pub(crate) async fn ask(&self, question: &str) -> Result<Replies, Failure> {
         loop {

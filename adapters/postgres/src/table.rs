@@ -28,8 +28,7 @@ use unanimous_core::xid::{Epoch, Gtrid, ManagerId, ResourceName};
 use crate::Postgres;
 use crate::codes;
 use crate::failure::Failure;
-use crate::pool::Lease;
-use crate::session::Replies;
+use crate::session::{Replies, Session};
 use rows::{Rows, Shape};
 use sql::{Durability, transaction};
 
@@ -407,10 +406,10 @@ impl Table {
     }
 }
 
-async fn send(lease: &Lease, statements: &[String]) -> Result<Replies, Failure> {
-    lease.watch_warnings();
-    let replies = lease.run(&statements.join("; ")).await?;
-    if lease.is_unreplicated() {
+async fn send(session: &Session, statements: &[String]) -> Result<Replies, Failure> {
+    session.watch_warnings();
+    let replies = session.run(&statements.join("; ")).await?;
+    if session.is_unreplicated() {
         let words = "the server answered success and warned: done there, but perhaps not \
             replicated to a synchronous standby";
         return Err(Failure::lost(words, None));

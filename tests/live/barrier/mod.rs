@@ -15,7 +15,7 @@ use unanimous::operator::{Access, BarrierOptions, ConfigFile};
 use unanimous::{TransactionManager, TransactionManagerBuilder};
 
 use self::restored::{Copies, Servers};
-use self::traffic::{Site, Traffic};
+use self::traffic::{Dump, Site, Traffic};
 use crate::support::{Db, eventually, short_intervals, table};
 
 /// What the tool is told of log and servers.
@@ -97,9 +97,8 @@ async fn i1_logical_dumps_under_a_barrier_are_not_split_and_others_are() {
     for _ in 0..3 {
         let before = traffic.count();
         let dump = under_a_barrier(&file, site.dump()).await;
-        assert_eq!(dump.splits(), [], "of {}", dump.len());
-        assert!(dump.len() >= 20);
-        assert_eq!(site.restore(&dump).await.splits(), []);
+        assert_whole(&dump);
+        assert_whole(&site.restore(&dump).await);
         traffic.moved(before + 20).await;
     }
     traffic.stop().await;
@@ -145,7 +144,7 @@ async fn i1_physical_snapshots_under_a_barrier_agree_after_their_recovery() {
         site.dump().await
     })
     .await;
-    assert_eq!(dump.splits(), []);
+    assert_whole(&dump);
     traffic.moved(traffic.count() + 20).await;
     traffic.stop().await;
     for member in &members {
@@ -171,6 +170,13 @@ async fn i1_physical_snapshots_under_a_barrier_agree_after_their_recovery() {
     );
 }
 
+/// Every transfer is on both sides.
+fn assert_whole(dump: &Dump) {
+    let splits = dump.splits();
+    assert!(splits.is_empty(), "{splits:?} of {}", dump.len());
+    assert!(dump.len() >= 20, "{}", dump.len());
+}
+
 /// Once recovery has ended what was prepared.
 async fn nothing_is_split(site: &Site, tm: &TransactionManager) {
     eventually("everything prepared is ended", async || {
@@ -179,7 +185,6 @@ async fn nothing_is_split(site: &Site, tm: &TransactionManager) {
     })
     .await;
     let found = site.dump().await;
-    assert_eq!(found.splits(), [], "of {}", found.len());
-    assert!(found.len() >= 20, "{}", found.len());
+    assert_whole(&found);
     tm.shutdown().await.unwrap();
 }

@@ -6,24 +6,29 @@ use unanimous_core::ports::{HELD_SILENCE_MAX, HeldDecisions, TableError, TableEr
 
 use super::MysqlTable;
 use crate::codes::{self, TablePhase};
-use crate::pool::Lease;
+use crate::session::Session;
 
 const DOING: &str = "hold new decisions";
 
 struct Held {
     table: MysqlTable,
-    /// Never given back: it is closed with this.
-    lease: Lease,
+    /// In no pool, of which it might be the only one. `None` once it was closed.
+    session: Option<Session>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.close();
+        }
+    }
 }
 
 impl MysqlTable {
     pub(super) async fn hold_decisions(&self) -> Result<Box<dyn HeldDecisions>, TableError> {
         let tables = self.names(DOING).await?;
-        let lease = self.resource.lend_control().await;
-        let mut lease = lease.map_err(|error| self.not_sent(DOING, error))?;
-        let Some(session) = lease.session() else {
-            return Err(self.error(TableErrorKind::NotSent, DOING, "the connection is closed"));
-        };
+        let session = self.resource.control_of_its_own().await;
+        let session = session.map_err(|error| self.not_sent(DOING, error))?;
         let [log, slots] = tables.hold();
         // A client that is gone without a word is noticed by its silence.
         let silence = format!("SET SESSION wait_timeout = {}", HELD_SILENCE_MAX.as_secs());
@@ -34,16 +39,15 @@ impl MysqlTable {
             &log,
             &slots,
         ];
-        match session.rows_of_all(&statements).await {
-            Ok(_) => Ok(Box::new(Held {
-                table: Self {
-                    resource: self.resource.clone(),
-                    tables: self.tables.clone(),
-                },
-                lease,
-            })),
-            Err((_, error)) => Err(self.not_held(error)),
-        }
+        let mut held = Held {
+            table: Self {
+                resource: self.resource.clone(),
+                tables: self.tables.clone(),
+            },
+            session: Some(session),
+        };
+        held.ask(&statements).await?;
+        Ok(Box::new(held))
     }
 
     fn not_held(&self, error: Error) -> TableError {
@@ -54,13 +58,15 @@ impl MysqlTable {
 }
 
 impl Held {
-    async fn ask(&mut self, statement: &str) -> Result<(), TableError> {
-        let Some(session) = self.lease.session() else {
+    async fn ask(&mut self, statements: &[&str]) -> Result<(), TableError> {
+        let Some(session) = &mut self.session else {
             let why = "the connection is closed";
             return Err(self.table.error(TableErrorKind::Lost, DOING, why));
         };
-        let asked = session.run(statement).await;
-        asked.map_err(|error| self.table.not_held(error))
+        match session.rows_of_all(statements).await {
+            Ok(_) => Ok(()),
+            Err((_, error)) => Err(self.table.not_held(error)),
+        }
     }
 }
 
@@ -68,10 +74,10 @@ impl Held {
 impl HeldDecisions for Held {
     /// As long as the session is there, so is its transaction.
     async fn check(&mut self) -> Result<(), TableError> {
-        self.ask("DO 0").await
+        self.ask(&["DO 0"]).await
     }
 
     async fn end(mut self: Box<Self>) -> Result<(), TableError> {
-        self.ask("COMMIT AND NO CHAIN NO RELEASE").await
+        self.ask(&["COMMIT AND NO CHAIN NO RELEASE"]).await
     }
 }

@@ -10,7 +10,7 @@ use super::sql::{Durability, transaction};
 use super::{Table, send};
 use crate::codes;
 use crate::failure::Failure;
-use crate::pool::Lease;
+use crate::session::Session;
 
 const ASKED: &str = "cannot hold new decisions";
 
@@ -19,22 +19,26 @@ const ASKED: &str = "cannot hold new decisions";
 const SLOTS: &str = "SELECT '', slot FROM unanimous.unanimous_epoch WHERE NOT closed \
     ORDER BY epoch, slot FOR UPDATE";
 
+/// PostgreSQL 17 can end transactions that are open for long; older ones do not know the setting.
+const UNLIMITED: &str = "SELECT '', pg_catalog.set_config(name, '0', true) \
+    FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'";
+
 struct Held {
     table: Table,
-    /// Never given back: it is closed with this.
-    lease: Lease,
+    /// In no pool, of which it might be the only one; closed with this.
+    session: Session,
 }
 
 pub(super) async fn hold(table: &Table) -> Result<Box<dyn HeldDecisions>, TableError> {
-    let lease = table.resource.pools().recovery_session().await;
-    let lease = lease.map_err(|failure| {
+    let session = table.resource.pools().session_of_its_own().await;
+    let session = session.map_err(|failure| {
         let (kind, mend) = codes::table_unsent(failure.answer());
         table.failed(kind, ASKED, failure, mend)
     })?;
-    match send(&lease, &statements()).await {
+    match send(&session, &statements()).await {
         Ok(_) => Ok(Box::new(Held {
             table: table.clone(),
-            lease,
+            session,
         })),
         Err(failure) => Err(failed(table, failure)),
     }
@@ -50,6 +54,7 @@ fn statements() -> Vec<String> {
                 "SELECT '', pg_catalog.set_config('idle_in_transaction_session_timeout', \
                  '{silence}', true)"
             ),
+            UNLIMITED.to_owned(),
             "SELECT '' FROM unanimous.unanimous_log FOR SHARE".to_owned(),
             SLOTS.to_owned(),
         ],
@@ -65,7 +70,7 @@ fn failed(table: &Table, failure: Failure) -> TableError {
 
 impl Held {
     async fn ask(&self, statement: &str) -> Result<(), TableError> {
-        match self.lease.run(statement).await {
+        match self.session.run(statement).await {
             Ok(_) => Ok(()),
             Err(failure) => Err(failed(&self.table, failure)),
         }
