@@ -211,7 +211,7 @@ pub trait DecisionLog: Send + Sync + 'static {
     /// Records, durably, that the transaction is to be committed.
     ///
     /// # Errors
-    /// See [`DecideError`]: refused means rolled back, uncertain means *repeat*, what may be lost is
+    /// See [`DecideError`]: refused means rolled back, uncertain means *repeat*; what may be lost is
     /// *left alone*.
     async fn decide(&self, decision: &DecisionRecord) -> Result<LogSeq, DecideError>;
 
