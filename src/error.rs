@@ -171,7 +171,8 @@ pub enum CommitError {
         cause: RollbackCause,
     },
     /// The outcome is not known here and now. Do not retry: ask `outcome(gtrid)` later. What is in
-    /// doubt is resolved in the background.
+    /// doubt is resolved in the background; or left to a person, if the reason says that it cannot
+    /// be found out any more.
     #[error(
         "the outcome of transaction {gtrid} is not known yet: {reason}; ask `outcome` for it \
          later, and do not run it again before"
