@@ -4,7 +4,7 @@
 //! proxy in between.
 //!
 //! ```text
-//! cargo bench --bench last_resource -- [--transactions N] [--binlog] [--json FILE]
+//! cargo bench -p unanimous-benches --bench last_resource -- [--transactions N] [--binlog] [--json FILE]
 //! ```
 //! It starts servers of its own, so that nobody else is counted. Each figure is the difference of
 //! two runs, one of which makes `N` transactions more: what starting, connecting and shutting down
@@ -12,12 +12,12 @@
 //! signs of life are not: they come once a second, however many transactions there are, and are
 //! put off here.
 //!
-//! * PostgreSQL 18: `fsyncs` of the WAL in `pg_stat_io`, split into those that a session waits for
-//!   and those in the background (*lazy*).
-//! * MySQL: `Innodb_os_log_fsyncs`. With `--binlog` the server writes a binary log, too; its syncs
-//!   are its calls that are neither reads nor writes (`COUNT_MISC` of `wait/io/file/sql/binlog` in
-//!   `performance_schema.file_summary_by_event_name`; seen: one for each commit).
-//! * The file log: its synced batches.
+//! How each server counts is told in `parts/counters.rs`; of the file log its synced batches are
+//! counted. With `--binlog` MySQL writes a binary log, too.
+
+#[path = "parts/counters.rs"]
+#[allow(dead_code, reason = "transfers counts statements, too")]
+mod counters;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -26,17 +26,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts, OptsBuilder};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use unanimous::log::{FileLog, TableLog};
 use unanimous::mysql::Mysql;
 use unanimous::ports::LogHome;
 use unanimous::postgres::Postgres;
-use unanimous::postgres::tokio_postgres::{self, Client, NoTls};
+use unanimous::postgres::tokio_postgres::{self, NoTls};
 use unanimous::{TransactionManager, TransactionManagerBuilder};
 use unanimous_testing::Wire;
 use xtask::servers::{Kind, Options, Server};
+
+use counters::{Counters, connect_mysql};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -223,15 +224,12 @@ impl Row {
 struct Bench {
     postgres_url: String,
     mysql_url: String,
-    postgres: Client,
-    mysql: Conn,
+    counters: Counters,
 }
 
 impl Bench {
     async fn prepare(postgres: &Server, mysql: &Server) -> Result<Self, Error> {
         let most = WORKERS.into_iter().max().unwrap_or(1);
-        let (client, connection) = tokio_postgres::connect(&postgres.admin_url(), NoTls).await?;
-        tokio::spawn(connection);
         let (app, connection) = tokio_postgres::connect(&postgres.url(), NoTls).await?;
         tokio::spawn(connection);
         app.batch_execute(&format!(
@@ -250,8 +248,7 @@ impl Bench {
         Ok(Self {
             postgres_url: postgres.url(),
             mysql_url: mysql.url(),
-            postgres: client,
-            mysql: connect_mysql(&mysql.admin_url()).await?,
+            counters: Counters::connect(&postgres.admin_url(), &mysql.admin_url()).await?,
         })
     }
 
@@ -271,7 +268,7 @@ impl Bench {
         };
         let (log_wire, log_url) = Wire::between(log_url).await?;
         let synced = Arc::new(AtomicU64::new(0));
-        let before = self.counts().await?;
+        let before = self.counters.read().await?;
         {
             let orders = Postgres::builder("orders", orders_url)
                 .pool_size(32)
@@ -294,67 +291,29 @@ impl Bench {
             work(&tm, &orders, &ledger, workers, transactions).await?;
             tm.shutdown().await?;
         }
-        self.wait_until_alone().await?;
-        let mut counts = self.counts().await?;
-        for (count, before) in counts.iter_mut().zip(before) {
-            *count -= before;
-        }
+        self.counters.wait_until_alone().await?;
+        let servers = self.counters.read().await?.since(&before);
+        let mut counts = [0.0; COUNTERS.len()];
+        #[expect(clippy::cast_precision_loss, reason = "far below")]
         let own = [
-            (Counter::FileFlushes, synced.load(Ordering::Relaxed)),
-            (Counter::OrdersTrips, orders_wire.round_trips() as u64),
-            (Counter::LedgerTrips, ledger_wire.round_trips() as u64),
-            (Counter::LogTrips, log_wire.round_trips() as u64),
+            (Counter::PostgresFlushes, servers.postgres_flushes),
+            (Counter::PostgresLazyFlushes, servers.postgres_lazy_flushes),
+            (Counter::MysqlFlushes, servers.mysql_flushes),
+            (Counter::BinlogSyncs, servers.binlog_syncs),
+            (Counter::FileFlushes, synced.load(Ordering::Relaxed) as f64),
+            (Counter::OrdersTrips, orders_wire.round_trips() as f64),
+            (Counter::LedgerTrips, ledger_wire.round_trips() as f64),
+            (Counter::LogTrips, log_wire.round_trips() as f64),
         ];
         for (counter, count) in own {
             set(&mut counts, counter, count);
         }
         Ok(counts)
     }
-
-    /// A session of PostgreSQL tells what it has done at its end, at the latest.
-    async fn wait_until_alone(&self) -> Result<(), Error> {
-        let others = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
-        for _ in 0..600 {
-            let count: i64 = self.postgres.query_one(others, &[]).await?.get(0);
-            if count == 0 {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Err("sessions of the application stay open".into())
-    }
-
-    async fn counts(&mut self) -> Result<Counts, Error> {
-        let mut counts = [0.0; COUNTERS.len()];
-        let sql = "SELECT
-            coalesce(sum(fsyncs) FILTER (WHERE backend_type = 'client backend'), 0)::bigint,
-            coalesce(sum(fsyncs) FILTER (WHERE backend_type <> 'client backend'), 0)::bigint
-            FROM pg_stat_io WHERE object = 'wal'";
-        let row = self.postgres.query_one(sql, &[]).await?;
-        set(
-            &mut counts,
-            Counter::PostgresFlushes,
-            u64::try_from(row.get::<_, i64>(0))?,
-        );
-        let lazy = u64::try_from(row.get::<_, i64>(1))?;
-        set(&mut counts, Counter::PostgresLazyFlushes, lazy);
-        let sql = "SHOW GLOBAL STATUS LIKE 'Innodb_os_log_fsyncs'";
-        let flushes: Option<(String, u64)> = self.mysql.query_first(sql).await?;
-        let (_, flushes) = flushes.ok_or("MySQL does not count its flushes")?;
-        set(&mut counts, Counter::MysqlFlushes, flushes);
-        let sql = "SELECT COALESCE(SUM(COUNT_MISC), 0)
-                   FROM performance_schema.file_summary_by_event_name
-                   WHERE EVENT_NAME = 'wait/io/file/sql/binlog'";
-        let calls: Option<u64> = self.mysql.query_first(sql).await?;
-        set(&mut counts, Counter::BinlogSyncs, calls.unwrap_or_default());
-        Ok(counts)
-    }
 }
 
-fn set(counts: &mut Counts, counter: Counter, count: u64) {
+fn set(counts: &mut Counts, counter: Counter, count: f64) {
     if let Some(index) = COUNTERS.iter().position(|(one, _)| *one == counter) {
-        #[expect(clippy::cast_precision_loss, reason = "far below")]
-        let count = count as f64;
         counts[index] = count;
     }
 }
@@ -377,11 +336,6 @@ fn file_log(folder: &tempfile::TempDir, synced: &Arc<AtomicU64>) -> FileLog {
             synced.fetch_add(1, Ordering::Relaxed);
         }
     })
-}
-
-async fn connect_mysql(url: &str) -> Result<Conn, Error> {
-    let opts = OptsBuilder::from_opts(Opts::from_url(url)?).prefer_socket(false);
-    Ok(Conn::new(opts).await?)
 }
 
 async fn work(

@@ -1,5 +1,6 @@
-//! The project's own commands: `cargo xtask crash | demo | fuzz | servers | soak | test`.
+//! The project's own commands: `cargo xtask bench | crash | demo | fuzz | servers | soak | test`.
 
+mod bench;
 mod crash;
 mod demo;
 mod fuzz;
@@ -14,6 +15,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 The project's own commands.
 
+  cargo xtask bench [--quick]      transfers beside the alternatives; also --coordinator, --growth,
+                                   --seconds N --servers A,B --workers N,M --json FILE --out FOLDER
   cargo xtask demo                 the main job, told as a story on PostgreSQL and MySQL
   cargo xtask demo --mariadb       the same with MariaDB
   cargo xtask servers              start the shared servers; stop them at Ctrl-C or end of input
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         None => ("help", [].as_slice()),
     };
     match command {
+        "bench" => bench::run(rest),
         "crash" => crash::run(rest),
         "demo" => demo::run(rest),
         "fuzz" => fuzz::run(rest),

@@ -198,4 +198,18 @@ pub(crate) const STEPS: &[Step] = &[
         cargo: &["run", "--quiet", "--example", "demo"],
         env: &[],
     },
+    Step {
+        name: "bench",
+        checks: "a short benchmark runs, and no money is lost in it; its figures are not judged",
+        needs_servers: false,
+        cargo: &[
+            "test",
+            "--workspace",
+            "--bench",
+            "transfers",
+            "--",
+            "--short",
+        ],
+        env: &[],
+    },
 ];
