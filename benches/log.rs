@@ -22,7 +22,6 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use unanimous::log::FileLog;
-use unanimous_core::ports::DecisionLog as _;
 
 use appends::{BareAppender, Error, LogAppender, record_bytes, run};
 
