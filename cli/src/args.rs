@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::barrier::BarrierArgs;
+use crate::check::Check;
 use crate::examples;
 use crate::log::Log;
 use crate::manual::{Completions, Man};
@@ -77,7 +78,7 @@ pub(crate) enum Verb {
     /// file, whether an application runs or not. Exits with 0 if nothing was found but notes, with
     /// 1 if there are warnings (it works, but can hurt), with 2 if there are errors.
     #[command(after_help = examples::CHECK)]
-    Check,
+    Check(Check),
     /// List what is prepared at all resources, and what recovery would do about it.
     ///
     /// Changes nothing. Exits with 0 if nothing is in doubt, with 1 if something is, with 2 if the

@@ -84,7 +84,7 @@ async fn dispatch(typed: Typed) -> Result<u8, Failure> {
     let file = ConfigFile::read(&typed.common.config)?;
     let format = typed.common.format;
     match typed.verb {
-        Verb::Check => check::run(&file, format).await,
+        Verb::Check(options) => check::run(&file, &options, format).await,
         Verb::List => list::run(&file, format).await,
         Verb::Recover(options) => recover::run(&file, &options, format).await,
         Verb::Barrier(options) => barrier::run(&file, &options, format).await,

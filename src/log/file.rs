@@ -16,7 +16,7 @@ use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
 
 use super::home::{Options, TornTail};
 #[cfg(feature = "operator")]
-use super::open::check_place;
+use super::open::{check_place, read_identity};
 use super::open::{adopt, inspect};
 use super::probed::Watch;
 use super::record::{BRANCHES_MAX, Id, encode_decision};
@@ -76,6 +76,13 @@ impl FileLog {
     #[cfg(feature = "operator")]
     pub(crate) fn check_place(&self) -> Result<(), LogError> {
         check_place(&visit(self.folder.clone(), self.options.clone())?)
+    }
+
+    /// Whose log the folder holds. Reads without a lock; `None` without a log.
+    #[cfg(feature = "operator")]
+    pub(crate) fn manager(&self) -> Result<Option<ManagerId>, LogError> {
+        let home = visit(self.folder.clone(), self.options.clone())?;
+        Ok(read_identity(&home)?.map(|identity| identity.manager))
     }
 
     #[cfg(feature = "operator")]

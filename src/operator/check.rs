@@ -1,6 +1,8 @@
 //! Checks, before anything happens: the log's folder and every server. Nothing is changed in the
-//! folder; a server is asked what a start of the application would ask it.
+//! folder; a server is asked what a start of the application would ask it, and then looked at more
+//! closely. `docs/findings.md` lists every subject of a finding.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +13,8 @@ use unanimous_core::xid::ResourceName;
 use super::check_log::CheckedLog;
 use super::file::ConfigFile;
 use super::finding::CheckedFinding;
-use crate::bounded::bounded;
+use crate::bounded::{Unanswered, bounded};
+use crate::manager::AnyResource;
 
 /// How long one server's check may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(30);
@@ -43,13 +46,21 @@ pub struct CheckedResource {
 }
 
 impl Checked {
-    /// Looks at the log's folder and asks every server, in parallel; 30 s at most for each.
+    /// Looks at the log's folder and asks every server, in parallel; a minute at most for each.
     pub async fn run(file: &ConfigFile) -> Self {
+        Self::run_for(file, |_| true).await
+    }
+
+    /// The same for some of the resources only. The log is looked at in any case.
+    pub async fn run_for(file: &ConfigFile, which: impl Fn(&ResourceName) -> bool) -> Self {
         let mut checks = JoinSet::new();
         for (name, built) in file.build_each() {
+            if !which(&name) {
+                continue;
+            }
             checks.spawn(async move {
                 let checked = match built {
-                    Ok(resource) => bounded(CHECK_LIMIT, resource.preflight()).await,
+                    Ok(resource) => examine(&*resource).await,
                     Err(problem) => return CheckedResource::unusable(&name, &problem),
                 };
                 match checked {
@@ -62,6 +73,7 @@ impl Checked {
         let log = CheckedLog::look(file).await;
         let mut resources = checks.join_all().await;
         resources.sort_by(|a, b| a.resource.cmp(&b.resource));
+        tell_twins(&mut resources);
         let mut checked = Self {
             fit: false,
             log,
@@ -77,6 +89,67 @@ impl Checked {
         let findings = self.log.findings.iter().chain(resources);
         findings.map(|finding| finding.severity).max()
     }
+}
+
+/// What a start would ask, and, if that tells the server, what only a person wants to know.
+pub(super) async fn examine(
+    resource: &dyn AnyResource,
+) -> Result<Result<Preflight, ResourceError>, Unanswered> {
+    let mut preflight = match bounded(CHECK_LIMIT, resource.preflight()).await {
+        Ok(Ok(preflight)) => preflight,
+        other => return other,
+    };
+    if preflight.identity.is_none() || preflight.is_read_only {
+        return Ok(Ok(preflight));
+    }
+    let refused = |evidence: String| {
+        let mend = "do what this says, then check again";
+        Finding::new(Severity::Warning, "checkup", evidence, mend)
+    };
+    match bounded(CHECK_LIMIT, resource.checkup()).await {
+        Ok(Ok(found)) => preflight.findings.extend(found),
+        Ok(Err(error)) => preflight.findings.push(refused(error.to_string())),
+        Err(silence) => preflight.findings.push(refused(silence.to_string())),
+    }
+    let (server, identity) = (preflight.server, preflight.identity);
+    Ok(Ok(Preflight::new(server, identity, preflight.findings)))
+}
+
+/// Two resources with one identity are one server, or a copy of its data: what is prepared in one
+/// would be looked for in the other.
+fn tell_twins(resources: &mut [CheckedResource]) {
+    let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for at in resources.iter() {
+        if let Some(identity) = &at.identity {
+            let of_it = names.entry(identity.clone()).or_default();
+            of_it.push(at.resource.clone());
+        }
+    }
+    for at in resources {
+        let twins = at
+            .identity
+            .as_ref()
+            .and_then(|identity| names.get(identity));
+        if let Some(twins) = twins.filter(|twins| twins.len() > 1) {
+            at.findings.insert(0, twin(twins).into());
+        }
+    }
+}
+
+fn twin(names: &[String]) -> Finding {
+    Finding::new(
+        Severity::Error,
+        "identity",
+        format!(
+            "resources {} have one identity: they lead to one server, or one's data is a copy of \
+             the other's; recovery could take a branch of one for that of the other",
+            names.join(" and ")
+        ),
+        "name each server once; if one is a copy that is to live on its own, give it an identity \
+         of its own: MySQL: stop it, remove auto.cnf from its data folder, start it. MariaDB: \
+         DELETE FROM unanimous_identity, and check again. PostgreSQL: restore a dump into a new \
+         cluster (initdb)",
+    )
 }
 
 impl CheckedResource {

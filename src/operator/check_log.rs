@@ -1,8 +1,7 @@
 //! Checks of the decision log. A folder is only read: no lock is taken, for one that is held for a
 //! moment would keep an application from starting. For a table see `check_table`.
 //!
-//! Subjects of findings, which stay the same: `folder`, `permissions`, `file system`, `space`,
-//! `control socket`, `log`, `torn tail`, `pending decisions`, `unknown resource`, `heuristic ends`.
+//! The subjects of findings stay the same; `docs/findings.md` lists them.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -19,7 +18,7 @@ use super::client::Client;
 use super::file::ConfigFile;
 use super::finding::CheckedFinding;
 use super::place::Place;
-use super::volume;
+use super::{twins, volume};
 use crate::bounded::bounded;
 use crate::log::{FileLog, LogContents};
 
@@ -233,6 +232,7 @@ impl Read {
             )),
         }
         if !to_be_made && folder.is_dir() {
+            findings.extend(twins::findings(&log));
             let place = log.check_place();
             let read = place.and_then(|()| log.inspect());
             contents = Some(read.map_err(|error| error.to_string()));
@@ -340,7 +340,7 @@ fn is_to_be_made(folder: &Path) -> bool {
 }
 
 /// The path from the root on: what is copied has to be right in another folder, too.
-fn whole(path: &Path) -> PathBuf {
+pub(super) fn whole(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 

@@ -11,7 +11,7 @@ use unanimous_core::ports::{
 };
 use unanimous_core::xid::Epoch;
 
-use super::check::AWAY_MEND;
+use super::check::{AWAY_MEND, examine};
 use super::check_log::CheckedLog;
 use super::file::ConfigFile;
 use super::place::{Home, TablePlace};
@@ -22,27 +22,41 @@ use crate::log::{TableLog, end_of};
 /// How long one question may take.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What a server's preflight calls standbys that may lack the last decisions.
-const ASYNCHRONOUS: &str = "asynchronous_standbys";
+/// What the checks of a server call standbys and replicas that may lack the last decisions.
+const ASYNCHRONOUS: [&str; 3] = [
+    "asynchronous_standbys",
+    "asynchronous_replicas",
+    "semi_sync",
+];
 
 /// What matters of a server that holds a log and no branches.
-const OF_A_LOGS_SERVER: [&str; 16] = [
-    ASYNCHRONOUS,
+const OF_A_LOGS_SERVER: [&str; 26] = [
+    "asynchronous_replicas",
+    "asynchronous_standbys",
     "binlog_error_action",
+    "data_sync_retry",
+    "free_connections",
     "fsync",
     "full_page_writes",
+    "group_replication",
     "innodb_doublewrite",
     "innodb_flush_log_at_trx_commit",
+    "innodb_flush_method",
     "innodb_force_recovery",
     "innodb_read_only",
     "max_connections",
+    "pg_is_in_recovery",
+    "pooler",
+    "proxy",
     "read_only",
-    "recovery",
+    "semi_sync",
     "server_version",
     "sync_binlog",
     "synchronous_commit",
     "synchronous_standby_names",
     "transaction_read_only",
+    "version",
+    "wsrep_on",
 ];
 
 impl CheckedLog {
@@ -77,16 +91,17 @@ impl CheckedLog {
         let Some(home) = of_resource.values().next().or(own.as_ref()) else {
             return;
         };
-        let findings = match bounded(LIMIT, home.preflight()).await {
+        let findings = match examine(&**home).await {
             Ok(Ok(preflight)) => preflight.findings,
             // Told by the table, too, or by the resource.
             Ok(Err(_)) | Err(_) => return,
         };
-        let is_asynchronous = findings.iter().any(|found| found.subject == ASYNCHRONOUS);
+        let told = |found: &Finding| ASYNCHRONOUS.contains(&found.subject.as_str());
+        let is_asynchronous = findings.iter().any(told);
         if is_asynchronous && place.is_lossless() {
             let evidence = "the config file declares that a fail-over loses nothing, and no \
-                            standby of this server is synchronous: one that is promoted may lack \
-                            decisions, and transactions would be split";
+                            standby or replica of this server is waited for in every case: one \
+                            that is promoted may lack decisions, and transactions would be split";
             self.warn(
                 "lossless_failover",
                 evidence,

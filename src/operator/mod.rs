@@ -91,6 +91,7 @@ mod socket;
 mod socket_test;
 mod source;
 mod text;
+mod twins;
 mod verified;
 mod volume;
 mod wire;

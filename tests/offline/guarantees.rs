@@ -10,6 +10,7 @@ const DOCUMENTS: &[(&str, usize)] = &[
     ("README.md", 6),
     ("docs/guarantees.md", 40),
     ("docs/servers.md", 15),
+    ("docs/findings.md", 30),
     ("docs/operations.md", 5),
     ("docs/planted-bugs.md", 40),
     ("docs/shared-log.md", 30),

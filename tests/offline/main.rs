@@ -8,6 +8,7 @@
 
 mod clocks;
 mod compose;
+mod findings;
 mod fuzzing;
 mod guarantees;
 mod model;

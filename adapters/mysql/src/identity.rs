@@ -131,6 +131,11 @@ impl Facts {
         ))
     }
 
+    /// The server's own text.
+    pub(crate) fn version(&self) -> &str {
+        self.variable("version")
+    }
+
     /// Product and version, for people.
     pub(crate) fn product(&self) -> String {
         version::product(self.variable("version"))

@@ -56,6 +56,12 @@
 //! | `max_connections`, `max_user_connections` | warning | fewer than the pools may open |
 //! | `innodb_rollback_on_timeout`, `innodb_deadlock_detect` | note | not as usual |
 //! | `autocommit`, `max_statement_time` | note | not as usual |
+//! | `innodb_flush_method` | error | `nosync` |
+//! | `idle_transaction_timeout` | warning | MariaDB ends idle branches, within a minute |
+//!
+//! A checkup, for a person who asks, looks at more: connections that are left, what was prepared
+//! long ago, tables of other engines, replicas and groups, and known bugs of the server's release.
+//! `docs/findings.md` in the repository lists everything.
 //!
 //! # Encryption
 //! TLS 1.2 and 1.3 by rustls. By the address, with the names of MySQL's own URIs, or by
@@ -156,6 +162,8 @@
 
 mod address;
 mod branch;
+mod bugs;
+mod checkup;
 mod codes;
 mod config;
 mod fence;
@@ -167,6 +175,7 @@ mod open;
 mod pool;
 mod preflight;
 mod queryable;
+mod replication;
 mod route;
 mod session;
 mod settings;
@@ -184,8 +193,8 @@ use async_trait::async_trait;
 use deadpool::managed;
 use mysql_async::Opts;
 use unanimous_core::ports::{
-    Absence, BranchEnv, BranchError, BranchRecord, Cause, Preflight, Problem, RecoveryScan,
-    Resource, ResourceError, ResourceManager, ServerIdentity,
+    Absence, BranchEnv, BranchError, BranchRecord, Cause, Finding, Preflight, Problem,
+    RecoveryScan, Resource, ResourceError, ResourceManager, ServerIdentity,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_core::xid::{ResourceName, Xid};
@@ -412,6 +421,10 @@ impl ResourceManager for Mysql {
     /// there.
     async fn preflight(&self) -> Result<Preflight, ResourceError> {
         preflight::check(self).await
+    }
+
+    async fn checkup(&self) -> Result<Vec<Finding>, ResourceError> {
+        checkup::look(self).await
     }
 
     async fn recover(&self) -> Result<RecoveryScan, ResourceError> {

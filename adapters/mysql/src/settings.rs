@@ -24,16 +24,16 @@ pub(crate) const GLOBAL: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
      'binlog_format', 'binlog_error_action', 'wsrep_on', 'wsrep_provider', 'read_only', \
      'super_read_only', 'innodb_read_only', 'innodb_force_recovery', 'xa_detach_on_prepare', \
      'innodb_rollback_on_timeout', 'innodb_deadlock_detect', 'autocommit', 'wait_timeout', \
-     'max_connections')";
+     'max_connections', 'innodb_flush_method')";
 
 /// The variables that the set-up of a session may have changed, as that session has them.
 pub(crate) const SESSION: &str = "SHOW SESSION VARIABLES WHERE Variable_name IN \
      ('transaction_read_only', 'tx_read_only', 'default_storage_engine', 'max_user_connections', \
-     'max_statement_time')";
+     'max_statement_time', 'idle_transaction_timeout', 'idle_write_transaction_timeout')";
 
 /// The variables that a server has answered with.
 pub(crate) struct Variables {
-    flavour: Flavour,
+    pub(crate) flavour: Flavour,
     values: BTreeMap<String, String>,
 }
 
@@ -47,17 +47,19 @@ pub(crate) struct Sessions {
 
 impl Variables {
     pub(crate) fn new(flavour: Flavour, rows: &[Row]) -> Self {
-        Self {
-            flavour,
-            values: to_map(rows),
-        }
+        Self::of(flavour, to_map(rows))
     }
 
-    fn value(&self, name: &str) -> &str {
+    /// Of names in lower case.
+    pub(crate) const fn of(flavour: Flavour, values: BTreeMap<String, String>) -> Self {
+        Self { flavour, values }
+    }
+
+    pub(crate) fn value(&self, name: &str) -> &str {
         self.values.get(name).map_or("", String::as_str)
     }
 
-    fn is_on(&self, name: &str) -> bool {
+    pub(crate) fn is_on(&self, name: &str) -> bool {
         matches!(self.value(name), "ON" | "1")
     }
 
@@ -65,12 +67,12 @@ impl Variables {
         matches!(self.value(name), "OFF" | "0")
     }
 
-    fn number(&self, name: &str) -> Option<u64> {
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
         self.value(name).parse().ok()
     }
 
     /// The statement that sets it for good. MariaDB has no `SET PERSIST`.
-    fn set(&self, name: &str, value: &str) -> String {
+    pub(crate) fn set(&self, name: &str, value: &str) -> String {
         match self.flavour {
             Flavour::MySql => format!("SET PERSIST {name} = {value}"),
             Flavour::MariaDb => format!(
@@ -140,19 +142,27 @@ impl Variables {
     }
 
     fn durability(&self, findings: &mut Vec<Finding>) {
-        let name = "innodb_flush_log_at_trx_commit";
-        let flush = self.value(name);
+        let flush = self.value("innodb_flush_log_at_trx_commit");
         // MariaDB's 3 flushes as often as 1, and waits once more.
         let is_safe = flush == "1" || (flush == "3" && self.flavour == Flavour::MariaDb);
         if !is_safe {
             findings.push(Finding::new(
                 Severity::Error,
-                name,
+                "innodb_flush_log_at_trx_commit",
                 format!(
-                    "{name} is {flush}: prepared and committed branches can vanish in a crash \
-                     after they were acknowledged"
+                    "innodb_flush_log_at_trx_commit is {flush}: prepared and committed branches \
+                     can vanish in a crash after they were acknowledged"
                 ),
-                self.set(name, "1"),
+                self.set("innodb_flush_log_at_trx_commit", "1"),
+            ));
+        }
+        if self.value("innodb_flush_method") == "nosync" {
+            findings.push(Finding::new(
+                Severity::Error,
+                "innodb_flush_method",
+                "innodb_flush_method is nosync: nothing is flushed to the disk, so a crash of the \
+                 machine loses prepared and committed branches after they were acknowledged",
+                "in its configuration file: remove innodb_flush_method, and restart it",
             ));
         }
         if self.is_off("innodb_doublewrite") {
@@ -318,6 +328,7 @@ impl Variables {
                 ),
             ));
         }
+        self.idle_limits(&mut findings);
         if let Ok(seconds) = self.value("max_statement_time").parse::<f64>()
             && seconds > 0.0
         {
@@ -332,6 +343,30 @@ impl Variables {
             ));
         }
         findings
+    }
+
+    /// MariaDB ends connections that are idle inside a transaction; a branch sets its own limit by
+    /// `wait_timeout`, which these undercut.
+    fn idle_limits(&self, findings: &mut Vec<Finding>) {
+        for name in ["idle_transaction_timeout", "idle_write_transaction_timeout"] {
+            let Some(seconds @ 1..) = self.number(name) else {
+                continue;
+            };
+            let severity = if seconds < WAIT_SECONDS_MIN {
+                Severity::Warning
+            } else {
+                Severity::Note
+            };
+            findings.push(Finding::new(
+                severity,
+                "idle_transaction_timeout",
+                format!(
+                    "{name} is {seconds} s: the server closes the connection of a branch in which \
+                     nothing was done for so long, and rolls it back"
+                ),
+                self.set(name, "0"),
+            ));
+        }
     }
 }
 

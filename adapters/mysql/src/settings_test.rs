@@ -73,6 +73,24 @@ type Each = (
 
 const EACH: &[Each] = &[
     (
+        ("innodb_flush_method", "nosync"),
+        "innodb_flush_method",
+        Severity::Error,
+        "remove innodb_flush_method",
+    ),
+    (
+        ("idle_transaction_timeout", "59"),
+        "idle_transaction_timeout",
+        Severity::Warning,
+        "SET PERSIST idle_transaction_timeout = 0",
+    ),
+    (
+        ("idle_write_transaction_timeout", "60"),
+        "idle_transaction_timeout",
+        Severity::Note,
+        "SET PERSIST idle_write_transaction_timeout = 0",
+    ),
+    (
         ("innodb_flush_log_at_trx_commit", "0"),
         "innodb_flush_log_at_trx_commit",
         Severity::Error,

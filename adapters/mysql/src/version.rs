@@ -6,7 +6,7 @@ use crate::session::Flavour;
 
 const SUBJECT: &str = "version";
 
-type Numbers = (u32, u32, u32);
+pub(crate) type Numbers = (u32, u32, u32);
 
 /// The releases of MariaDB in which MDEV-37141 and MDEV-37117 are fixed, by their series; in later
 /// series they always were.
@@ -115,7 +115,7 @@ fn has_deadlock_bug(numbers: Numbers) -> bool {
     fixed.is_some_and(|fixed| numbers < *fixed)
 }
 
-fn numbers(version: &str) -> Option<Numbers> {
+pub(crate) fn numbers(version: &str) -> Option<Numbers> {
     let mut numbers = version.splitn(3, '.').map(|part| {
         let digits = part
             .find(|c: char| !c.is_ascii_digit())

@@ -14,6 +14,7 @@ use unanimous_core::ports::{Finding, ResourceError, ServerIdentity, Severity};
 
 use crate::config::Settings;
 use crate::session::Replies;
+use crate::standbys;
 
 /// The oldest version whose `pg_terminate_backend` waits for the end of the session.
 const VERSION_MIN: u32 = 14;
@@ -52,12 +53,12 @@ impl Seen {
         self.0.get(name).map_or("", String::as_str)
     }
 
-    fn number(&self, name: &str) -> Option<u64> {
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
         self.text(name).parse().ok()
     }
 
     /// A limit; "none" and "not known to this version" are 0 here.
-    fn limit(&self, name: &str) -> u64 {
+    pub(crate) fn limit(&self, name: &str) -> u64 {
         self.number(name).unwrap_or(0)
     }
 
@@ -74,7 +75,7 @@ impl Seen {
     }
 
     /// What sets a session's setting for the account, over whatever else sets it at the server.
-    fn for_account(&self, setting: &str, value: &str) -> String {
+    pub(crate) fn for_account(&self, setting: &str, value: &str) -> String {
         format!(
             "ALTER ROLE {} IN DATABASE {} SET {setting} = {value}; -- or in options of the \
              address, if it is set there",
@@ -95,7 +96,7 @@ pub(crate) fn of_server(seen: &Seen, settings: &Settings) -> Vec<Finding> {
     found.extend(slots(seen, settings));
     found.extend(connections(seen, settings));
     found.extend(durability(seen));
-    found.extend(replication(seen));
+    found.extend(standbys::found(seen));
     found.extend(session_settings(seen));
     found.extend(limits(seen));
     found.extend(old_branches(seen));
@@ -158,14 +159,26 @@ fn slots(seen: &Seen, settings: &Settings) -> Option<Finding> {
     })
 }
 
-fn connections(seen: &Seen, settings: &Settings) -> Option<Finding> {
-    let pool = settings
+/// How many sessions the resource may open.
+pub(crate) fn sessions_max(settings: &Settings) -> u64 {
+    let sessions = settings
         .pool_size
         .saturating_add(settings.recovery_sessions);
-    let needed = u64::try_from(pool).unwrap_or(u64::MAX);
-    let reserved =
-        seen.limit("superuser_reserved_connections") + seen.limit("reserved_connections");
-    let server = seen.limit("max_connections").saturating_sub(reserved);
+    u64::try_from(sessions).unwrap_or(u64::MAX)
+}
+
+impl Seen {
+    /// How many connections the server allows to those who are no superusers.
+    pub(crate) fn connections(&self) -> u64 {
+        let reserved =
+            self.limit("superuser_reserved_connections") + self.limit("reserved_connections");
+        self.limit("max_connections").saturating_sub(reserved)
+    }
+}
+
+fn connections(seen: &Seen, settings: &Settings) -> Option<Finding> {
+    let needed = sessions_max(settings);
+    let server = seen.connections();
     let own = [
         ("our:role_limit", "the role"),
         ("our:database_limit", "the database"),
@@ -210,69 +223,15 @@ fn durability(seen: &Seen) -> Vec<Finding> {
             system("full_page_writes", "on"),
         ));
     }
-    found
-}
-
-fn replication(seen: &Seen) -> Vec<Finding> {
-    let mut found = Vec::new();
-    let level = seen.text("synchronous_commit");
-    let is_weak = matches!(level, "off" | "local");
-    let has_names = !seen.text("synchronous_standby_names").is_empty();
-    if is_weak && has_names {
+    if seen.text("data_sync_retry") == "on" {
         found.push(Finding::new(
             Warning,
-            "synchronous_commit",
-            format!(
-                "synchronous_commit = {level} although there are synchronous standbys: a branch is \
-                 prepared before they have it, and lost if one of them takes over"
-            ),
-            seen.for_account("synchronous_commit", "on"),
-        ));
-    } else if is_weak {
-        found.push(Finding::new(
-            Note,
-            "synchronous_commit",
-            format!(
-                "synchronous_commit = {level}: branches are made durable all the same, other \
-                 transactions of this account are not"
-            ),
-            seen.for_account("synchronous_commit", "on"),
+            "data_sync_retry",
+            "data_sync_retry = on: after a disk has failed to write, the server tries again, which \
+             proves nothing, instead of recovering from its write-ahead log",
+            "ALTER SYSTEM SET data_sync_retry = off; -- as a superuser, then restart the server",
         ));
     }
-    let standbys = seen.limit("our:standbys");
-    if !has_names {
-        found.extend((standbys > 0).then(|| {
-            Finding::new(
-                Note,
-                "asynchronous_standbys",
-                format!(
-                    "{standbys} standbys follow, and none of them is synchronous: one that is \
-                     promoted may lack what was prepared, committed and decided last"
-                ),
-                "name those that may be promoted: ALTER SYSTEM SET synchronous_standby_names = \
-                 'ANY 1 (a, b)'; SELECT pg_reload_conf();",
-            )
-        }));
-        return found;
-    }
-    found.push(if standbys == 0 {
-        Finding::new(
-            Warning,
-            "synchronous_standby_names",
-            "no standby is connected, and synchronous_standby_names asks for some: every prepare \
-             and commit hangs, with its locks, until one comes",
-            "start a standby, or, knowing what a fail-over then loses: ALTER SYSTEM SET \
-             synchronous_standby_names = ''; SELECT pg_reload_conf();",
-        )
-    } else {
-        Finding::new(
-            Note,
-            "synchronous_standby_names",
-            "prepare and commit wait for standbys: while too few are there, they hang with their \
-             locks",
-            "name more standbys than have to answer: ANY 1 (a, b)",
-        )
-    });
     found
 }
 
@@ -312,33 +271,41 @@ fn session_settings(seen: &Seen) -> Vec<Finding> {
     found
 }
 
-/// Limits of the server that end sessions or statements of ours; 0 is "none".
+/// A limit of the server that ends sessions or statements of ours, in milliseconds; 0 is "none".
+struct Limit {
+    subject: &'static str,
+    least: u64,
+    what: &'static str,
+}
+
+const LIMITS: [Limit; 3] = [
+    Limit {
+        subject: "idle_session_timeout",
+        least: IDLE_MS_MIN,
+        what: "ends connections that wait in the pool, and one that waits for the decision after \
+               prepare: then recovery commits the branch, later",
+    },
+    Limit {
+        subject: "transaction_timeout",
+        least: IDLE_MS_MIN,
+        what: "ends branches that are active for longer (rolled back)",
+    },
+    Limit {
+        subject: "statement_timeout",
+        least: STATEMENT_MS_MIN,
+        what: "ends statements of the application, and recovery's scans; it does not cover prepare \
+               and commit",
+    },
+];
+
 fn limits(seen: &Seen) -> Vec<Finding> {
-    let judged = [
-        (
-            "idle_session_timeout",
-            IDLE_MS_MIN,
-            "ends connections that wait in the pool, and one that waits for the decision after \
-             prepare: then recovery commits the branch, later",
-        ),
-        (
-            "transaction_timeout",
-            IDLE_MS_MIN,
-            "ends branches that are active for longer (rolled back)",
-        ),
-        (
-            "statement_timeout",
-            STATEMENT_MS_MIN,
-            "ends statements of the application, and recovery's scans; it does not cover prepare \
-             and commit",
-        ),
-    ];
-    let found = judged.into_iter().filter_map(|(setting, least, what)| {
-        let limit = seen.limit(setting);
-        let severity = if limit < least { Warning } else { Note };
-        (limit > 0).then(|| {
-            let evidence = format!("{setting} = {limit}ms {what}");
-            Finding::new(severity, setting, evidence, seen.for_account(setting, "0"))
+    let found = LIMITS.iter().filter_map(|limit| {
+        let is = seen.limit(limit.subject);
+        let severity = if is < limit.least { Warning } else { Note };
+        (is > 0).then(|| {
+            let evidence = format!("{} = {is}ms {}", limit.subject, limit.what);
+            let mend = seen.for_account(limit.subject, "0");
+            Finding::new(severity, limit.subject, evidence, mend)
         })
     });
     found.collect()

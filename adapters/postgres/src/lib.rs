@@ -63,6 +63,11 @@
 //! | `recovery_address` | error | that account cannot log in, or leads to another database |
 //! | `membership` | error | recovery's role is no member of the application's, or inherits not |
 //! | `superuser` | warning | the application is a superuser, and recovery is not |
+//! | `data_sync_retry` | warning | goes on after a disk has failed to write |
+//!
+//! A checkup, for a person who asks, looks at more: connections that are left, what was prepared
+//! long ago (`autovacuum_freeze_max_age`), `unlogged_tables`, `foreign_tables`, and known bugs of
+//! the server's release. `docs/findings.md` in the repository lists everything.
 //!
 //! # TLS
 //!
@@ -137,6 +142,8 @@
 mod access;
 mod address;
 mod branch;
+mod bugs;
+mod checkup;
 mod codes;
 mod config;
 mod failure;
@@ -148,6 +155,7 @@ mod pool;
 mod preflight;
 mod session;
 mod sql;
+mod standbys;
 mod streams;
 mod table;
 mod tls;
@@ -160,8 +168,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use unanimous_core::ports::{
-    Absence, BranchError, BranchRecord, Cause, InspectOptions, Inspection, Preflight, RecoveryScan,
-    ResourceError, ResourceManager,
+    Absence, BranchError, BranchRecord, Cause, Finding, InspectOptions, Inspection, Preflight,
+    RecoveryScan, ResourceError, ResourceManager,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_core::xid::{ResourceName, Xid};
@@ -265,6 +273,10 @@ impl ResourceManager for Postgres {
 
     async fn preflight(&self) -> Result<Preflight, ResourceError> {
         self.check().await
+    }
+
+    async fn checkup(&self) -> Result<Vec<Finding>, ResourceError> {
+        self.look_deeper().await
     }
 
     async fn recover(&self) -> Result<RecoveryScan, ResourceError> {

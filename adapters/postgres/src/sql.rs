@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use unanimous_core::ports::BranchEnv;
 
+use crate::checkup::{MORE, SEPARATOR};
 use crate::codes::Guard;
 use crate::config::Settings;
 use crate::findings::Seen;
@@ -76,10 +77,13 @@ pub(crate) fn preflight() -> String {
         'max_connections', 'superuser_reserved_connections', 'reserved_connections', 'fsync', \
         'full_page_writes', 'synchronous_commit', 'synchronous_standby_names', \
         'standard_conforming_strings', 'default_transaction_read_only', 'tcp_user_timeout', \
-        'idle_session_timeout', 'transaction_timeout', 'statement_timeout'";
+        'idle_session_timeout', 'transaction_timeout', 'statement_timeout', 'data_sync_retry'";
     const OLD: &str = "FROM pg_catalog.pg_prepared_xacts \
         WHERE database = pg_catalog.current_database() AND gid NOT LIKE 'pg~_gid~_%' ESCAPE '~' \
         AND prepared < pg_catalog.clock_timestamp() - interval '1 hour'";
+    const STANDBYS: &str = "SELECT count(*) AS a, count(sync_state) AS seen, \
+        count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')) AS synchronous \
+        FROM pg_catalog.pg_stat_replication";
     const ROLE: &str =
         "FROM pg_catalog.pg_roles WHERE rolname = session_user AND rolconnlimit >= 0";
     const DATABASE: &str = "FROM pg_catalog.pg_database \
@@ -91,7 +95,9 @@ pub(crate) fn preflight() -> String {
          UNION ALL SELECT 'our:old_count', count(*)::text {OLD} \
          UNION ALL SELECT 'our:oldest', \
          to_char(min(prepared) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') {OLD} \
-         UNION ALL SELECT 'our:standbys', count(*)::text FROM pg_catalog.pg_stat_replication \
+         UNION ALL SELECT name, number::text FROM ({STANDBYS}) s, LATERAL (VALUES \
+         ('our:standbys', s.a), ('our:standbys_seen', s.seen), \
+         ('our:standbys_synchronous', s.synchronous)) AS counted(name, number) \
          UNION ALL SELECT 'our:role_limit', rolconnlimit::text {ROLE} \
          UNION ALL SELECT 'our:database_limit', datconnlimit::text {DATABASE} \
          UNION ALL SELECT 'our:over_network', \
@@ -104,6 +110,43 @@ pub(crate) fn preflight() -> String {
          UNION ALL SELECT 'our:missing_functions', string_agg(f, ', ') \
          FROM unnest(ARRAY[{FUNCTIONS}]) f WHERE pg_catalog.to_regprocedure(f) IS NOT NULL \
          AND NOT pg_catalog.has_function_privilege(f, 'EXECUTE')"
+    )
+}
+
+/// What [`checkup`](crate::checkup) judges, as rows of name and value.
+///
+/// `pg_stat_database` counts every session, `pg_stat_activity` shows whose they are; both to
+/// everybody.
+pub(crate) fn checkup() -> String {
+    const SETTINGS: &str = "'server_version', 'server_version_num', 'max_connections', \
+        'max_prepared_transactions', 'superuser_reserved_connections', 'reserved_connections', \
+        'autovacuum_freeze_max_age'";
+    const OLDEST: &str = "FROM pg_catalog.pg_prepared_xacts \
+        ORDER BY pg_catalog.age(transaction) DESC LIMIT 1";
+    let tables = |which: &str| {
+        format!(
+            "string_agg(CASE WHEN i <= 5 THEN name ELSE '{MORE}' END, '{SEPARATOR}' ORDER BY i) \
+             FROM (SELECT pg_catalog.quote_ident(nspname) || '.' || \
+             pg_catalog.quote_ident(relname), row_number() OVER (ORDER BY nspname, relname) \
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE {which} LIMIT 6) t(name, i)"
+        )
+    };
+    format!(
+        "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN ({SETTINGS}) \
+         UNION ALL (SELECT 'our:oldest_age', pg_catalog.age(transaction)::text {OLDEST}) \
+         UNION ALL (SELECT 'our:oldest_database', pg_catalog.quote_ident(database) {OLDEST}) \
+         UNION ALL SELECT 'our:sessions', sum(numbackends)::text FROM pg_catalog.pg_stat_database \
+         UNION ALL SELECT 'our:own_sessions', count(*)::text FROM pg_catalog.pg_stat_activity \
+         WHERE usename = session_user AND datname = pg_catalog.current_database() \
+         UNION ALL SELECT 'our:unlogged', {} UNION ALL SELECT 'our:foreign', {}",
+        tables("relkind = 'r' AND relpersistence = 'u'"),
+        tables(
+            "relkind = 'f' AND EXISTS (SELECT FROM pg_catalog.pg_foreign_table f \
+             JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver \
+             JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw \
+             WHERE f.ftrelid = c.oid AND w.fdwname = 'postgres_fdw')"
+        ),
     )
 }
 

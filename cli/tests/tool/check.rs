@@ -6,20 +6,44 @@ use std::path::Path;
 
 use serde_json::Value;
 use unanimous::log::FileLog;
-use xtask::servers::{Kind, Options, Server};
+use xtask::servers::{Kind, Options, Server, standby_of};
 
 use crate::application::Plan;
 use crate::by_hand::gid;
-use crate::support::Service;
+use crate::support::{Ran, Service, split_password};
 
 /// Nothing was found, or notes. Holds where the log is on a disk that has room.
 const FIT: i32 = 0;
 
+/// On servers of which no bug is known; what others do there at the same time is allowed.
+fn service(test: &str) -> Service {
+    let set = xtask::servers::shared();
+    Service::at(test, &set.pg_newest.url, &set.mysql.url)
+}
+
+/// What the shared servers may have for a moment, because of other tests.
+const OF_OTHERS: [&str; 10] = [
+    "--allow",
+    "free_connections",
+    "--allow",
+    "free_prepared_slots",
+    "--allow",
+    "storage_engine",
+    "--allow",
+    "unlogged_tables",
+    "--allow",
+    "foreign_tables",
+];
+
+fn check(service: &Service, more: &[&str]) -> Ran {
+    service.run(&[&["check"], &OF_OTHERS[..], more].concat())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_fit_is_said_to_be_before_and_after_the_first_start() {
-    let service = Service::new("check");
+    let service = service("check");
     service.create_tables().await;
-    let before = service.run(&["check"]).exits(FIT);
+    let before = check(&service, &[]).exits(FIT);
     assert!(
         before
             .stdout
@@ -29,17 +53,11 @@ async fn what_is_fit_is_said_to_be_before_and_after_the_first_start() {
     assert!(!service.log().exists(), "a check makes no log");
 
     let application = service.start(Plan::DecisionDurable);
-    let living = service
-        .run(&["check", "--format", "json"])
-        .exits(FIT)
-        .json();
+    let living = check(&service, &["--format", "json"]).exits(FIT).json();
     assert_eq!(living["log"]["has_application"], true);
     assert_eq!(living["log"]["pending"], 1);
     application.kill();
-    let dead = service
-        .run(&["check", "--format", "json"])
-        .exits(FIT)
-        .json();
+    let dead = check(&service, &["--format", "json"]).exits(FIT).json();
     assert_eq!(dead["log"]["has_application"], false);
     assert_eq!(dead["log"]["openings"], 1);
     for (checked, name) in dead["resources"]
@@ -49,12 +67,19 @@ async fn what_is_fit_is_said_to_be_before_and_after_the_first_start() {
         .zip(["ledger", "orders"])
     {
         assert_eq!(checked["resource"], name);
-        assert_eq!(checked["findings"], serde_json::json!([]));
+        assert_eq!(own_findings(checked), []);
         assert!(!checked["server"].as_str().unwrap().is_empty());
         assert!(!checked["identity"].as_str().unwrap().is_empty());
     }
     service.run(&["recover", "--yes"]).exits(0);
     service.drop_tables().await;
+}
+
+/// The same without what others may do there.
+fn own_findings(part: &Value) -> Vec<(&str, &str)> {
+    let mut found = findings(part);
+    found.retain(|(_, subject)| !OF_OTHERS.contains(subject));
+    found
 }
 
 /// The findings about a part: severity and subject, and the whole as text.
@@ -73,7 +98,7 @@ fn findings(part: &Value) -> Vec<(&str, &str)> {
 
 #[test]
 fn what_is_not_fit_is_an_error_with_its_mend_in_every_format() {
-    let service = Service::new("unfit");
+    let service = service("unfit");
     let text = service.config_text().replace("ledger.pw", "wrong.pw");
     service.write_config(&text.replace("\"log\"", "\"no/such/log\""));
     std::fs::write(service.config().with_file_name("wrong.pw"), "n0t-it").unwrap();
@@ -88,7 +113,7 @@ fn what_is_not_fit_is_an_error_with_its_mend_in_every_format() {
     );
     assert!(checked["resources"][0]["server"].is_null());
     assert_eq!(
-        findings(&checked["resources"][1]),
+        own_findings(&checked["resources"][1]),
         [],
         "the other one is fit"
     );
@@ -127,7 +152,7 @@ fn all_findings_of_a_server_are_shown_at_once() {
         "{checked}"
     );
     assert_eq!(
-        findings(&checked["resources"][0]),
+        own_findings(&checked["resources"][0]),
         [],
         "the other one is fit"
     );
@@ -152,13 +177,13 @@ fn all_findings_of_a_server_are_shown_at_once() {
 
 /// Findings about the log of a folder, and the exit code.
 fn log_findings(service: &Service) -> (i32, Value) {
-    let ran = service.run(&["check", "--format", "json"]);
+    let ran = check(service, &["--format", "json"]);
     (ran.code.unwrap(), ran.json()["log"].clone())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_others_can_read_was_copied_or_is_damaged_is_found() {
-    let service = Service::new("place");
+    let service = service("place");
     service.start(Plan::Idle).kill();
     let log = service.log();
     set_mode(&log, 0o755);
@@ -184,14 +209,22 @@ async fn a_log_that_others_can_read_was_copied_or_is_damaged_is_found() {
     let text = service.config_text();
     service.write_config(&text.replace("\"log\"", "\"copy\""));
     let (code, found) = log_findings(&service);
-    assert_eq!(
-        (code, findings(&found)),
-        (2, vec![("error", "log")]),
-        "{found}"
-    );
+    let expected = vec![("error", "log"), ("note", "duplicate log")];
+    assert_eq!((code, findings(&found)), (2, expected), "{found}");
     assert!(found.to_string().contains("is a copy"), "{found}");
 
+    // Somebody adopts the copy, and does not put the original away: both can be opened.
+    FileLog::at(&copy).adopt().unwrap();
+    for config in [&text, &text.replace("\"log\"", "\"copy\"")] {
+        service.write_config(config);
+        let (code, found) = log_findings(&service);
+        let expected = vec![("error", "duplicate log")];
+        assert_eq!((code, findings(&found)), (2, expected), "{found}");
+    }
+    std::fs::remove_dir_all(&copy).unwrap();
+
     service.write_config(&text);
+    assert_eq!(log_findings(&service).0, 0);
     let segments = log.read_dir().unwrap().map(|entry| entry.unwrap().path());
     let mut segments = segments.filter(|path| path.to_str().unwrap().contains("segment"));
     let segment = segments.next().expect("a segment");
@@ -209,7 +242,7 @@ async fn a_log_that_others_can_read_was_copied_or_is_damaged_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_pending_ended_against_a_decision_or_of_no_known_resource_is_found() {
-    let service = Service::new("contents");
+    let service = service("contents");
     service.create_tables().await;
     let gtrid = service.start(Plan::DecisionDurable).kill();
     let (code, found) = log_findings(&service);
@@ -247,7 +280,7 @@ async fn what_is_pending_ended_against_a_decision_or_of_no_known_resource_is_fou
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_of_the_log_without_a_socket_is_a_warning() {
-    let service = Service::new("holder");
+    let service = service("holder");
     let log = FileLog::at(service.log()).open().await.unwrap();
     let (code, found) = log_findings(&service);
     assert_eq!(
@@ -262,4 +295,110 @@ async fn a_holder_of_the_log_without_a_socket_is_a_warning() {
 
 fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// Where a machine forgets everything.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_log_in_memory_is_an_error_of_the_whole_check() {
+    let service = service("memory");
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let log = format!("\"{}\"", folder.path().join("log").display());
+    service.write_config(&service.config_text().replace("\"log\"", &log));
+    let (code, found) = log_findings(&service);
+    let expected = vec![("error", "file system")];
+    assert_eq!((code, findings(&found)), (2, expected), "{found}");
+}
+
+/// What a pipeline asks for: one resource, known findings, and how bad it has to be.
+#[test]
+fn a_pipeline_says_what_it_knows_of_and_when_to_fail() {
+    let options = ["-c", "full_page_writes=off", "-c", "max_connections=22"];
+    let server = Server::start(Kind::PostgresNewest, &Options::new().args(options)).unwrap();
+    let mysql = xtask::servers::shared().mysql.url;
+    let service = Service::at("pipeline", &server.url(), &mysql);
+    let of_orders = ["check", "--resource", "orders"];
+    let run = |more: &[&str]| service.run(&[&of_orders[..], more].concat());
+    let all = run(&["--format", "json"]).exits(1).json();
+    assert_eq!(all["resources"].as_array().unwrap().len(), 1);
+    let expected = [
+        ("warning", "max_connections"),
+        ("warning", "full_page_writes"),
+    ];
+    assert_eq!(findings(&all["resources"][0]), expected);
+    run(&["--fail-on", "error"]).exits(0);
+    run(&["--allow", "max_connections"]).exits(1);
+    let both = ["--allow", "max_connections", "--allow", "full_page_writes"];
+    let known = run(&both).exits(0);
+    assert!(known.stdout.contains("warning, allowed"), "{known:?}");
+    assert!(known.stderr.contains("2 of them allowed"), "{known:?}");
+    let typo = run(&[&both[..], &["--allow", "fsnyc"]].concat()).exits(0);
+    assert!(typo.stderr.contains("not found: fsnyc"), "{typo:?}");
+    let stranger = service.run(&["check", "--resource", "nobody"]).exits(2);
+    assert!(
+        stranger.stderr.contains("no resource nobody"),
+        "{stranger:?}"
+    );
+}
+
+/// Two resources that lead to one server, and a server whose data folder was copied.
+#[test]
+fn an_identity_that_two_resources_have_is_an_error_until_the_copy_gets_its_own() {
+    let start = || Server::start(Kind::Mysql, &Options::new()).unwrap();
+    let (mut original, mut copy) = (start(), start());
+    let postgres = xtask::servers::shared().pg_newest.url;
+    let service = Service::at("twins", &postgres, &original.url());
+    let (url, password) = split_password(&copy.url());
+    std::fs::write(service.config().with_file_name("copy.pw"), password).unwrap();
+    service.configure(&format!(
+        "[resources.stock]\nurl = \"{url}\"\npassword_file = \"copy.pw\""
+    ));
+    let found = || {
+        let of_both = ["check", "--resource", "ledger", "--resource", "stock"];
+        let checked = service.run(&[&of_both[..], &["--format", "json"]].concat());
+        let checked = checked.json();
+        [0, 1].map(|n| {
+            let found = own_findings(&checked["resources"][n]);
+            found.contains(&("error", "identity"))
+        })
+    };
+    assert_eq!(found(), [false, false]);
+    original.shut_down();
+    copy.shut_down();
+    let data = copy.data();
+    std::fs::remove_dir_all(&data).unwrap();
+    let cp = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(original.data())
+        .arg(&data)
+        .status();
+    assert!(cp.unwrap().success());
+    original.restart().unwrap();
+    copy.restart().unwrap();
+    assert_eq!(found(), [true, true]);
+    copy.shut_down();
+    std::fs::remove_file(data.join("auto.cnf")).unwrap();
+    copy.restart().unwrap();
+    assert_eq!(found(), [false, false]);
+}
+
+/// A log in a database whose standby nobody waits for.
+#[test]
+fn a_declaration_that_no_standby_keeps_is_a_warning() {
+    let primary = Server::start(Kind::PostgresNewest, &Options::new()).unwrap();
+    let _standby = standby_of(&primary).unwrap();
+    let mysql = xtask::servers::shared().mysql.url;
+    let service = Service::at("lossless", &primary.url(), &mysql);
+    let log = "resource = \"orders\"\nlossless_failover = true";
+    let text = service.config_text().replace("folder = \"log\"", log);
+    service.write_config(&text);
+    let of_orders = ["check", "--resource", "orders", "--format", "json"];
+    let checked = service.run(&of_orders).exits(1).json();
+    let declared = ("warning", "lossless_failover");
+    assert!(findings(&checked["log"]).contains(&declared), "{checked}");
+    let expected = [("note", "asynchronous_standbys")];
+    assert_eq!(findings(&checked["resources"][0]), expected);
+    service.write_config(&text.replace("lossless_failover = true", ""));
+    let checked = service.run(&of_orders).exits(0).json();
+    assert!(!findings(&checked["log"]).contains(&declared), "{checked}");
 }

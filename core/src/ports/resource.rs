@@ -19,7 +19,8 @@ use core::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    BranchError, BranchErrorKind, Cause, InspectOptions, Inspection, Preflight, ResourceError,
+    BranchError, BranchErrorKind, Cause, Finding, InspectOptions, Inspection, Preflight,
+    ResourceError,
 };
 use crate::protocol::{Decision, Heuristic};
 use crate::xid::{Gtrid, ResourceName, Xid};
@@ -265,6 +266,19 @@ pub trait ResourceManager: Send + Sync + 'static {
     /// Nothing could be checked: `Unfit` if the server refused (a password, a database that is not
     /// there), with what mends it; `Unavailable` if it cannot be reached.
     async fn preflight(&self) -> Result<Preflight, ResourceError>;
+
+    /// Looks deeper than [`preflight`](Self::preflight), for a person who asks whether all is well:
+    /// known bugs of the server's version, room that is left, replicas, tables that take no part,
+    /// what is prepared and has grown old. Not asked at a start, because it takes longer. Only
+    /// reads; finds no error that a preflight would not find, so it never makes a resource unfit.
+    ///
+    /// A resource that does not implement it has nothing to add. Dropping the future does no harm.
+    ///
+    /// # Errors
+    /// As for [`preflight`](Self::preflight).
+    async fn checkup(&self) -> Result<Vec<Finding>, ResourceError> {
+        Ok(Vec::new())
+    }
 
     /// Lists what is prepared.
     ///

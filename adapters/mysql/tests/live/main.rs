@@ -20,6 +20,7 @@ mod certificates;
 mod absent;
 mod attack;
 mod blocked;
+mod checkup;
 mod connection;
 mod crash;
 mod credentials;

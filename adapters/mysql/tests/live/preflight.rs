@@ -1,5 +1,7 @@
 //! What the preflight finds, and that what it says to paste mends it.
 
+use std::sync::atomic::Ordering;
+
 use unanimous_core::ports::{
     Branch, BranchErrorKind, Finding, Preflight, Problem, Resource, ResourceManager, Severity,
 };
@@ -8,6 +10,7 @@ use unanimous_mysql::mysql_async::prelude::Queryable;
 use xtask::servers::{Kind, Options, Server};
 
 use crate::support::{Db, random, start};
+use crate::trips::{proxy, until_quiet};
 
 /// The only finding of this subject.
 pub(crate) fn the<'a>(preflight: &'a Preflight, subject: &str) -> &'a Finding {
@@ -106,6 +109,16 @@ const SETTINGS_OF_MARIADB: &[(&str, &str, Severity)] = &[
         "max_statement_time",
         Severity::Note,
     ),
+    (
+        "idle_transaction_timeout = 20",
+        "idle_transaction_timeout",
+        Severity::Warning,
+    ),
+    (
+        "idle_write_transaction_timeout = 600",
+        "idle_transaction_timeout",
+        Severity::Note,
+    ),
 ];
 
 /// Each is changed, found, and mended by what was said.
@@ -183,6 +196,7 @@ async fn every_wrong_setting_is_told_at_once(kind: Kind) {
         "--sync-binlog=0",
         "--innodb-rollback-on-timeout=ON",
         "--innodb-doublewrite=OFF",
+        "--innodb-flush-method=nosync",
     ];
     let mut server = start(kind, &args);
     let resource = Mysql::builder("ledger", server.url()).build().unwrap();
@@ -190,6 +204,7 @@ async fn every_wrong_setting_is_told_at_once(kind: Kind) {
     for (subject, severity) in [
         ("innodb_flush_log_at_trx_commit", Severity::Error),
         ("sync_binlog", Severity::Error),
+        ("innodb_flush_method", Severity::Error),
         ("innodb_doublewrite", Severity::Warning),
         ("innodb_rollback_on_timeout", Severity::Note),
     ] {
@@ -257,6 +272,9 @@ async fn a_version_that_is_too_old_is_refused_by_preflight_and_by_open() {
     let found = resource.preflight().await.unwrap();
     assert_eq!(the(&found, "MDEV-37141").severity, Severity::Warning);
     assert!(found.is_fit() && found.identity.is_some(), "{found:#?}");
+    let found = resource.checkup().await.unwrap();
+    let bugs: Vec<_> = found.iter().map(|found| &*found.subject).collect();
+    assert_eq!(bugs, ["MDEV-24981", "MDEV-40218"]);
 
     let newer = Options::new().args(["--version=12.9.1-MariaDB"]);
     tokio::task::block_in_place(|| server.restart_with(&newer)).unwrap();
@@ -357,6 +375,17 @@ async fn the_identity_row_is_found_by_sessions_that_are_older(kind: Kind) {
     assert_eq!(resource.recover().await.unwrap().identity, identity);
 }
 
+/// It is asked at each start of each instance.
+async fn a_preflight_asks_few_questions(db: &Db) {
+    let (url, commands) = proxy(&db.url).await;
+    let resource = Mysql::builder("ledger", url).build().unwrap();
+    resource.preflight().await.unwrap();
+    until_quiet(&commands).await;
+    let asked = commands.load(Ordering::SeqCst);
+    let expected = if db.is_mariadb() { 9 } else { 8 };
+    assert_eq!(asked, expected);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_preflight_takes_no_session_of_the_pools() {
     let db = Db::shared(Kind::Mysql).await;
@@ -368,6 +397,7 @@ async fn a_preflight_takes_no_session_of_the_pools() {
 }
 
 on_both!(
+    a_preflight_asks_few_questions,
     a_fit_server_passes_again_and_again,
     a_missing_privilege_is_named_and_granting_it_mends_it,
     a_mariadb_without_its_identity_row_says_what_to_run,

@@ -16,6 +16,7 @@ mod certificates;
 mod absent;
 mod attack;
 mod bad_input;
+mod checkup;
 mod conflicts;
 mod crash;
 mod credentials;

@@ -8,7 +8,7 @@ use crate::support::{Db, eventually, finding, findings, random};
 
 /// Runs what a mend says, as an administrator would paste it: statement by statement in one
 /// session. The comment is for him.
-async fn paste(db: &Db, mend: &str) {
+pub(crate) async fn paste(db: &Db, mend: &str) {
     let text = mend.split("--").next().unwrap().to_owned();
     let url = db.admin_url.clone();
     let run = move || {
