@@ -223,8 +223,8 @@ const STANDBY: &str = "the server is a standby; connect to the primary";
 const CONNECTIONS: &str = "raise max_connections (restart needed) or the CONNECTION LIMIT of role \
     or database, or lower pool_size";
 const LOCKED: &str = "a lock was not to be had in time: perhaps a deadlock across databases";
-const CLOSING: &str = "the epoch of this member is about to be closed, or its decision to be kept \
-    out";
+const CLOSING: &str = "a barrier holds new decisions, or the epoch of this member is about to be \
+    closed, or its decision to be kept out";
 const LAST_RIGHTS: &str = "if it is about schema unanimous: the role that works in the branch \
     needs the rights of a last resource (docs/table-log-postgres.md), or no last resources are to \
     be used";

@@ -44,7 +44,7 @@ const EXPECTED: &[(&[Request], &str, BranchErrorKind, &str)] = &[
     (VOTES, "40001", CONFLICT, ""),
     (VOTES, "40P01", CONFLICT, ""),
     (ALONE, "55P03", TIMEOUT, "a deadlock across databases"),
-    (&[Last], "55P03", CONFLICT, "about to be closed"),
+    (&[Last], "55P03", CONFLICT, "a barrier holds new decisions"),
     (&[Last], "42501", NO_RIGHTS, "the rights of a last resource"),
     (VOTES, "57014", TIMEOUT, "cancelled or ran out of time"),
     (

@@ -37,7 +37,9 @@ impl Held {
     }
 
     async fn hold(&self) -> Box<dyn HeldDecisions> {
-        self.table.another_link().hold().await.unwrap()
+        DecisionTable::hold(&self.table.another_link())
+            .await
+            .unwrap()
     }
 }
 
