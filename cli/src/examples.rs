@@ -17,7 +17,8 @@ pub(crate) const CHECK: &str = "\
 Examples:
   unanimous check                                     every finding, with what mends it
   unanimous check --format json | jq '.log.findings'
-  unanimous check || test $? -eq 1                    in a deployment: warnings may pass";
+  unanimous check --fail-on error                     in a deployment: warnings may pass
+  unanimous check --allow binlog_format               what is known does not count";
 
 pub(crate) const LIST: &str = "\
 Examples:

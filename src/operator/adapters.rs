@@ -39,6 +39,13 @@ pub(super) fn resource(
     }
 }
 
+/// How a copied server is given an identity of its own: MySQL makes a `server_uuid` at a start
+/// without `auto.cnf`, the preflight makes MariaDB's row, and PostgreSQL's cluster gets its number
+/// from `initdb` alone.
+pub(super) const IDENTITIES: &str = "MySQL: stop it, remove auto.cnf from its data folder, start \
+     it. MariaDB: DELETE FROM unanimous_identity, and check again. PostgreSQL: restore a dump into \
+     a new cluster (initdb)";
+
 /// The kinds of database that can hold a decision log, by their schemes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {

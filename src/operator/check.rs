@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use unanimous_core::ports::{Finding, Preflight, Problem, ResourceError, Severity};
 use unanimous_core::xid::ResourceName;
 
+use super::adapters;
 use super::check_log::CheckedLog;
 use super::file::ConfigFile;
 use super::finding::CheckedFinding;
@@ -145,10 +146,11 @@ fn twin(names: &[String]) -> Finding {
              the other's; recovery could take a branch of one for that of the other",
             names.join(" and ")
         ),
-        "name each server once; if one is a copy that is to live on its own, give it an identity \
-         of its own: MySQL: stop it, remove auto.cnf from its data folder, start it. MariaDB: \
-         DELETE FROM unanimous_identity, and check again. PostgreSQL: restore a dump into a new \
-         cluster (initdb)",
+        format!(
+            "name each server once; if one is a copy that is to live on its own, give it an \
+             identity of its own: {}",
+            adapters::IDENTITIES
+        ),
     )
 }
 

@@ -18,13 +18,17 @@ const FOLDERS: [&str; 3] = [
 ];
 
 /// What makes a finding, in which files, and which of its arguments is the subject.
-const MAKERS: [(&str, &str, usize); 7] = [
+const MAKERS: [(&str, &str, usize); 11] = [
     ("Finding::new(", "", 1),
-    (".error(", "check", 0),
-    (".warn(", "check", 0),
-    (".note(", "check", 0),
+    (".error(", "check_log", 0),
+    (".warn(", "check_log", 0),
+    (".note(", "check_log", 0),
+    (".error(", "check_table", 0),
+    (".warn(", "check_table", 0),
+    (".note(", "check_table", 0),
     ("alone(", "check", 1),
     (" error(", "identity", 0),
+    ("(error(", "identity", 0),
     ("not_seen(", "fence", 0),
 ];
 

@@ -1,7 +1,8 @@
 //! Who else has the server's data, and what a fail-over to it would lose. Pure.
 //!
 //! Sources: MySQL manual, [semi-synchronous][a] and [group replication][b] (whose limitations do
-//! not mention XA; the work on crash-safe XA, [WL#11300], names it); MariaDB, [semi-synchronous][c].
+//! not mention XA; the work on crash-safe XA, [WL#11300], names it); MariaDB's
+//! [semi-synchronous][c].
 //!
 //! [a]: https://dev.mysql.com/doc/refman/8.4/en/replication-semisync.html
 //! [b]: https://dev.mysql.com/doc/refman/8.4/en/group-replication-limitations.html

@@ -268,6 +268,12 @@ impl<R: Narrow> Port<R> {
             checked.is_some()
         })
         .await;
+        at_every_poll(&format!("{db:?}, checkup"), 2, async |polls| {
+            let looked = self.turns.polled(polls, self.resource.checkup()).await;
+            assert!(looked.as_ref().is_none_or(Result::is_ok), "{looked:?}");
+            looked.is_some()
+        })
+        .await;
         at_every_poll(&format!("{db:?}, recover"), 2, async |polls| {
             let scanned = self.turns.polled(polls, self.resource.recover()).await;
             assert!(scanned.as_ref().is_none_or(Result::is_ok), "{scanned:?}");

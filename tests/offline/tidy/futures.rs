@@ -249,6 +249,7 @@ const POSTGRES_PORTS: &[&str] = &[
     "PgBranch::release",
     "PgBranch::rollback",
     "Postgres::absent",
+    "Postgres::checkup",
     "Postgres::finish",
     "Postgres::open",
     "Postgres::preflight",
@@ -257,6 +258,7 @@ const POSTGRES_PORTS: &[&str] = &[
 
 const MYSQL_PORTS: &[&str] = &[
     "Mysql::absent",
+    "Mysql::checkup",
     "Mysql::finish",
     "Mysql::open",
     "Mysql::preflight",
@@ -298,6 +300,7 @@ const EXEMPT: &[(&str, &str)] = &[
         "whatever was made stays, and the next one makes the rest: `tables_are_made_once`, \
          `a_member_joins_while_the_tables_are_made_again`",
     ),
+    ("Checked::run_for", "it looks and changes nothing"),
     ("Move::plan", "it looks and changes nothing"),
     ("LogExport::plan", "it looks and changes nothing"),
     ("LogImport::plan", "it looks and changes nothing"),
