@@ -211,8 +211,8 @@ pub trait DecisionLog: Send + Sync + 'static {
     /// Records, durably, that the transaction is to be committed.
     ///
     /// # Errors
-    /// See [`DecideError`]: refused means rolled back, uncertain means *repeat*; what may be lost is
-    /// *left alone*.
+    /// See [`DecideError`]: refused means rolled back, uncertain means *repeat*, and what may be
+    /// lost is *left alone*.
     async fn decide(&self, decision: &DecisionRecord) -> Result<LogSeq, DecideError>;
 
     /// The statement by which a branch with this scope records the decision inside its own
