@@ -238,6 +238,8 @@ impl FolderVerified {
         self.add_file(&name, bytes.len() as u64, sound.as_ref().ok());
         if let Err(fault) = read_segment(bytes) {
             let evidence = errors::segment(&home.folder, &name, fault).to_string();
+            // What to do stands in the mend.
+            let evidence = evidence.split("; ").next().unwrap_or_default();
             let offset = match fault {
                 Fault::Damage { offset } => Some(offset),
                 Fault::Length { found, .. } => Some(found),
@@ -312,13 +314,25 @@ impl FolderVerified {
                 loss.from, loss.to
             );
             let place = (&*loss.segment, Some(loss.from));
-            self.add(Severity::Error, "loss", place, evidence, SALVAGE);
+            self.add(
+                Severity::Error,
+                "loss",
+                place,
+                evidence,
+                "as for the damage",
+            );
         }
         if !sound.has_beginning {
             let evidence = "the state that the segment began with is lost, and with it every earlier \
                             opening: their branches will be shown, and left to a person";
             let place = (&*segment_name(sound.header.number), None);
-            self.add(Severity::Error, "loss", place, evidence, SALVAGE);
+            self.add(
+                Severity::Error,
+                "loss",
+                place,
+                evidence,
+                "as for the damage",
+            );
         }
     }
 

@@ -76,10 +76,8 @@ fn fits(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     {
         return Err(format!("{value} is none of {words:?}"));
     }
-    let types = match &schema["type"] {
-        Value::Array(types) => types.clone(),
-        one => vec![one.clone()],
-    };
+    let types = schema["type"].as_array().cloned();
+    let types = types.unwrap_or_else(|| vec![schema["type"].clone()]);
     if !types.iter().any(|name| is_a(name.as_str().unwrap(), value)) {
         return Err(format!("{value} is no {types:?}"));
     }
@@ -88,24 +86,24 @@ fn fits(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     {
         return Err(format!("{number} is less than {least}"));
     }
-    match value {
-        Value::Array(items) => items
+    if let Some(items) = value.as_array() {
+        return items
             .iter()
-            .try_for_each(|item| fits(root, &schema["items"], item)),
-        Value::Object(fields) => {
-            let required = schema["required"].as_array().unwrap().iter();
-            let mut required = required.map(|name| name.as_str().unwrap());
-            if let Some(name) = required.find(|name| !fields.contains_key(*name)) {
-                return Err(format!("{name} is missing"));
-            }
-            fields.iter().try_for_each(|(name, value)| {
-                let of_field = schema["properties"].get(name);
-                let of_field = of_field.ok_or_else(|| format!("{name} is in no schema"))?;
-                fits(root, of_field, value).map_err(|fault| format!("{name}: {fault}"))
-            })
-        }
-        _ => Ok(()),
+            .try_for_each(|item| fits(root, &schema["items"], item));
     }
+    let Some(fields) = value.as_object() else {
+        return Ok(());
+    };
+    let required = schema["required"].as_array().unwrap().iter();
+    let mut required = required.map(|name| name.as_str().unwrap());
+    if let Some(name) = required.find(|name| !fields.contains_key(*name)) {
+        return Err(format!("{name} is missing"));
+    }
+    fields.iter().try_for_each(|(name, value)| {
+        let of_field = schema["properties"].get(name);
+        let of_field = of_field.ok_or_else(|| format!("{name} is in no schema"))?;
+        fits(root, of_field, value).map_err(|fault| format!("{name}: {fault}"))
+    })
 }
 
 const KNOWN: [&str; 12] = [

@@ -1,8 +1,12 @@
 //! JSON lines: what is written is read back, and nothing else is.
 
 use proptest::prelude::*;
+use unanimous_core::ports::{Evidence, OpeningRow, ServerIdentity};
+use unanimous_core::xid::{Epoch, Opening};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::*;
+use crate::log::encode_branches;
 
 fn opening(epoch: u32, nonce: u64) -> Opening {
     Opening {
