@@ -209,7 +209,7 @@ impl Engine {
 
     /// Writes the batch together with what is lazy, changes the state and answers.
     fn write(&mut self, mut staged: Staged) {
-        let mut view = if staged.is_asked_for() {
+        let mut view = if staged.is_asked_for() && !staged.is_forced() {
             // Completions wait for the time after the sync, when nobody waits for the writer.
             self.shared.lock_unsettled()
         } else {

@@ -52,6 +52,7 @@ pub(super) struct Staged {
     /// Who waits, and for which of `changes`.
     deciding: Vec<(usize, DecideReply)>,
     waiting: Vec<Reply>,
+    is_forced: bool,
 }
 
 /// How the write of a batch ended, if not well.
@@ -104,7 +105,13 @@ impl Staged {
     }
 
     pub(super) fn force(&mut self, reply: Reply) {
+        self.is_forced = true;
         self.waiting.push(reply);
+    }
+
+    /// Every completion goes along.
+    pub(super) const fn is_forced(&self) -> bool {
+        self.is_forced
     }
 
     pub(super) fn heuristic(

@@ -154,8 +154,8 @@ impl Access {
         }
     }
 
-    /// Holds new decisions until the barrier is ended or dropped: see [`Barrier`]. It is to be ended
-    /// before this is closed.
+    /// Holds new decisions until the barrier is ended or dropped: see [`Barrier`]. It is to be
+    /// ended before this is closed.
     ///
     /// # Errors
     /// It does not stand, and nothing is held: what was decided before could not be finished in

@@ -1,4 +1,4 @@
-//! A barrier on a table log: its locks hold the decisions of every member, whether they help or not.
+//! A barrier on a table log: its locks hold the decisions of every member, whether it helps or not.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

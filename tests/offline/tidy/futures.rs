@@ -194,6 +194,25 @@ pub(super) const TESTS: &[(&str, &str, &str, &[&str])] = &[
         "i7_access_close",
         &["Access::close"],
     ),
+    (
+        OFFLINE,
+        "operator.rs",
+        "i7_access_barrier",
+        &["Access::barrier"],
+    ),
+    (
+        OFFLINE,
+        "operator.rs",
+        "i7_barrier_fallen",
+        &["Barrier::fallen"],
+    ),
+    (OFFLINE, "operator.rs", "i7_barrier_end", &["Barrier::end"]),
+    (
+        OFFLINE,
+        "file_log.rs",
+        "i7_forcing_a_file_log",
+        &["OpenFileLog::force"],
+    ),
     (OFFLINE, "operator.rs", "i7_checked_run", &["Checked::run"]),
     (
         OFFLINE,

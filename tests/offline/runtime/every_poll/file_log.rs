@@ -116,6 +116,24 @@ async fn i7_a_heuristic_in_a_file_log() {
 }
 
 #[tokio::test]
+async fn i7_forcing_a_file_log() {
+    at_every_poll(1, async |folder, polls| {
+        let log = open_again(folder).await;
+        let gtrid = log.opening().gtrid(1);
+        log.decide(&decision(gtrid)).await.unwrap();
+        log.complete(gtrid);
+        let forced = drop_after(polls, log.force()).await;
+        let is_done = forced.is_some();
+        log.force().await.unwrap();
+        let contents = FileLog::at(folder).inspect().unwrap();
+        assert_eq!(contents.pending, [], "it is on the disk");
+        log.shutdown().await.unwrap();
+        is_done
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn i7_closing_an_epoch_of_a_file_log() {
     at_every_poll(1, async |folder, polls| {
         let log = open_again(folder).await;

@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use unanimous::log::FileLog;
-use unanimous::operator::{Access, Checked, ConfigFile, LogExport, LogImport};
+use unanimous::operator::{Access, BarrierOptions, Checked, ConfigFile, LogExport, LogImport};
 use unanimous::{ResourceName, TransactionManager};
 use unanimous_testing::{MemoryResource, drop_after};
 
-use super::{completed_after, soon};
+use super::{TICK, completed_after, soon};
 
 /// A config file, and a log that was shut down.
 struct Place {
@@ -136,6 +136,61 @@ async fn i7_access_close() {
         let access = Access::open(&place.file()).await.unwrap();
         let closed = drop_after(polls, access.close()).await;
         closed.is_some()
+    })
+    .await;
+}
+
+/// Decisions are free again, and another barrier stands and ends.
+async fn another_barrier_stands(access: &Access) {
+    let wanted = BarrierOptions::default();
+    let again = access.barrier(&wanted);
+    let again = soon("the next barrier", again).await.unwrap();
+    again.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn i7_access_barrier() {
+    at_every_poll(1, async |place, polls| {
+        let access = Access::open(&place.file()).await.unwrap();
+        let wanted = BarrierOptions::default();
+        let stood = drop_after(polls, access.barrier(&wanted)).await;
+        let is_done = stood.is_some();
+        drop(stood.map(Result::unwrap));
+        another_barrier_stands(&access).await;
+        access.close().await.unwrap();
+        is_done
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i7_barrier_fallen() {
+    at_every_poll(1, async |place, polls| {
+        let access = Access::open(&place.file()).await.unwrap();
+        let mut wanted = BarrierOptions::default();
+        wanted.limit = TICK * 300;
+        let mut barrier = access.barrier(&wanted).await.unwrap();
+        let fallen = drop_after(polls, barrier.fallen()).await;
+        let is_done = fallen.is_some();
+        drop(barrier);
+        another_barrier_stands(&access).await;
+        access.close().await.unwrap();
+        is_done
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i7_barrier_end() {
+    at_every_poll(0, async |place, polls| {
+        let access = Access::open(&place.file()).await.unwrap();
+        let barrier = access.barrier(&BarrierOptions::default()).await.unwrap();
+        let ended = drop_after(polls, barrier.end()).await;
+        let is_done = ended.is_some();
+        drop(ended.map(Result::unwrap));
+        another_barrier_stands(&access).await;
+        access.close().await.unwrap();
+        is_done
     })
     .await;
 }
