@@ -266,9 +266,26 @@ fn by_name(
 /// A pass over every resource, in parallel. With a limit, what is not done by then goes on in the
 /// background.
 pub(crate) async fn recover_all(inner: &Arc<Inner>, limit: Option<Duration>) -> RecoveryReport {
-    let mut unfinished: BTreeSet<ResourceName> = inner.resources.keys().cloned().collect();
+    recover_some(inner, None, limit).await
+}
+
+/// One recovery pass at one resource, or at all.
+#[cfg(feature = "operator")]
+pub(crate) async fn recover_at(inner: &Arc<Inner>, only: Option<&ResourceName>) -> RecoveryReport {
+    recover_some(inner, only, None).await
+}
+
+async fn recover_some(
+    inner: &Arc<Inner>,
+    only: Option<&ResourceName>,
+    limit: Option<Duration>,
+) -> RecoveryReport {
+    let is_meant = |name: &&ResourceName| only.is_none_or(|only| only == *name);
+    let names = inner.resources.keys().filter(is_meant);
+    let mut unfinished: BTreeSet<ResourceName> = names.cloned().collect();
     let (reports_in, mut reports_out) = tokio::sync::mpsc::unbounded_channel::<ResourceReport>();
-    for resource in inner.resources.values().cloned() {
+    let resources = inner.resources.values();
+    for resource in resources.filter(|at| is_meant(&at.name())).cloned() {
         let (inner, reports_in) = (Arc::clone(inner), reports_in.clone());
         tokio::spawn(async move {
             let report = inner.recovery.pass(&inner, &*resource).await;

@@ -7,9 +7,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::barrier::BarrierArgs;
 use crate::check::Check;
 use crate::examples;
+use crate::filter::Filter;
 use crate::log::Log;
 use crate::manual::{Completions, Man};
 use crate::recover::Recover;
+use crate::show::Show;
 
 /// Looks after transactions across databases: what is in doubt, and why.
 ///
@@ -82,9 +84,17 @@ pub(crate) enum Verb {
     /// List what is prepared at all resources, and what recovery would do about it.
     ///
     /// Changes nothing. Exits with 0 if nothing is in doubt, with 1 if something is, with 2 if the
-    /// log or any resource could not be looked at; what could be seen is shown all the same.
+    /// log or any resource could not be looked at; what could be seen is shown all the same. What
+    /// the filters hide counts, too.
     #[command(after_help = examples::LIST)]
-    List,
+    List(Filter),
+    /// Show one transaction: its branches, owner and decision, what recovery will do and when, what
+    /// it locks and whom it blocks, and what may safely be done.
+    ///
+    /// Changes nothing. Exits with 0 if nothing of it is in doubt, with 1 if something is, with 2
+    /// if it is not known or any resource could not be looked at.
+    #[command(after_help = examples::SHOW)]
+    Show(Show),
     /// Make one recovery pass: commit what was decided, roll back what cannot be decided any more.
     ///
     /// Shows first what it will touch, and asks. Never touches what is active, foreign or another

@@ -4,6 +4,7 @@ pub(crate) const ALL: &str = "\
 Examples:
   unanimous check                  are log and servers fit?
   unanimous list                   what is prepared, and what would recovery do about it?
+  unanimous show GTRID             one transaction: whom does it block, what may I do?
   unanimous recover                end what is in doubt: shows the plan, asks, acts
   unanimous log verify             is every byte of the log sound?
   unanimous -c /etc/shop.toml list --format json | jq .resources
@@ -23,13 +24,24 @@ Examples:
 pub(crate) const LIST: &str = "\
 Examples:
   unanimous list
+  unanimous list --blocking --sort blocked             whom does it hurt most?
+  unanimous list --in-doubt --older-than 5m --resource orders
   unanimous list --format json | jq '.resources[].branches[] | select(.in_doubt)'";
+
+pub(crate) const SHOW: &str = "\
+Examples:
+  unanimous show k19vvc3g4pqywgza-1-64h5ej5ytv0hp-1
+  unanimous show 'unanimous:k19vvc3g4pqywgza-1-64h5ej5ytv0hp-1:orders'
+                                   by the name in PostgreSQL's pg_prepared_xacts
+  unanimous show k19vvc            by its beginning, if no other transaction has it
+  unanimous show k19vvc --format json | jq '.branches[].branch.held.session_list'";
 
 pub(crate) const RECOVER: &str = "\
 Examples:
   unanimous recover --dry-run      what would be done?
   unanimous recover                shows the plan, asks, acts
   unanimous recover --yes          in a script, where nobody can be asked
+  unanimous recover --resource orders --yes            only there
   unanimous recover --close 7      on a shared log: the member of epoch 7 is known to be dead";
 
 pub(crate) const BARRIER: &str = "\

@@ -1,25 +1,47 @@
 //! `list`: what is prepared everywhere, and what recovery would do about it.
 
-use unanimous::operator::{ConfigFile, ListedMember, Listing, MemberState};
+use unanimous::operator::{ConfigFile, Held, ListedBranch, ListedMember, Listing, MemberState};
 
 use crate::args::Format;
+use crate::filter::Filter;
 use crate::output::{age, blank, or_dash, plain, state, table, to_json};
 use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
 
-pub(crate) async fn run(file: &ConfigFile, format: Format) -> Result<u8, Failure> {
+pub(crate) async fn run(file: &ConfigFile, filter: &Filter, format: Format) -> Result<u8, Failure> {
     let access = open(file).await?;
     let ended = match patiently(access.list()).await {
-        Ok(listing) => show(&listing, format),
+        Ok(listing) => show(&listing, filter, format),
         Err(error) => Err(error.into()),
     };
     close(access, ended).await
 }
 
 /// The data, the talk and the exit code.
-pub(crate) fn show(listing: &Listing, format: Format) -> Result<u8, Failure> {
-    print(listing, format)?;
+pub(crate) fn show(listing: &Listing, filter: &Filter, format: Format) -> Result<u8, Failure> {
+    for name in &filter.resource {
+        known(listing, name)?;
+    }
+    let hidden = print(listing, filter, format)?;
     explain(listing);
+    if hidden > 0 {
+        talk(&format!(
+            "{hidden} not shown: the filters hide them, and the exit code counts them"
+        ));
+    }
     code(listing)
+}
+
+/// # Errors
+/// There is no such resource.
+pub(crate) fn known(listing: &Listing, name: &str) -> Result<(), Failure> {
+    if listing.resources.iter().any(|at| at.resource == name) {
+        return Ok(());
+    }
+    let names: Vec<_> = listing.resources.iter().map(|at| &*at.resource).collect();
+    let names = names.join(", ");
+    Err(Failure::Message(format!(
+        "no resource is called {name:?}; there are {names}"
+    )))
 }
 
 /// Failed beats in doubt beats clean.
@@ -33,19 +55,29 @@ pub(crate) fn code(listing: &Listing) -> Result<u8, Failure> {
     }
 }
 
-fn print(listing: &Listing, format: Format) -> Result<(), Failure> {
+/// How many branches were hidden.
+fn print(listing: &Listing, filter: &Filter, format: Format) -> Result<usize, Failure> {
+    let (shown, hidden) = filter.rows(listing);
     match format {
-        Format::Json => to_json(serde_json::to_value(listing)),
+        Format::Json => to_json(serde_json::to_value(filter.apply(listing)))?,
         Format::Table => {
             members(&listing.members)?;
-            let mut head = vec!["RESOURCE", "STATE", "AGE", "EPOCH"];
-            if listing.shared {
-                head.push("MEMBER");
-            }
-            head.extend(["DECISION", "RECOVERY", "XID"]);
-            table(&head, rows(listing))
+            let rows = shown
+                .into_iter()
+                .map(|(resource, branch)| row(listing, resource, branch));
+            table(&head(listing.shared), rows.collect())?;
         }
     }
+    Ok(hidden)
+}
+
+pub(crate) fn head(is_shared: bool) -> Vec<&'static str> {
+    let mut head = vec!["RESOURCE", "STATE", "AGE", "EPOCH"];
+    if is_shared {
+        head.push("MEMBER");
+    }
+    head.extend(["DECISION", "LOCKS", "BLOCKED", "RECOVERY", "XID"]);
+    head
 }
 
 /// Who shares the log; nothing if nobody can.
@@ -75,29 +107,49 @@ pub(crate) fn member_state(member: &ListedMember) -> String {
     }
 }
 
-fn rows(listing: &Listing) -> Vec<Vec<String>> {
-    let mut rows = Vec::new();
-    for at in &listing.resources {
-        for branch in &at.branches {
-            let decision = match branch.decided {
-                Some(true) => "commit",
-                Some(false) => "none",
-                None => "-",
-            };
-            let mut row = vec![
-                at.resource.clone(),
-                state(branch.state).to_owned(),
-                or_dash(branch.age_seconds.map(age)),
-                or_dash(branch.epoch.map(|epoch| epoch.to_string())),
-            ];
-            if listing.shared {
-                row.push(or_dash(branch.member.as_deref().map(plain)));
-            }
-            row.extend([decision.to_owned(), plain(&branch.plan), plain(&branch.xid)]);
-            rows.push(row);
-        }
+fn row(listing: &Listing, resource: &str, branch: &ListedBranch) -> Vec<String> {
+    let mut row = vec![
+        resource.to_owned(),
+        state(branch.state).to_owned(),
+        age_of(branch),
+        or_dash(branch.epoch.map(|epoch| epoch.to_string())),
+    ];
+    if listing.shared {
+        row.push(or_dash(branch.member.as_deref().map(plain)));
     }
-    rows
+    row.extend([
+        decision_of(branch).to_owned(),
+        counted(branch.held.as_ref(), |held| held.locks),
+        counted(branch.held.as_ref(), |held| held.blocked),
+        plain(&branch.plan),
+        plain(branch.decoded.as_ref().unwrap_or(&branch.xid)),
+    ]);
+    row
+}
+
+/// How long it has been prepared; where the server does not tell, how long there has been a
+/// transaction.
+pub(crate) fn seconds_of(branch: &ListedBranch) -> Option<u64> {
+    let begun = || branch.held.as_ref()?.begun_seconds;
+    branch.age_seconds.or_else(begun)
+}
+
+pub(crate) fn age_of(branch: &ListedBranch) -> String {
+    or_dash(seconds_of(branch).map(age))
+}
+
+pub(crate) const fn decision_of(branch: &ListedBranch) -> &'static str {
+    match branch.decided {
+        Some(true) => "commit",
+        Some(false) => "none",
+        None => "-",
+    }
+}
+
+/// A count of what it holds, `?` if that cannot be seen.
+pub(crate) fn counted(held: Option<&Held>, count: impl Fn(&Held) -> Option<u64>) -> String {
+    held.and_then(count)
+        .map_or_else(|| "?".to_owned(), |count| count.to_string())
 }
 
 /// What the table does not hold.
@@ -130,6 +182,23 @@ pub(crate) fn explain(listing: &Listing) {
         talk(&format!(
             "{in_doubt} in doubt, {listed} listed, {active} transactions active; manager \
              {manager}, epoch {epoch}"
+        ));
+    }
+    for at in &listing.resources {
+        for note in &at.notes {
+            talk(&format!("note: {}: {}", at.resource, plain(note)));
+        }
+        untold(&at.resource, &at.untold);
+    }
+}
+
+/// Locks of which the server does not tell whose they are.
+fn untold(resource: &str, untold: &[Held]) {
+    let blocked: u64 = untold.iter().filter_map(|held| held.blocked).sum();
+    if blocked > 0 {
+        talk(&format!(
+            "note: {resource}: {blocked} sessions wait for prepared transactions of which the \
+             server does not tell the XID: each is one of the branches with ? above"
         ));
     }
 }

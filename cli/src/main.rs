@@ -7,12 +7,15 @@ mod barrier;
 mod check;
 mod columns;
 mod examples;
+mod filter;
 mod list;
 mod log;
 mod manual;
 mod output;
+mod progress;
 mod recover;
 mod run;
+mod show;
 
 use std::process::ExitCode;
 

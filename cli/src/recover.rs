@@ -3,12 +3,15 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use clap::Args;
-use unanimous::operator::{Access, ConfigFile, Listing, MemberState, Recovered};
+use unanimous::operator::{
+    Access, ConfigFile, ListedBranch, Listing, MemberState, Recovered, RecoveredResource,
+};
 
 use crate::args::Format;
-use crate::list;
+use crate::filter::Filter;
 use crate::output::{plain, table, to_json};
 use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
+use crate::{list, progress};
 
 #[derive(Debug, Args)]
 pub(crate) struct Recover {
@@ -18,6 +21,9 @@ pub(crate) struct Recover {
     /// Do not ask.
     #[arg(long, short)]
     pub(crate) yes: bool,
+    /// Only at this resource; at all otherwise.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) resource: Option<String>,
     /// On a shared log: close this epoch at once, because its member is known to be dead. May be
     /// given more than once.
     ///
@@ -37,8 +43,12 @@ pub(crate) async fn run(
         Ok(listing) => listing,
         Err(error) => return close(access, Err(error.into())).await,
     };
+    let listing = match at(listing, options.resource.as_deref()) {
+        Ok(listing) => listing,
+        Err(error) => return close(access, Err(error)).await,
+    };
     if options.dry_run {
-        let shown = list::show(&listing, format);
+        let shown = list::show(&listing, &Filter::default(), format);
         return close(access, shown).await;
     }
     tell(&listing);
@@ -54,12 +64,36 @@ pub(crate) async fn run(
         }
         open(file).await?
     };
-    let ended = act(&access, &options.close, format).await;
+    let ended = act(&access, options, in_doubt(&listing).count(), format).await;
     close(access, ended).await
 }
 
-async fn act(access: &Access, close: &[u32], format: Format) -> Result<u8, Failure> {
-    let recovered = patiently(access.recover(close)).await?;
+/// Only what is meant.
+fn at(listing: Listing, only: Option<&str>) -> Result<Listing, Failure> {
+    let mut listing = listing;
+    if let Some(name) = only {
+        list::known(&listing, name)?;
+        listing.resources.retain(|at| at.resource == name);
+    }
+    Ok(listing)
+}
+
+fn in_doubt(listing: &Listing) -> impl Iterator<Item = (&str, &ListedBranch)> {
+    let branches = listing.resources.iter().flat_map(|at| {
+        let name = at.resource.as_str();
+        at.branches.iter().map(move |branch| (name, branch))
+    });
+    branches.filter(|(_, branch)| branch.in_doubt)
+}
+
+async fn act(
+    access: &Access,
+    options: &Recover,
+    expected: usize,
+    format: Format,
+) -> Result<u8, Failure> {
+    let recovering = access.recover(options.resource.as_deref(), &options.close);
+    let recovered = patiently(progress::shown(access, expected, recovering)).await?;
     match format {
         Format::Json => to_json(serde_json::to_value(&recovered))?,
         Format::Table => show(&recovered)?,
@@ -69,12 +103,11 @@ async fn act(access: &Access, close: &[u32], format: Format) -> Result<u8, Failu
 
 /// What the pass will touch.
 fn tell(listing: &Listing) {
-    for at in &listing.resources {
-        for branch in at.branches.iter().filter(|branch| branch.in_doubt) {
-            let (plan, xid) = (plain(&branch.plan), plain(&branch.xid));
-            talk(&format!("{}: {plan}: {xid}", at.resource));
-        }
+    for (resource, branch) in in_doubt(listing).take(TOLD_MAX) {
+        let (plan, xid) = (plain(&branch.plan), plain(&branch.xid));
+        talk(&format!("{resource}: {plan}: {xid}"));
     }
+    more(in_doubt(listing).count(), "unanimous list shows all");
     list::explain(listing);
 }
 
@@ -140,7 +173,7 @@ fn show(recovered: &Recovered) -> Result<(), Failure> {
         if let Some(error) = &at.error {
             talk(&format!("error: {}: not recovered: {error}", at.resource));
         }
-        for left in &at.left {
+        for left in at.left.iter().take(TOLD_MAX) {
             let person = if left.needs_a_person {
                 " (a person has to look)"
             } else {
@@ -149,6 +182,7 @@ fn show(recovered: &Recovered) -> Result<(), Failure> {
             let (xid, why) = (plain(&left.xid), plain(&left.why));
             talk(&format!("left: {}: {xid}: {why}{person}", at.resource));
         }
+        more(at.left.len(), "--format json tells all");
     }
     for epoch in &recovered.closed_epochs {
         talk(&format!(
@@ -165,7 +199,35 @@ fn show(recovered: &Recovered) -> Result<(), Failure> {
         talk(&format!("error: the log cannot be read: {error}"));
     }
     list::unknown(&recovered.unknown_resources);
+    summary(recovered);
     Ok(())
+}
+
+/// How many branches are named at most, of each kind.
+const TOLD_MAX: usize = 100;
+
+fn more(count: usize, where_to_look: &str) {
+    if count > TOLD_MAX {
+        talk(&format!("and {} more: {where_to_look}", count - TOLD_MAX));
+    }
+}
+
+/// What was done, and what was not, in two lines.
+fn summary(recovered: &Recovered) {
+    let sum = |count: fn(&RecoveredResource) -> usize| -> usize {
+        recovered.resources.iter().map(count).sum()
+    };
+    let (committed, rolled_back) = (sum(|at| at.committed), sum(|at| at.rolled_back));
+    talk(&format!(
+        "done: {committed} committed, {rolled_back} rolled back"
+    ));
+    let left = sum(|at| at.left.len());
+    let away = sum(|at| usize::from(at.error.is_some()));
+    if left + away > 0 {
+        talk(&format!(
+            "failed: {left} branches were left, {away} resources could not be looked at"
+        ));
+    }
 }
 
 fn code(recovered: &Recovered) -> Result<u8, Failure> {

@@ -85,6 +85,6 @@ pub(crate) use moving::{FolderMove, one_line, read_folder};
 #[cfg(feature = "operator")]
 pub(crate) use sound::Loss;
 #[cfg(feature = "operator")]
-pub(crate) use table::{decode_branches, encode_branches, end_of, letter_of};
+pub(crate) use table::{decode_branches, encode_branches, end_of, letter_of, picked};
 #[cfg(feature = "operator")]
 pub(crate) use verify::{FolderVerified, verify_folder};

@@ -16,12 +16,14 @@ use super::error::OperatorError;
 use super::file::{ConfigFile, Parts};
 use super::place::Place;
 use super::report::{Listing, Recovered};
+use super::server;
 use super::shared::{SharedLog, failed};
+use super::show::{self, TransactionShown};
 use super::wire::Verb;
 use crate::StartError;
 use crate::bounded::bounded;
 use crate::log::FileLog;
-use crate::manager::{Inner, recover_all, survey_all};
+use crate::manager::{Inner, recover_at};
 
 /// A way to the log. End it by [`close`](Self::close).
 pub struct Access(Way);
@@ -124,23 +126,42 @@ impl Access {
     pub async fn list(&self) -> Result<Listing, OperatorError> {
         match &self.0 {
             Way::Application(client) => client.ask(Verb::List).await,
-            Way::Alone(inner) => {
-                let survey = survey_all(inner).await;
-                Ok(Listing::new(&survey, inner.log.opening(), 0))
-            }
+            Way::Alone(inner) => Ok(server::list(inner).await),
             Way::Shared(shared) => shared.list().await,
         }
     }
 
-    /// Makes one recovery pass over all resources. On a shared log the epochs of silent members are
-    /// closed before, after the time that members give each other; those in `close` at once: only
-    /// for a person who knows that these members are dead, although a mistake costs them nothing
-    /// but rollbacks.
+    /// Everything about one transaction, by its gtrid, by the name of one of its branches as a
+    /// server prints it, or by the beginning of one that no other transaction has. Changes nothing.
+    ///
+    /// # Errors
+    /// The application did not answer; or nothing, or more than one transaction, has that name.
+    pub async fn show(&self, asked: &str) -> Result<TransactionShown, OperatorError> {
+        if asked.len() > NAME_BYTES_MAX {
+            return Err(OperatorError::Log(LogError::new(format!(
+                "the name of a transaction has at most {NAME_BYTES_MAX} bytes"
+            ))));
+        }
+        match &self.0 {
+            Way::Application(client) => client.ask(Verb::Show(asked.to_owned())).await,
+            Way::Alone(inner) => show::show(inner, show::picture(inner).await, asked).await,
+            Way::Shared(shared) => shared.show(asked).await,
+        }
+    }
+
+    /// Makes one recovery pass, at one resource or at all. On a shared log the epochs of silent
+    /// members are closed before, after the time that members give each other; those in `close` at
+    /// once: only for a person who knows that these members are dead, although a mistake costs them
+    /// nothing but rollbacks.
     ///
     /// # Errors
     /// The application did not answer; the pass may have been made. An epoch in `close` is not
-    /// listed, or the log is none that is shared.
-    pub async fn recover(&self, close: &[u32]) -> Result<Recovered, OperatorError> {
+    /// listed, or the log is none that is shared. There is no resource of that name.
+    pub async fn recover(
+        &self,
+        at: Option<&str>,
+        close: &[u32],
+    ) -> Result<Recovered, OperatorError> {
         if let (false, [epoch, ..]) = (self.is_shared(), close) {
             return Err(OperatorError::Log(LogError::new(format!(
                 "epoch {epoch} cannot be closed by itself: the log is in a folder, and whoever \
@@ -148,9 +169,16 @@ impl Access {
             ))));
         }
         match &self.0 {
-            Way::Shared(shared) => shared.recover(close).await,
-            Way::Application(client) => client.ask(Verb::Recover).await,
-            Way::Alone(inner) => Ok(Recovered::new(&recover_all(inner, None).await)),
+            Way::Shared(shared) => shared.recover(at, close).await,
+            Way::Application(client) => {
+                let verb = at.map_or(Verb::Recover, |name| Verb::RecoverAt(name.to_owned()));
+                client.ask_within(RECOVER_LIMIT, verb).await
+            }
+            Way::Alone(inner) => {
+                let only = at.map(|name| server::registered(inner, name)).transpose();
+                let only = only.map_err(|problem| OperatorError::Log(LogError::new(problem)))?;
+                Ok(Recovered::new(&recover_at(inner, only.as_ref()).await))
+            }
         }
     }
 
@@ -177,6 +205,16 @@ impl Access {
         }
     }
 
+    /// How many branches passes have ended: rises while [`recover`](Self::recover) is under way.
+    /// `None` if that cannot be told.
+    pub async fn ended(&self) -> Option<u64> {
+        match &self.0 {
+            Way::Application(client) => client.ask(Verb::Ended).await.ok(),
+            Way::Alone(inner) => Some(inner.recovery.ended()),
+            Way::Shared(shared) => shared.ended(),
+        }
+    }
+
     /// Lets go of the log.
     ///
     /// # Errors
@@ -193,6 +231,12 @@ impl Access {
         }
     }
 }
+
+/// More than any server's name for a prepared transaction.
+const NAME_BYTES_MAX: usize = 1000;
+
+/// How long a pass may take: there may be very many branches.
+const RECOVER_LIMIT: Duration = Duration::from_secs(1800);
 
 /// How long the log may take to be read, opened or closed.
 pub(super) const LOG_LIMIT: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::wire::{Answer, REQUEST_BYTES_MAX, Request, from_line, read_line, to_line};
-use super::{ConfigFile, Listing, Recovered};
+use super::{ConfigFile, Listing, Recovered, TransactionShown};
 
 /// Stands for a password in the wrong place.
 const SECRET: &str = "hunter2";
@@ -64,6 +64,7 @@ pub fn control(bytes: &[u8]) {
     }
     answer::<Listing>(bytes);
     answer::<Recovered>(bytes);
+    answer::<TransactionShown>(bytes);
 }
 
 fn answer<T: Serialize + DeserializeOwned>(bytes: &[u8]) {

@@ -5,7 +5,8 @@
 //! * [`Access`] is how the tool gets at the log: while an application holds it, through the
 //!   application, over a *control socket* in the log's folder; without one, by taking the log
 //!   itself. Never beside a living application.
-//! * [`Listing`], [`Recovered`] and [`Checked`] are what it reports: data, for tables and JSON.
+//! * [`Listing`], [`TransactionShown`], [`Recovered`] and [`Checked`] are what it reports: data,
+//!   for tables and JSON.
 //!
 //! Every manager that is built with the feature `operator` and a file log offers the socket
 //! `control.sock` in the log's folder, for its own user alone (mode 0600), and takes it away at its
@@ -52,12 +53,13 @@
 //! `Debug` text holds a value of the file or a password (I8).
 //!
 //! Layers, each of which knows only those before it: `error`, `text` (keys, types and ranges),
-//! `secret`, `limits`, `adapters` and `entry` (an address becomes a resource), `file`, `report`
-//! (data), `wire` and `socket`, `server` and `client`, `finding`, `volume`, `check_log`, `check`,
-//! `barrier`, `access`.
+//! `secret`, `limits`, `adapters` and `entry` (an address becomes a resource), `file`, `foreign`,
+//! `holding` and `report` (data), `show` and `advice`, `wire` and `socket`, `server` and `client`,
+//! `finding`, `volume`, `check_log`, `check`, `barrier`, `access`.
 
 mod access;
 mod adapters;
+mod advice;
 mod barrier;
 mod barrier_shared;
 #[cfg(test)]
@@ -73,8 +75,10 @@ mod file;
 #[cfg(test)]
 mod file_test;
 mod finding;
+mod foreign;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod holding;
 mod import;
 mod init;
 mod limits;
@@ -85,6 +89,7 @@ mod report;
 mod secret;
 mod server;
 mod shared;
+mod show;
 mod shown;
 mod socket;
 #[cfg(test)]
@@ -104,6 +109,7 @@ pub use error::{ConfigFileError, OperatorError};
 pub use export::{Exported, LogExport};
 pub use file::{ConfigFile, Parts};
 pub use finding::CheckedFinding;
+pub use holding::{Held, ListedHorizon, ListedLock, ListedSession};
 pub use import::{Imported, LogImport};
 pub use init::Initialised;
 pub use relocate::{Move, Moved};
@@ -111,8 +117,9 @@ pub use report::{
     LeftBranch, ListedBranch, ListedMember, ListedResource, Listing, MemberState, Recovered,
     RecoveredResource, State,
 };
+pub(crate) use server::{Control, serve};
+pub use show::{BranchShown, DecisionShown, TransactionShown};
 pub use shown::{
     Shown, ShownBranch, ShownEnd, ShownLog, ShownOpening, ShownTransaction, TransactionRecord,
 };
 pub use verified::{Verified, VerifiedFinding, VerifiedPart};
-pub(crate) use server::{Control, serve};

@@ -356,7 +356,11 @@ impl End {
         }
     }
 
-    pub(super) async fn begin_arrival(&self, manager: ManagerId, from: &str) -> Result<(), OperatorError> {
+    pub(super) async fn begin_arrival(
+        &self,
+        manager: ManagerId,
+        from: &str,
+    ) -> Result<(), OperatorError> {
         match self {
             Self::Folder { folder, .. } => {
                 let from = from.to_owned();

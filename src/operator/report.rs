@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use unanimous_core::protocol::LeaveReason;
 use unanimous_core::xid::{Gtrid, Opening};
 
+use super::foreign::decode;
+use super::holding::{Held, ListedHorizon};
 use crate::recovery::{
     ForeignBranch, Left, Planned, RecoveryReport, ResourceReport, ResourceSurvey, Survey,
     SurveyedBranch,
@@ -79,6 +81,16 @@ pub struct ListedResource {
     pub error: Option<String>,
     /// What is prepared there, and what decisions say of it.
     pub branches: Vec<ListedBranch>,
+    /// Prepared transactions of which the server does not tell whose they are: it is one of the
+    /// branches without `held`.
+    #[serde(default)]
+    pub untold: Vec<Held>,
+    /// What of the server as a whole is held back.
+    #[serde(default)]
+    pub horizon: Option<ListedHorizon>,
+    /// What of locks and waiting sessions could not be seen, and what would show it.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// One prepared branch, or one that a decision names and that is not proven to have ended.
@@ -104,10 +116,16 @@ pub struct ListedBranch {
     /// Which member's it is, by its label, if the log is shared and lists its opening.
     #[serde(default)]
     pub member: Option<String>,
+    /// What it holds and whom it blocks; `null` if that cannot be seen.
+    #[serde(default)]
+    pub held: Option<Held>,
+    /// What its name says, if it is foreign and of a known format.
+    #[serde(default)]
+    pub decoded: Option<String>,
 }
 
 /// Whose a prepared branch is, and how it stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum State {
@@ -273,6 +291,9 @@ impl From<&ResourceSurvey> for ListedResource {
             resource: survey.resource.to_string(),
             error: resource_error.or_else(|| survey.log_error.as_ref().map(text)),
             branches: ours.chain(foreign).collect(),
+            untold: Vec::new(),
+            horizon: None,
+            notes: Vec::new(),
         }
     }
 }
@@ -289,6 +310,8 @@ impl From<&SurveyedBranch> for ListedBranch {
             decided: branch.is_decided,
             plan: branch.planned.to_string(),
             member: None,
+            held: None,
+            decoded: None,
         }
     }
 }
@@ -320,6 +343,8 @@ impl From<&ForeignBranch> for ListedBranch {
             decided: None,
             plan: "leave: somebody else's".into(),
             member: None,
+            held: None,
+            decoded: decode(&branch.text).map(|decoded| decoded.describe()),
         }
     }
 }

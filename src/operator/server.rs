@@ -13,14 +13,18 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, warn};
+use unanimous_core::ports::InspectOptions;
+use unanimous_core::xid::ResourceName;
 
 use super::barrier::serve_barrier;
+use super::holding::inspect_all;
 use super::report::{Listing, Recovered};
+use super::show;
 use super::socket::{NAME, SocketFile, listen};
 use super::wire::{
     ANSWER_BYTES_MAX, Answer, Body, REQUEST_BYTES_MAX, Request, Verb, from_line, read_line, to_line,
 };
-use crate::manager::{Inner, recover_all, survey_all};
+use crate::manager::{Inner, recover_at, survey_all};
 
 /// How many are answered at the same time; more wait.
 const CONNECTIONS_MAX: usize = 4;
@@ -125,25 +129,58 @@ fn done<T: Serialize>(answer: T) -> Result<Vec<u8>, String> {
     to_line(&Answer::new(Body::Done(answer)))
 }
 
+async fn recover(inner: &Arc<Inner>, only: Option<&ResourceName>) -> Result<Vec<u8>, String> {
+    let recovered = Recovered::new(&recover_at(inner, only).await);
+    done(Recovered {
+        application: Some(std::process::id()),
+        ..recovered
+    })
+}
+
+/// What is in doubt, with counts of what it holds.
+pub(super) async fn list(inner: &Arc<Inner>) -> Listing {
+    let (survey, inspected) = tokio::join!(
+        survey_all(inner),
+        inspect_all(inner, InspectOptions::COUNTS)
+    );
+    Listing::new(&survey, inner.log.opening(), inner.active.len()).with_inspected(inspected)
+}
+
+/// The resource of this name.
+pub(super) fn registered(inner: &Inner, name: &str) -> Result<ResourceName, String> {
+    let mut names = inner.resources.keys();
+    let found = names.find(|known| known.as_str() == name).cloned();
+    found.ok_or_else(|| {
+        let names: Vec<_> = inner.resources.keys().map(ResourceName::as_str).collect();
+        format!(
+            "no resource is called {name:?}; there are {}",
+            names.join(", ")
+        )
+    })
+}
+
 /// The line that answers.
 async fn carry_out(inner: &Arc<Inner>, verb: Verb) -> Result<Vec<u8>, String> {
     let application = Some(std::process::id());
     match verb {
         Verb::List => {
-            let survey = survey_all(inner).await;
-            let listing = Listing::new(&survey, inner.log.opening(), inner.active.len());
+            let listing = list(inner).await;
             done(Listing {
                 application,
                 ..listing
             })
         }
-        Verb::Recover => {
-            let recovered = Recovered::new(&recover_all(inner, None).await);
-            done(Recovered {
+        Verb::Show(asked) => {
+            let listing = Listing {
                 application,
-                ..recovered
-            })
+                ..show::picture(inner).await
+            };
+            let shown = show::show(inner, listing, &asked).await;
+            done(shown.map_err(|error| error.to_string())?)
         }
         Verb::Barrier(_) => Err("a barrier has an end of its own".into()),
+        Verb::Ended => done(inner.recovery.ended()),
+        Verb::Recover => recover(inner, None).await,
+        Verb::RecoverAt(name) => recover(inner, Some(&registered(inner, &name)?)).await,
     }
 }

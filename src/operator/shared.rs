@@ -5,7 +5,7 @@
 //! Who is alive is a hint, for people and for whom to close.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -19,10 +19,12 @@ use super::error::OperatorError;
 use super::file::{ConfigFile, Parts};
 use super::place::{Home, TablePlace};
 use super::report::{ListedMember, Listing, MemberState, Recovered};
+use super::server;
+use super::show::{self, TransactionShown};
 use crate::StartError;
 use crate::bounded::bounded;
 use crate::log::TableLog;
-use crate::manager::{Inner, recover_all, survey_all};
+use crate::manager::{Inner, recover_at};
 
 /// How much longer than the members' own patience a pass waits for the end of silent ones.
 const GRACE: Duration = Duration::from_secs(10);
@@ -33,6 +35,8 @@ pub(super) struct SharedLog {
     log: TableLog,
     observer: Arc<Inner>,
     suspect_after: Duration,
+    /// The member as which a pass is made.
+    worker: OnceLock<Weak<Inner>>,
 }
 
 impl SharedLog {
@@ -50,20 +54,38 @@ impl SharedLog {
             log,
             observer,
             suspect_after: place.suspect_after(),
+            worker: OnceLock::new(),
         })
     }
 
     pub(super) async fn list(&self) -> Result<Listing, OperatorError> {
         let table = self.log.table();
-        let (watched, survey) = tokio::join!(
+        let (watched, listing) = tokio::join!(
             Watched::by_age(&*table, patience(self.suspect_after)),
-            survey_all(&self.observer)
+            server::list(&self.observer)
         );
+        self.shared_by(watched?, listing).await
+    }
+
+    /// See [`Access::show`](super::Access::show).
+    pub(super) async fn show(&self, asked: &str) -> Result<TransactionShown, OperatorError> {
+        let table = self.log.table();
+        let (watched, listing) = tokio::join!(
+            Watched::by_age(&*table, patience(self.suspect_after)),
+            show::picture(&self.observer)
+        );
+        let listing = self.shared_by(watched?, listing).await?;
+        show::show(&self.observer, listing, asked).await
+    }
+
+    async fn shared_by(
+        &self,
+        watched: Watched,
+        listing: Listing,
+    ) -> Result<Listing, OperatorError> {
         // The openings as they were after the branches.
         let members = members(&*self.observer.log).await?;
-        let members = watched?.tell(members);
-        let opening = self.observer.log.opening();
-        Ok(Listing::new(&survey, opening, 0).shared_by(members))
+        Ok(listing.shared_by(watched.tell(members)))
     }
 
     /// Joins nobody: the locks are enough.
@@ -73,21 +95,38 @@ impl SharedLog {
     }
 
     /// As a member of its own, which leaves at the end.
-    pub(super) async fn recover(&self, close: &[u32]) -> Result<Recovered, OperatorError> {
+    pub(super) async fn recover(
+        &self,
+        at: Option<&str>,
+        close: &[u32],
+    ) -> Result<Recovered, OperatorError> {
         let label = format!("unanimous recover, {}", host_and_process());
         let inner = open(&self.parts, self.log.clone().label(label)).await?;
-        let recovered = self.recover_as(&inner, close).await;
+        // Set twice only if a pass was made before: its branches are not this one's.
+        let _ = self.worker.set(Arc::downgrade(&inner));
+        let recovered = self.recover_as(&inner, at, close).await;
         let left = bounded(LOG_LIMIT, inner.log.shutdown()).await;
         let recovered = recovered?;
         left.map_err(|silence| failed(&format!("leaving the log: {silence}; nothing is lost")))??;
         Ok(recovered)
     }
 
+    /// How many branches the pass has ended.
+    pub(super) fn ended(&self) -> Option<u64> {
+        match self.worker.get() {
+            Some(worker) => Some(worker.upgrade()?.recovery.ended()),
+            None => Some(0),
+        }
+    }
+
     async fn recover_as(
         &self,
         inner: &Arc<Inner>,
+        at: Option<&str>,
         close: &[u32],
     ) -> Result<Recovered, OperatorError> {
+        let only = at.map(|name| server::registered(inner, name)).transpose();
+        let only = only.map_err(|problem| failed(&problem))?;
         let own = inner.log.opening().epoch;
         let open_before = open_epochs(&members(&*inner.log).await?);
         for epoch in close {
@@ -101,7 +140,7 @@ impl SharedLog {
         let limit = self.suspect_after * 2 + GRACE;
         let watched = Watched::until_all_live(&*self.log.table(), limit).await?;
         let open_now = open_epochs(&members(&*inner.log).await?);
-        let report = recover_all(inner, None).await;
+        let report = recover_at(inner, only.as_ref()).await;
         let closed = open_before.difference(&open_now);
         let silent = open_now.iter().filter(|epoch| !watched.is_alive(**epoch));
         let silent: Vec<u32> = silent.map(|epoch| epoch.0).collect();

@@ -31,11 +31,18 @@ pub(super) struct Request {
 pub(super) enum Verb {
     /// What is in doubt: a [`Listing`](super::Listing).
     List,
+    /// Everything about one transaction, by any of its names:
+    /// [`TransactionShown`](super::TransactionShown).
+    Show(String),
     /// Make a recovery pass, and say what it did: [`Recovered`](super::Recovered).
     Recover,
     /// Hold new decisions as long as the connection is open: [`Stood`](super::Stood), and, once
     /// anything more is said, [`BarrierEnded`](super::BarrierEnded).
     Barrier(super::BarrierOptions),
+    /// The same at one resource.
+    RecoverAt(String),
+    /// How many branches passes have ended since the start: a number.
+    Ended,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

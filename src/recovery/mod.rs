@@ -11,16 +11,20 @@ mod survey;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 use unanimous_core::ports::{BranchError, DecisionRecord, Problem, ResourceError, ResourceManager};
 use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
+#[cfg(feature = "operator")]
+pub(crate) use self::pass::ask_log as ask;
 pub use self::report::{Left, RecoveryReport, ResourceReport};
 pub(crate) use self::survey::survey;
 pub use self::survey::{ForeignBranch, Planned, ResourceSurvey, Survey, SurveyedBranch};
@@ -79,6 +83,10 @@ pub(crate) struct Recovery {
     /// Resources whose account has not the rights that a last resource needs.
     no_last: Mutex<BTreeSet<ResourceName>>,
     progress: watch::Sender<Progress>,
+    /// When each resource's next pass is due; nothing while one is under way.
+    due: Mutex<BTreeMap<ResourceName, Instant>>,
+    /// How many branches passes have ended so far.
+    ended: AtomicU64,
 }
 
 /// What those who wait for a decision's branches want to know.
@@ -106,6 +114,8 @@ impl Recovery {
             warned: Mutex::default(),
             no_last: Mutex::default(),
             progress: watch::Sender::default(),
+            due: Mutex::default(),
+            ended: AtomicU64::default(),
         }
     }
 
@@ -126,7 +136,7 @@ impl Recovery {
         resolved.entry(gtrid).or_default().extend(names);
     }
 
-    fn is_resolved(&self, gtrid: Gtrid, name: &ResourceName) -> bool {
+    pub(crate) fn is_resolved(&self, gtrid: Gtrid, name: &ResourceName) -> bool {
         let resolved = lock(&self.resolved);
         resolved
             .get(&gtrid)
@@ -190,6 +200,20 @@ impl Recovery {
     /// A heuristic end of this branch that the log has still to take.
     pub(crate) fn unrecorded(&self, xid: &Xid) -> Option<Heuristic> {
         lock(&self.unrecorded).get(xid).copied()
+    }
+
+    /// How many branches passes have ended so far.
+    #[cfg(feature = "operator")]
+    pub(crate) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// How long until the next pass there, if none is under way.
+    #[cfg(feature = "operator")]
+    pub(crate) fn next_pass(&self, resource: &str) -> Option<Duration> {
+        let due = lock(&self.due);
+        let (_, due) = due.iter().find(|(name, _)| name.as_str() == resource)?;
+        Some(due.saturating_duration_since(Instant::now()))
     }
 
     /// The right to end or prove a branch, until it is dropped. `None` while another pass has it.
@@ -313,13 +337,15 @@ pub(crate) async fn run_passes(inner: Arc<Inner>, resource: Arc<dyn AnyResource>
     loop {
         inner.recovery.check_late(&inner, &*resource).await;
         let report = inner.recovery.pass(&inner, &*resource).await;
-        let pause = pacing.next(&report);
+        let pause = jittered(pacing.next(&report), inner.probes.luck());
+        lock(&inner.recovery.due).insert(name.clone(), Instant::now() + pause);
         tokio::select! {
             // The same run for the same luck.
             biased;
             () = inner.recovery.wake.woken(&name) => pacing.reset(),
-            () = tokio::time::sleep(jittered(pause, inner.probes.luck())) => {}
+            () = tokio::time::sleep(pause) => {}
         }
+        lock(&inner.recovery.due).remove(&name);
     }
 }
 

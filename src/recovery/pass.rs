@@ -12,6 +12,7 @@
 //!    branch is not in Q, is proven by the adapter: *absent is not finished*.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::Ordering;
 
 use futures_util::StreamExt;
 use unanimous_core::ports::{
@@ -42,6 +43,18 @@ enum Done {
     Left(Left),
 }
 
+impl Done {
+    /// For those who watch the pass.
+    fn count(&self, inner: &Inner) {
+        match self {
+            Self::Committed | Self::RolledBack => {
+                inner.recovery.ended.fetch_add(1, Ordering::Relaxed);
+            }
+            Self::Left(_) => {}
+        }
+    }
+}
+
 /// What was seen, in the order of the fields.
 struct Observed {
     p: Vec<Xid>,
@@ -64,6 +77,7 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
         let (a, t, q) = (&a, &t, &q);
         async move {
             let done = end_present(inner, resource, &xid, a, t, q).await;
+            done.count(inner);
             (xid, done)
         }
     });
@@ -72,6 +86,7 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
     let absent = named.into_iter().filter(|(xid, _)| !q.contains(xid));
     let proofs = absent.map(|(xid, branch)| async move {
         let done = prove_absent(inner, resource, &xid, &branch).await;
+        done.count(inner);
         (xid, done)
     });
     let proofs = futures_util::stream::iter(proofs.collect::<Vec<_>>());
@@ -170,7 +185,7 @@ pub(super) async fn scan(
     }
 }
 
-pub(super) async fn ask_log<T>(
+pub(crate) async fn ask_log<T>(
     inner: &Inner,
     question: impl Future<Output = Result<T, LogError>>,
 ) -> Result<T, LogError> {

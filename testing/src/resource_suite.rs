@@ -167,6 +167,7 @@ impl<H: Harness> Suite<H> {
             finishing_beside_an_open_connection_is_no_lie,
             every_xid_is_parsed_back,
             foreign_prepared_transactions_are_listed_as_foreign,
+            inspecting_changes_nothing_and_tells_of_prepared_branches_alone,
             an_absent_branch_that_committed_is_finished,
             an_absent_branch_that_was_rolled_back_by_hand_is_told_where_it_can_be,
             absence_on_another_server_proves_nothing,

@@ -90,7 +90,7 @@ impl MysqlBuilder {
             recovery_url: None,
             recovery_password: None,
             pool_size: 16,
-            recovery_sessions: 4,
+            recovery_sessions: 8,
             pool_timeout: Duration::from_secs(8),
             connect_timeout: Duration::from_secs(10),
             isolation: None,
@@ -155,7 +155,7 @@ impl MysqlBuilder {
     }
 
     /// How many connections recovery may use beside those of the branches: branches that wait
-    /// can never keep it from working. Opened when needed. Default: 4.
+    /// can never keep it from working. Opened when needed. Default: 8.
     pub fn recovery_sessions(mut self, connections: usize) -> Self {
         self.recovery_sessions = connections;
         self

@@ -120,6 +120,9 @@
 //! GRANT PROCESS, CONNECTION ADMIN ON *.* TO 'recovery'@'%';
 //! ```
 //!
+//! To see which locks a prepared branch holds and whom it blocks, recovery's account also needs, on
+//! MySQL, `GRANT SELECT ON performance_schema.* TO 'recovery'@'%'`. Without it the tool says so.
+//!
 //! Passwords that change: [`MysqlBuilder::password_source`],
 //! [`MysqlBuilder::recovery_password_source`], or [`Mysql::builder_from`] for everything else. They
 //! are asked before each new connection; those that are logged in go on (test
@@ -170,6 +173,7 @@ mod fence;
 mod finish;
 mod handover;
 mod identity;
+mod inspect;
 mod latch;
 mod open;
 mod pool;
@@ -193,8 +197,8 @@ use async_trait::async_trait;
 use deadpool::managed;
 use mysql_async::Opts;
 use unanimous_core::ports::{
-    Absence, BranchEnv, BranchError, BranchRecord, Cause, Finding, Preflight, Problem,
-    RecoveryScan, Resource, ResourceError, ResourceManager, ServerIdentity,
+    Absence, BranchEnv, BranchError, BranchRecord, Cause, Finding, InspectOptions, Inspection,
+    Preflight, Problem, RecoveryScan, Resource, ResourceError, ResourceManager, ServerIdentity,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_core::xid::{ResourceName, Xid};
@@ -442,6 +446,10 @@ impl ResourceManager for Mysql {
 
     async fn absent(&self, xid: &Xid, branch: &BranchRecord) -> Result<Absence, ResourceError> {
         finish::absent(self, xid, branch).await
+    }
+
+    async fn inspect(&self, options: InspectOptions) -> Result<Inspection, ResourceError> {
+        inspect::inspect(self, options).await
     }
 }
 

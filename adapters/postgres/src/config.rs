@@ -177,7 +177,7 @@ impl PostgresBuilder {
     fn new(name: String, address: Address) -> Self {
         let settings = Options {
             pool_size: 16,
-            recovery_sessions: 4,
+            recovery_sessions: 8,
             pool_timeout: Duration::from_secs(8),
             connect_timeout: Duration::from_secs(10),
             vanished_after: Duration::from_secs(60),
@@ -261,7 +261,7 @@ impl PostgresBuilder {
     }
 
     /// How many connections recovery may use beside those of the branches: branches that wait
-    /// can never keep it from working. Opened when needed. Default: 4.
+    /// can never keep it from working. Opened when needed. Default: 8.
     pub fn recovery_sessions(mut self, connections: usize) -> Self {
         self.settings.recovery_sessions = connections;
         self

@@ -18,6 +18,7 @@ mod not_ours;
 mod schema;
 mod secrets;
 mod shared_log;
+mod show;
 mod socket;
 mod support;
 mod terminal;

@@ -68,7 +68,7 @@ impl Watch {
 }
 
 /// Who closes a suspect's epoch: the same answer to all who see the same members alive.
-fn picked(suspect: Epoch, alive: &[Epoch]) -> Option<Epoch> {
+pub(crate) fn picked(suspect: Epoch, alive: &[Epoch]) -> Option<Epoch> {
     let weight = |member: &&Epoch| {
         let mut bytes = [0; 8];
         bytes[..4].copy_from_slice(&suspect.0.to_le_bytes());

@@ -44,6 +44,8 @@ pub(crate) use self::codec::end_of;
 #[cfg(feature = "operator")]
 pub(crate) use self::codec::{decode as decode_branches, encode as encode_branches, letter_of};
 use self::desk::Desk;
+#[cfg(feature = "operator")]
+pub(crate) use self::members::picked;
 use self::open::OpenTableLog;
 
 /// A decision log in a table of a PostgreSQL, MySQL or MariaDB database, which many instances of an

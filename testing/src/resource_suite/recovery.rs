@@ -1,8 +1,8 @@
 //! What recovery sees and does: by XID, without the connection that prepared.
 
 use unanimous_core::ports::{
-    Absence, Branch, BranchEnv, BranchErrorKind, BranchRecord, Evidence, Problem, Resource,
-    ResourceManager, ServerIdentity, XidOwner,
+    Absence, Branch, BranchEnv, BranchErrorKind, BranchRecord, Evidence, InspectOptions, Problem,
+    Resource, ResourceManager, ServerIdentity, XidOwner,
 };
 use unanimous_core::protocol::{Decision, Heuristic};
 use unanimous_core::xid::{Epoch, Opening, Xid};
@@ -126,6 +126,37 @@ pub async fn foreign_prepared_transactions_are_listed_as_foreign<H: Harness>(sui
         "{foreign:?} was touched"
     );
     suite.harness().remove_foreign(&unique).await;
+}
+
+/// Looking at what branches hold ends none, tells only of what is prepared, and no more than was
+/// asked for.
+pub async fn inspecting_changes_nothing_and_tells_of_prepared_branches_alone<H: Harness>(
+    suite: &Suite<H>,
+) {
+    let (active, prepared) = (suite.next_xid(), suite.next_xid());
+    let mut still_active = suite.open(&active).await;
+    suite
+        .write(&mut still_active, &Suite::<H>::key(&active))
+        .await;
+    let (branch, _) = suite.prepared(&prepared).await;
+    for options in [InspectOptions::COUNTS, InspectOptions::DETAILS] {
+        let seen = suite.resource().inspect(options).await;
+        let seen = seen.expect("an account that recovers may look");
+        for branch in seen.branches {
+            assert_ne!(branch.owner, XidOwner::Unanimous(active.clone()));
+            let locks = branch.holding.locks.map_or(0, |locks| locks.named.len());
+            let blocked = branch.holding.blocked.unwrap_or_default().sessions;
+            assert!(locks <= options.locks_max && blocked.len() <= options.sessions_max);
+            let is_told = blocked.iter().any(|session| session.statement.is_some());
+            assert!(!is_told || options.statement_chars_max > 0, "I8");
+        }
+    }
+    let rolled_back = still_active.rollback().await;
+    rolled_back.expect("an active branch rolls back");
+    Box::new(still_active).release().await;
+    drop(branch);
+    assert!(suite.is_listed(&prepared).await, "it is prepared as before");
+    suite.finish(&prepared, Decision::Rollback).await;
 }
 
 /// Committed on its connection, or by recovery: absence is the proof.

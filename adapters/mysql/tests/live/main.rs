@@ -26,6 +26,7 @@ mod crash;
 mod credentials;
 mod finish;
 mod input;
+mod inspect;
 mod locks;
 mod preflight;
 mod read_only;

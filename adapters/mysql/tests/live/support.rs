@@ -151,11 +151,15 @@ impl Db {
 
     /// Rolls back what the test left prepared and drops its table.
     pub(crate) async fn clean(&self) {
+        self.clean_branches().await;
+        self.sql(&format!("DROP TABLE IF EXISTS {}", self.table))
+            .await;
+    }
+
+    pub(crate) async fn clean_branches(&self) {
         for xid in self.listed().await {
             self.finish(&xid, Decision::Rollback).await;
         }
-        self.sql(&format!("DROP TABLE IF EXISTS {}", self.table))
-            .await;
     }
 
     pub(crate) fn xid(&self, sequence: u64) -> Xid {

@@ -22,10 +22,15 @@ fn of(inspection: &Inspection, owner: &XidOwner) -> InspectedBranch {
 
 /// A session that runs this, and its process id.
 fn start(url: &str, sql: String) -> (i32, std::thread::JoinHandle<()>) {
-    let mut client = Client::connect(url, postgres::NoTls).unwrap();
-    let pid = client.query_one("SELECT pg_backend_pid()", &[]).unwrap();
-    let waiting = std::thread::spawn(move || client.batch_execute(&sql).unwrap());
-    (pid.get(0), waiting)
+    let (tell, told) = std::sync::mpsc::channel();
+    let url = url.to_owned();
+    let waiting = std::thread::spawn(move || {
+        let mut client = Client::connect(&url, postgres::NoTls).unwrap();
+        let pid = client.query_one("SELECT pg_backend_pid()", &[]).unwrap();
+        tell.send(pid.get(0)).unwrap();
+        client.batch_execute(&sql).unwrap();
+    });
+    (told.recv().unwrap(), waiting)
 }
 
 async fn until_it_waits(db: &Db, pid: i32) {

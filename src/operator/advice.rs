@@ -1,0 +1,185 @@
+//! The plain words of `show`: whose a transaction is, what recovery will do and when, and what a
+//! person may safely do.
+
+use super::report::{Listing, MemberState, State};
+use super::show::{DecisionShown, Found, states};
+use crate::log::picked;
+use crate::manager::Inner;
+use unanimous_core::xid::Epoch;
+
+const FIND_OUT: &str = "docs/operations.md says how to find out what was decided";
+
+/// Whose it is, and whether that one is alive.
+pub(super) fn owner(listing: &Listing, found: &Found) -> String {
+    let Some(gtrid) = found.gtrid else {
+        let decoded = found
+            .branches
+            .iter()
+            .find_map(|at| at.branch.decoded.as_ref());
+        return match decoded.and_then(|text| text.split_once(':')) {
+            Some((manager, _)) => format!("another transaction manager: {manager}"),
+            None => "somebody else".to_owned(),
+        };
+    };
+    let epoch = gtrid.opening.epoch.0;
+    if !found.is_ours {
+        let manager = gtrid.opening.manager;
+        return format!("manager {manager}, which has another log; its epoch {epoch}");
+    }
+    if let Some(member) = &found.member {
+        let state = match (member.state, member.silent_seconds) {
+            (MemberState::Alive, _) => "alive".to_owned(),
+            (MemberState::Closed, _) => "its epoch is closed: it decides nothing more".to_owned(),
+            (MemberState::Silent, Some(seconds)) => {
+                format!("no sign of life for {seconds} s and more")
+            }
+            (MemberState::Silent, None) => "no sign of life".to_owned(),
+        };
+        return format!("member {} (epoch {epoch}): {state}", member.label);
+    }
+    match listing.application {
+        Some(process) if epoch == listing.epoch => {
+            format!("the application, process {process}, alive (epoch {epoch})")
+        }
+        Some(process) => format!(
+            "an earlier run, epoch {epoch}; the application, process {process}, ends its branches"
+        ),
+        None => format!("a run that has ended (epoch {epoch}); no application holds the log"),
+    }
+}
+
+/// What recovery will do, and when.
+pub(super) fn recovery(inner: &Inner, listing: &Listing, found: &Found) -> Vec<String> {
+    let mut lines = Vec::new();
+    for at in &found.branches {
+        let plan = &at.branch.plan;
+        let when = if at.branch.state == State::SilentMember {
+            closing(listing, found)
+        } else if !at.branch.in_doubt || plan.starts_with("leave") {
+            String::new()
+        } else {
+            format!("; {}", when(inner, listing, &at.resource))
+        };
+        lines.push(format!("{}: {plan}{when}", at.resource));
+    }
+    lines
+}
+
+fn when(inner: &Inner, listing: &Listing, resource: &str) -> String {
+    if listing.shared {
+        let alive = listing.members.iter();
+        let alive = alive
+            .filter(|member| member.state == MemberState::Alive)
+            .count();
+        return if alive > 0 {
+            format!("by the next pass of one of the {alive} members alive, a minute at most")
+        } else {
+            "no member is alive: start one, or: unanimous recover".to_owned()
+        };
+    }
+    if listing.application.is_none() {
+        return "when the application starts, or: unanimous recover".to_owned();
+    }
+    match inner.recovery.next_pass(resource) {
+        Some(left) => format!(
+            "by the application's next pass there, in {} s",
+            left.as_secs_f64().ceil()
+        ),
+        None => "by the application's pass that is under way".to_owned(),
+    }
+}
+
+/// Who closes the epoch of a silent member.
+fn closing(listing: &Listing, found: &Found) -> String {
+    let alive = listing.members.iter();
+    let alive = alive.filter(|member| member.state == MemberState::Alive);
+    let alive: Vec<Epoch> = alive.map(|member| Epoch(member.epoch)).collect();
+    let suspect = found.member.as_ref().map(|member| Epoch(member.epoch));
+    let closer = suspect.and_then(|suspect| picked(suspect, &alive));
+    let closer = closer.and_then(|closer| listing.members.iter().find(|m| m.epoch == closer.0));
+    match closer {
+        Some(closer) => format!(
+            ", which member {} does when it suspects it, and then ends it",
+            closer.label
+        ),
+        None => "; no member is alive to do that: start one, or: unanimous recover".to_owned(),
+    }
+}
+
+/// What a person may safely do, in plain words; the most important first.
+pub(super) fn advice(found: &Found, decision: DecisionShown) -> Vec<String> {
+    if decision == DecisionShown::Heuristic {
+        return vec![
+            "the databases differ: compare them and mend the data by hand; nothing here can \
+             undo it"
+                .to_owned(),
+        ];
+    }
+    if found.branches.is_empty() {
+        return vec!["nothing has to be done: no branch of it is prepared".to_owned()];
+    }
+    let epoch = found.gtrid.map_or(0, |gtrid| gtrid.opening.epoch.0);
+    let states = states(found).into_iter();
+    let mut lines: Vec<String> = states.map(|state| of_state(state, epoch)).collect();
+    lines.retain(|line| !line.is_empty());
+    lines
+}
+
+fn of_state(state: State, epoch: u32) -> String {
+    match state {
+        State::Active => "leave it alone: it is running, and its owner ends it".to_owned(),
+        State::Decided => "unanimous recover is safe: it commits what was decided. Never roll a \
+             branch of it back by hand"
+            .to_owned(),
+        State::Orphaned => "unanimous recover is safe: it rolls back what nobody can decide any \
+             more. Never commit a branch of it by hand"
+            .to_owned(),
+        State::OtherMember => {
+            "leave it alone: its owner lives, may still decide, and ends it".to_owned()
+        }
+        State::SilentMember => format!(
+            "unanimous recover is safe: it closes the epoch after a while, then ends the branches; \
+             if the member is known to be dead, at once: unanimous recover --close {epoch}"
+        ),
+        State::Unlisted => format!(
+            "end nothing before it is known what was decided: the log cannot tell. {FIND_OUT}"
+        ),
+        State::OtherManager => "end nothing from here: run unanimous with the config file of the \
+             application that has this manager's log"
+            .to_owned(),
+        State::Foreign => {
+            "end nothing from here: ask the log of the manager that made it".to_owned()
+        }
+        State::Unknown => "end nothing before the log can be read: mend that first".to_owned(),
+        State::Ended => String::new(),
+    }
+}
+
+pub(super) fn unseen(listing: &Listing) -> Vec<String> {
+    let failed = listing.resources.iter().filter_map(|at| {
+        let error = at.error.as_ref()?;
+        Some(format!("{}: {error}", at.resource))
+    });
+    let unknown = listing.unknown_resources.iter();
+    let unknown = unknown.map(|name| format!("{name}: not registered"));
+    failed.chain(unknown).collect()
+}
+
+/// Of the resources at which it has branches.
+pub(super) fn notes(listing: &Listing, found: &Found) -> Vec<String> {
+    let at = |name: &String| found.branches.iter().any(|b| b.resource == *name);
+    let resources = listing.resources.iter().filter(|r| at(&r.resource));
+    let notes = resources.flat_map(|at| {
+        let name = &at.resource;
+        at.notes.iter().map(move |note| format!("{name}: {note}"))
+    });
+    let mut notes: Vec<String> = notes.collect();
+    for branch in found.branches.iter().filter(|b| !b.untold.is_empty()) {
+        notes.push(format!(
+            "{}: the server does not tell which of {} prepared transactions this branch is",
+            branch.resource,
+            branch.untold.len()
+        ));
+    }
+    notes
+}
