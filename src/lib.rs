@@ -86,6 +86,7 @@ mod preflight;
 mod recovery;
 mod retry;
 mod transaction;
+mod wall_clock;
 
 pub use unanimous_core::ports::{
     BranchError, BranchErrorKind, Cause, LogError, Problem, Refusal, ResourceError,

@@ -308,6 +308,9 @@ async fn recover_some(
     }
     report.resources.sort_by(|a, b| a.resource.cmp(&b.resource));
     report.unfinished = unfinished.into_iter().collect();
+    if report.unfinished.is_empty() {
+        crate::recovery::settle(inner).await;
+    }
     match unknown_resources(inner).await {
         Ok(unknown) => report.unknown_resources = unknown,
         Err(error) => report.log_error = Some(error),
@@ -338,7 +341,7 @@ pub(crate) async fn survey_all(inner: &Arc<Inner>) -> Survey {
 fn found_alone(found: Lookup, was_active: bool) -> TransactionOutcome {
     match found {
         Lookup::Pending(_) | Lookup::Completed => TransactionOutcome::Committed,
-        Lookup::Heuristic(branches) => TransactionOutcome::Heuristic(branches),
+        Lookup::Heuristic { ends, .. } => TransactionOutcome::Heuristic(ends),
         _ if was_active => TransactionOutcome::InDoubt,
         Lookup::NoRecord | Lookup::Open | Lookup::UnknownOpening | _ => TransactionOutcome::Unknown,
     }
@@ -358,6 +361,11 @@ async fn unknown_resources(inner: &Inner) -> Result<Vec<ResourceName>, LogError>
 }
 
 impl TransactionManager {
+    #[cfg(feature = "operator")]
+    pub(crate) const fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
     /// Begins to describe a manager.
     pub fn builder() -> TransactionManagerBuilder {
         TransactionManagerBuilder::default()
@@ -383,19 +391,17 @@ impl TransactionManager {
     pub async fn outcome(&self, gtrid: Gtrid) -> Result<TransactionOutcome, LogError> {
         let was_active = self.inner.active.contains(gtrid);
         let recent_end = self.inner.recent_ends.lookup(gtrid);
-        if recent_end == Some(TransactionOutcome::RolledBack) {
-            return Ok(TransactionOutcome::RolledBack);
-        }
         let probes = &self.inner.probes;
         probes.reached(|| Point::BeforeOutcome).await;
         let found = self.inner.log.lookup(gtrid).await;
         probes.reached(|| Point::OutcomeAnswered).await;
-        // Recovery may have found a heuristic end since the driver has seen a commit.
+        // A heuristic end may have been found, or made, since the driver has seen the end.
         Ok(match (found, recent_end) {
-            (Ok(Lookup::Heuristic(branches)), _) => TransactionOutcome::Heuristic(branches),
+            (Ok(Lookup::Heuristic { ends, .. }), _) => TransactionOutcome::Heuristic(ends),
+            (Err(_), Some(end @ TransactionOutcome::Heuristic(_))) => end,
             // A heuristic end that was seen since would be silent.
-            (Err(error), None | Some(TransactionOutcome::Committed)) => return Err(error),
-            (_, Some(end)) => end,
+            (Err(error), _) => return Err(error),
+            (Ok(_), Some(end)) => end,
             (Ok(found), None) => found_alone(found, was_active),
         })
     }

@@ -74,6 +74,7 @@ points! {
         ActiveSeen = "recovery.active_seen",
         LogRead = "recovery.log_read",
         PreparedSeenAgain = "recovery.prepared_seen_again",
+        ByHandRead = "recovery.by_hand_read",
         BeforeLookup = "recovery.before_lookup",
         BeforeFinish = "recovery.before_finish",
         FinishAnswered = "recovery.finish_answered",

@@ -21,7 +21,8 @@ pub enum TransactionOutcome {
     RolledBack,
     /// Running, or being decided: ask again.
     InDoubt,
-    /// Committed, but these branches ended otherwise.
+    /// These branches ended otherwise than was decided: rolled back although it was committed, or
+    /// committed although it was rolled back.
     Heuristic(Vec<(ResourceName, Heuristic)>),
     /// Neither this process nor the log knows it (any more). *Not* a synonym of rolled back:
     /// records are kept for a while only, and a commit in one phase leaves none.
@@ -85,7 +86,8 @@ impl Committed {
             match found {
                 Ok(Lookup::Pending(_)) if is_stopped => break,
                 Ok(Lookup::Pending(_)) => {}
-                Ok(Lookup::Heuristic(branches)) => {
+                Ok(Lookup::Heuristic { ends, .. }) => {
+                    let branches = ends;
                     return Err(CommitError::Heuristic { gtrid, branches });
                 }
                 Ok(_) => return Ok(()),

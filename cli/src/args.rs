@@ -7,10 +7,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::barrier::BarrierArgs;
 use crate::check::Check;
 use crate::examples;
-use crate::filter::Filter;
+use crate::list::List;
 use crate::log::Log;
 use crate::manual::{Completions, Man};
 use crate::recover::Recover;
+use crate::resolve::{Forget, Resolve};
 use crate::show::Show;
 
 /// Looks after transactions across databases: what is in doubt, and why.
@@ -87,7 +88,7 @@ pub(crate) enum Verb {
     /// log or any resource could not be looked at; what could be seen is shown all the same. What
     /// the filters hide counts, too.
     #[command(after_help = examples::LIST)]
-    List(Filter),
+    List(List),
     /// Show one transaction: its branches, owner and decision, what recovery will do and when, what
     /// it locks and whom it blocks, and what may safely be done.
     ///
@@ -102,6 +103,20 @@ pub(crate) enum Verb {
     /// the answer was no), with 2 if the log or any resource could not be looked at.
     #[command(after_help = examples::RECOVER)]
     Recover(Recover),
+    /// End the prepared branches of one transaction by hand.
+    ///
+    /// Shows first what it will touch and what contradicts it, and asks. Refuses what somebody may
+    /// still decide, and, without a word of its own, what contradicts the decision. Who, when and
+    /// why are in the decision log before anything is done, and the application is told if the
+    /// transaction ends in part. Exits with 0 if every branch ended as told and its database says
+    /// so, with 1 if one did not (or the answer was no), with 2 if it was refused or failed.
+    #[command(after_help = examples::RESOLVE)]
+    Resolve(Resolve),
+    /// Note that the heuristic ends of a transaction were dealt with.
+    ///
+    /// `list --heuristic` shows them. They stay on record, with who has dealt with them, and why.
+    #[command(after_help = examples::FORGET)]
+    Forget(Forget),
     /// Hold new decisions briefly, so that backups or snapshots of all databases agree.
     ///
     /// It stands once everything that was decided before is committed in every database; from then

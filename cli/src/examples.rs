@@ -44,6 +44,18 @@ Examples:
   unanimous recover --resource orders --yes            only there
   unanimous recover --close 7      on a shared log: the member of epoch 7 is known to be dead";
 
+pub(crate) const RESOLVE: &str = "\
+Examples:
+  unanimous resolve GTRID --rollback --reason 'ticket 4711' --dry-run
+  unanimous resolve GTRID --rollback --reason 'ticket 4711'
+  unanimous resolve GTRID --commit --resource orders --against-the-decision --reason '…'
+                                   the transaction ends in part, and is reported so";
+
+pub(crate) const FORGET: &str = "\
+Examples:
+  unanimous list --heuristic       which transactions ended in part?
+  unanimous forget GTRID --reason 'booked by hand, ticket 4711'";
+
 pub(crate) const BARRIER: &str = "\
 Examples:
   unanimous barrier -- ./snapshots.sh                 decisions are held while this runs

@@ -1,11 +1,22 @@
 //! `list`: what is prepared everywhere, and what recovery would do about it.
 
+use clap::Args;
 use unanimous::operator::{ConfigFile, Held, ListedBranch, ListedMember, Listing, MemberState};
 
 use crate::args::Format;
 use crate::filter::Filter;
 use crate::output::{age, blank, or_dash, plain, state, table, to_json};
 use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Instead: branches that ended otherwise than was decided, and what people did. Exits with 1
+    /// if one of them was not dealt with.
+    #[arg(long)]
+    pub(crate) heuristic: bool,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+}
 
 pub(crate) async fn run(file: &ConfigFile, filter: &Filter, format: Format) -> Result<u8, Failure> {
     let access = open(file).await?;

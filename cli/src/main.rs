@@ -14,6 +14,7 @@ mod manual;
 mod output;
 mod progress;
 mod recover;
+mod resolve;
 mod run;
 mod show;
 

@@ -7,7 +7,7 @@ use clap::Parser;
 use unanimous::operator::{Access, ConfigFile, ConfigFileError, OperatorError};
 
 use crate::args::{Typed, Verb};
-use crate::{barrier, check, columns, list, log, manual, recover, show};
+use crate::{barrier, check, columns, list, log, manual, recover, resolve, show};
 
 /// The exit code, if nothing failed.
 pub(crate) const CLEAN: u8 = 0;
@@ -85,8 +85,11 @@ async fn dispatch(typed: Typed) -> Result<u8, Failure> {
     let format = typed.common.format;
     match typed.verb {
         Verb::Check(options) => check::run(&file, &options, format).await,
-        Verb::List(filter) => list::run(&file, &filter, format).await,
+        Verb::List(options) if options.heuristic => resolve::list(&file, format).await,
+        Verb::List(options) => list::run(&file, &options.filter, format).await,
         Verb::Show(options) => show::run(&file, &options, format).await,
+        Verb::Resolve(options) => resolve::run(&file, &options, format).await,
+        Verb::Forget(options) => resolve::forget(&file, &options, format).await,
         Verb::Recover(options) => recover::run(&file, &options, format).await,
         Verb::Barrier(options) => barrier::run(&file, &options, format).await,
         Verb::Log(verb) => log::run(&file, verb, format).await,

@@ -22,7 +22,7 @@ use super::engine::Engine;
 use super::home::{Home, Options};
 use super::identity::FolderId;
 use super::open::open;
-use super::record::{Id, encode_decision};
+use super::record::{Id, SOME_TIME, encode_decision};
 use super::request::Request;
 use super::segment::BLOCK;
 use super::shared::Shared;
@@ -92,7 +92,7 @@ fn bytes_of(gtrid: Gtrid) -> Box<[u8]> {
         evidence: Evidence::new("e".repeat(Evidence::BYTES_MAX)).unwrap(),
     };
     let branches: Vec<_> = (0..6).map(|n| branch(&format!("resource-{n}"))).collect();
-    encode_decision(Id::of(gtrid), &branches).unwrap()
+    encode_decision(Id::of(gtrid), SOME_TIME, &branches).unwrap()
 }
 
 impl Member {
@@ -162,6 +162,7 @@ impl Member {
             gtrid,
             resource: "orders".parse().unwrap(),
             heuristic: Heuristic::Hazard,
+            when: SOME_TIME,
             reply,
         };
         assert!(self.engine.commit([request]).is_none());
@@ -212,11 +213,14 @@ impl Account {
         for decision in view.state.pending() {
             assert!(self.answers.contains_key(&decision.gtrid), "{decision:?}");
             let id = Id::of(decision.gtrid);
-            let bytes = encode_decision(id, &decision.branches).unwrap();
+            let bytes = encode_decision(id, SOME_TIME, &decision.branches).unwrap();
             assert_eq!(bytes, bytes_of(decision.gtrid));
         }
         for gtrid in &self.heuristic {
-            assert!(matches!(view.state.lookup(*gtrid), Lookup::Heuristic(_)));
+            assert!(matches!(
+                view.state.lookup(*gtrid),
+                Lookup::Heuristic { .. }
+            ));
         }
         let pending: Vec<_> = view.state.pending().iter().map(|d| d.gtrid).collect();
         let mut found = Vec::new();
@@ -230,7 +234,7 @@ impl Account {
                 Answer::Refused => {
                     let looked_up = view.state.lookup(*gtrid);
                     // A heuristic end can be recorded of what was rolled back, too.
-                    let refused = matches!(looked_up, Lookup::NoRecord | Lookup::Heuristic(_));
+                    let refused = matches!(looked_up, Lookup::NoRecord | Lookup::Heuristic { .. });
                     assert!(
                         refused && !is_pending,
                         "I3: {gtrid} was refused: {looked_up:?}"

@@ -31,6 +31,7 @@ use super::record::Id;
 use super::request::{Reply, Request, Staged, WriteError, answer};
 use super::segment::Batch;
 use super::shared::{End, Shared, View, writer_died};
+use super::state::Change;
 
 /// See the module.
 pub(super) struct Engine {
@@ -119,9 +120,23 @@ impl Engine {
                     gtrid,
                     resource,
                     heuristic,
+                    when,
                     reply,
                 } => match self.check_heuristic(&view, gtrid, &resource) {
-                    Ok(()) => staged.heuristic(Id::of(gtrid), resource, heuristic, reply),
+                    Ok(()) => {
+                        let id = Id::of(gtrid);
+                        let change = Change::Heuristic {
+                            id,
+                            resource,
+                            heuristic,
+                            when,
+                        };
+                        staged.change(change, reply);
+                    }
+                    Err(error) => answer(reply, Err(error)),
+                },
+                Request::ByHand { row, reply } => match self.refuse_if_failed() {
+                    Ok(()) => staged.change(Change::ByHand(row), reply),
                     Err(error) => answer(reply, Err(error)),
                 },
                 Request::Close { epoch, reply } => {
@@ -201,6 +216,10 @@ impl Engine {
                 self.home.folder.display()
             )));
         }
+        self.refuse_if_failed()
+    }
+
+    fn refuse_if_failed(&self) -> Result<(), LogError> {
         match &self.health {
             Health::Good(_) => Ok(()),
             Health::Failed(failure) => Err(failure.error.clone()),

@@ -9,21 +9,24 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 use unanimous_core::ports::{
-    DecideError, DecisionLog, DecisionRecord, LogError, LogHome, Lookup, OpeningState, Refusal,
+    ByHand, DecideError, DecisionLog, DecisionRecord, HeuristicEnd, LogError, LogHome, Lookup,
+    OpeningState, Refusal, UnixTime,
 };
 use unanimous_core::protocol::{Heuristic, LogSeq};
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
 
+use super::hand;
 use super::home::{Options, TornTail};
+use super::open::{adopt, inspect};
 #[cfg(feature = "operator")]
 use super::open::{check_place, read_identity};
-use super::open::{adopt, inspect};
 use super::probed::Watch;
 use super::record::{BRANCHES_MAX, Id, encode_decision};
 use super::request::{Reply, Request};
 use super::segment::BLOCK;
 use super::shared::{End, Shared, View, shut_down, writer_died};
 use super::writer::{enter, run, visit};
+use crate::wall_clock;
 
 /// A decision log in a folder of its own, for one process at a time: where it lies and how it
 /// behaves. The folder is made if its parent exists; it belongs to the log alone.
@@ -156,6 +159,7 @@ impl FileLog {
             openings: recovered.state.openings(),
             pending: recovered.state.pending(),
             heuristics: recovered.state.heuristics(),
+            by_hand: recovered.state.by_hand(),
             unfinished_batch: recovered.torn_tail,
         })
     }
@@ -171,7 +175,9 @@ pub struct LogContents {
     /// The decisions that are not completed.
     pub pending: Vec<DecisionRecord>,
     /// The branches that ended against the decision.
-    pub heuristics: Vec<(Gtrid, ResourceName, Heuristic)>,
+    pub heuristics: Vec<HeuristicEnd>,
+    /// What people did.
+    pub by_hand: Vec<ByHand>,
     /// A batch that is just being written, or a torn tail.
     pub unfinished_batch: Option<TornTail>,
 }
@@ -266,7 +272,8 @@ impl DecisionLog for OpenFileLog {
 
     async fn decide(&self, decision: &DecisionRecord) -> Result<LogSeq, DecideError> {
         let gtrid = decision.gtrid;
-        let Some(bytes) = encode_decision(Id::of(gtrid), &decision.branches) else {
+        let when = wall_clock::now();
+        let Some(bytes) = encode_decision(Id::of(gtrid), when, &decision.branches) else {
             let text = format!("{gtrid} has more than {BRANCHES_MAX} branches");
             let refusal = Refusal::NotAttempted(LogError::new(text));
             return Err(DecideError::Refused(refusal));
@@ -281,7 +288,7 @@ impl DecisionLog for OpenFileLog {
             Ok(answer) => answer,
             Err(_) => {
                 // The bytes went with the request; they are made again in this rare case.
-                let bytes = encode_decision(Id::of(gtrid), &decision.branches);
+                let bytes = encode_decision(Id::of(gtrid), when, &decision.branches);
                 let bytes = bytes.unwrap_or_default();
                 self.shared.lock().answer_ended(gtrid, &bytes)
             }
@@ -310,9 +317,30 @@ impl DecisionLog for OpenFileLog {
             gtrid,
             resource,
             heuristic,
+            when: wall_clock::now(),
             reply,
         })
         .await
+    }
+
+    async fn heuristics(&self) -> Result<Vec<HeuristicEnd>, LogError> {
+        self.read(|view| view.state.heuristics())
+    }
+
+    async fn record_by_hand(&self, by_hand: &ByHand) -> Result<(), LogError> {
+        let row = Box::new(hand::row_of(by_hand));
+        self.ask(|reply| Request::ByHand { row, reply }).await
+    }
+
+    async fn by_hand(&self) -> Result<Vec<ByHand>, LogError> {
+        self.read(|view| view.state.by_hand())
+    }
+
+    async fn decided_at(&self, gtrids: &[Gtrid]) -> Result<Vec<(Gtrid, UnixTime)>, LogError> {
+        self.read(|view| {
+            let dated = |gtrid: &Gtrid| Some((*gtrid, view.state.decided_at(*gtrid)?));
+            gtrids.iter().filter_map(dated).collect()
+        })
     }
 
     async fn close(&self, epoch: Epoch) -> Result<(), LogError> {

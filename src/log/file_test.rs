@@ -506,7 +506,14 @@ async fn a_log_can_be_looked_at_while_it_is_open() {
     let contents = inspect().unwrap();
     assert_eq!(contents.openings, log.openings().await.unwrap());
     assert_eq!(contents.pending, [decision(first)]);
-    assert_eq!(contents.heuristics, [(ended, resource, kind)]);
+    let [noted] = &contents.heuristics[..] else {
+        panic!("{contents:?}");
+    };
+    assert_eq!(
+        (noted.gtrid, &noted.resource, noted.end),
+        (ended, &resource, kind)
+    );
+    assert!(noted.when.is_some());
     assert_eq!(contents.unfinished_batch, None);
 
     // Segments come and go under the reader.

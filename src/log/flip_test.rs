@@ -12,15 +12,19 @@
 
 use std::sync::Arc;
 
-use unanimous_core::ports::{BranchRecord, DecisionRecord, Evidence, OpeningState, ServerIdentity};
+use unanimous_core::ports::{
+    BranchRecord, ByHand, DecisionRecord, Evidence, HeuristicEnd, OpeningState, ServerIdentity,
+    UnixTime,
+};
 use unanimous_core::protocol::{Heuristic, LogSeq};
-use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
+use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening};
 
 use super::appender::{SEGMENT_TEMP, begin, prepare, segment_name};
+use super::hand::tests::by_hand;
 use super::home::{Home, Options};
 use super::identity::{Birth, FolderId, IDENTITY, Identity};
 use super::open::{IDENTITY_TEMP, open};
-use super::record::{Id, Record, encode, encode_decision};
+use super::record::{Id, Record, SOME_TIME, encode, encode_decision};
 use super::recover::recover;
 use super::segment::{BLOCK, Batch};
 use super::sim_disk::{Op, Plan, SimDisk, Survival};
@@ -61,7 +65,7 @@ fn decision(gtrid: Gtrid, evidence: &str) -> Box<[u8]> {
         identity: ServerIdentity::new("7412345678901234567/1/shop").unwrap(),
         evidence: Evidence::new(evidence).unwrap(),
     });
-    encode_decision(Id::of(gtrid), &branches).unwrap()
+    encode_decision(Id::of(gtrid), SOME_TIME, &branches).unwrap()
 }
 
 fn put(disk: &SimDisk, name: &str, bytes: &[u8]) {
@@ -99,8 +103,11 @@ fn folder() -> (SimDisk, Vec<(usize, usize)>) {
         id,
         resource: "ledger",
         heuristic: Heuristic::Rollback,
+        when: SOME_TIME,
     };
     batch.push(|out| encode(&heuristic, out));
+    let by_hand = Record::ByHand(Box::new(by_hand(opening(2).gtrid(1))));
+    batch.push(|out| encode(&by_hand, out));
     let epoch = Epoch(1);
     batch.push(|out| encode(&Record::Closed { epoch }, out));
     segment.append(batch).unwrap();
@@ -133,7 +140,8 @@ fn sealed(bytes: &[u8]) -> Vec<(usize, usize)> {
 #[derive(Debug, PartialEq)]
 struct Said {
     pending: Vec<DecisionRecord>,
-    heuristics: Vec<(Gtrid, ResourceName, Heuristic)>,
+    heuristics: Vec<HeuristicEnd>,
+    by_hand: Vec<ByHand>,
     openings: Vec<OpeningState>,
     completed: bool,
 }
@@ -142,6 +150,7 @@ fn said(state: &State) -> Said {
     Said {
         pending: state.pending(),
         heuristics: state.heuristics(),
+        by_hand: state.by_hand(),
         openings: state.openings(),
         completed: state.recorded(opening(1).gtrid(1)) != super::state::Recorded::Not,
     }
@@ -259,19 +268,19 @@ fn a_last_sector_of_nothing_but_zeros_cannot_be_told_from_one_that_is_missing() 
     let prepared = prepare(&disk, 4 * BLOCK as u64).unwrap();
     let mut segment = begin(&disk, prepared, opening(2), NUMBER, state.snapshot()).unwrap();
     let mut batch = Batch::new();
-    let texts = [[64, 128, 128], [20, 81, 0]];
+    let texts = [[64, 128, 128], [20, 78, 0]];
     let branches = texts.map(|[resource, identity, evidence]| BranchRecord {
         resource: "r".repeat(resource).parse().unwrap(),
         identity: ServerIdentity::new("i".repeat(identity)).unwrap(),
         evidence: Evidence::new("e".repeat(evidence)).unwrap(),
     });
     let id = Id::of(opening(2).gtrid(1));
-    let decided = encode_decision(id, &branches).unwrap();
-    assert_eq!(BATCH_HEADER + decided.len(), 474);
+    let decided = encode_decision(id, UnixTime(0), &branches).unwrap();
+    assert_eq!(BATCH_HEADER + decided.len(), 472);
     batch.push(|out| out.extend_from_slice(&decided));
-    let other = encode_decision(Id::of(opening(2).gtrid(2)), &branches[..0]).unwrap();
+    let other = encode_decision(Id::of(opening(2).gtrid(2)), UnixTime(0), &branches[..0]).unwrap();
     batch.push(|out| out.extend_from_slice(&other));
-    let other = encode_decision(Id::of(opening(2).gtrid(3)), &branches[..0]).unwrap();
+    let other = encode_decision(Id::of(opening(2).gtrid(3)), UnixTime(0), &branches[..0]).unwrap();
     batch.push(|out| out.extend_from_slice(&other));
     for _ in 0..2 {
         let epoch = Epoch(2);

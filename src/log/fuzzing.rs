@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use unanimous_core::ports::{DecisionRecord, LogError, OpeningState};
-use unanimous_core::protocol::Heuristic;
-use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
+use unanimous_core::ports::{ByHand, DecisionRecord, HeuristicEnd, LogError, OpeningState};
+use unanimous_core::xid::{Epoch, ManagerId, Opening};
 
 use super::appender::segment_name;
 use super::home::{Home, Options};
@@ -42,12 +41,12 @@ pub fn record(bytes: &[u8]) {
         let mut again = Vec::new();
         encode(&record, &mut again);
         assert_eq!(taken, again);
-        if let Record::Decided { id, branches: _ } = record {
+        if let Record::Decided { id, when, .. } = record {
             let (epoch, sequence) = (id.epoch, id.sequence);
             let gtrid = Opening { epoch, ..OPENING }.gtrid(sequence);
             let decision = decode_decision(gtrid, taken).expect("it is a decision");
             assert_eq!(Id::of(decision.gtrid), id);
-            let again = encode_decision(id, &decision.branches);
+            let again = encode_decision(id, when, &decision.branches);
             assert_eq!(again.as_deref(), Some(taken));
         }
         before = rest;
@@ -156,7 +155,8 @@ fn batch(records: &[u8]) -> Batch {
 #[derive(Debug, PartialEq)]
 struct Said {
     pending: Vec<DecisionRecord>,
-    heuristics: Vec<(Gtrid, ResourceName, Heuristic)>,
+    heuristics: Vec<HeuristicEnd>,
+    by_hand: Vec<ByHand>,
     openings: Vec<OpeningState>,
 }
 
@@ -169,6 +169,7 @@ impl Said {
         Self {
             pending: state.pending(),
             heuristics: state.heuristics(),
+            by_hand: state.by_hand(),
             openings,
         }
     }

@@ -6,15 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use unanimous_core::ports::{
-    BranchRecord, DecisionRecord, Evidence, Lookup, OpeningState, ServerIdentity,
+    BranchRecord, DecisionRecord, Evidence, HandRow, Lookup, OpeningState, ServerIdentity,
 };
 use unanimous_core::protocol::{Heuristic, LogSeq};
 use unanimous_core::xid::{Epoch, ManagerId, Opening};
 
 use super::appender::{begin, prepare};
+use super::hand;
 use super::home::{Home, Options};
 use super::identity::{Birth, FolderId, IDENTITY, Identity};
-use super::record::{Id, Record, encode, encode_decision};
+use super::record::{Id, Record, SOME_TIME, encode, encode_decision};
 use super::recover::recover;
 use super::segment::{BLOCK, Batch};
 use super::sim_disk::SimDisk;
@@ -52,7 +53,10 @@ fn decision(opening: Opening, sequence: u64) -> DecisionRecord {
 
 fn encoded(decision: &DecisionRecord) -> (Id, Box<[u8]>) {
     let id = Id::of(decision.gtrid);
-    (id, encode_decision(id, &decision.branches).unwrap())
+    (
+        id,
+        encode_decision(id, SOME_TIME, &decision.branches).unwrap(),
+    )
 }
 
 const HEURISTICS: [(u64, Heuristic); 4] = [
@@ -61,6 +65,27 @@ const HEURISTICS: [(u64, Heuristic); 4] = [
     (42, Heuristic::Mixed),
     (43, Heuristic::Hazard),
 ];
+
+/// One in each state, one of them of an opening that is not listed.
+fn by_hand() -> [HandRow; 4] {
+    let strange = opening(9, 9).gtrid(9);
+    let gtrids = [FIRST.gtrid(40), FIRST.gtrid(41), strange, FIRST.gtrid(42)];
+    let acts = ["commit", "rollback", "commit", "forget"];
+    let proof = "identity pg 1\nevidence xid8=9\n";
+    let rows = [('I', ""), ('U', proof), ('D', ""), ('V', "")];
+    std::array::from_fn(|at| {
+        let (act, by, (state, proof)) = (acts[at], FIRST.gtrid(0), rows[at]);
+        HandRow {
+            id: u64::MAX - at as u64,
+            gtrid: gtrids[at],
+            resource: "ledger".parse().unwrap(),
+            state,
+            words: format!(
+                "act {act}\nby {by}\nwho alice@db7\nwhen 1790000000\nreason \u{9867}\u{5ba2}\n{proof}"
+            ),
+        }
+    })
+}
 
 fn golden(name: &str) -> PathBuf {
     [
@@ -109,8 +134,12 @@ fn a_log_is_written_as_it_was_fixed() {
             id: Id::of(FIRST.gtrid(sequence)),
             resource: "ledger".parse().unwrap(),
             heuristic,
+            when: SOME_TIME,
         };
         state.apply(change, LogSeq(0));
+    }
+    for row in by_hand() {
+        state.apply(Change::ByHand(Box::new(row)), LogSeq(0));
     }
     state.open(SECOND);
     let disk = SimDisk::new();
@@ -152,10 +181,16 @@ fn a_log_of_version_1_is_read() {
         assert_eq!(state.lookup(FIRST.gtrid(sequence)), Lookup::Completed);
     }
     for (sequence, heuristic) in HEURISTICS {
-        let end = ("ledger".parse().unwrap(), heuristic);
+        let ends = vec![("ledger".parse().unwrap(), heuristic)];
+        let beside = Box::new(Lookup::NoRecord);
         let found = state.lookup(FIRST.gtrid(sequence));
-        assert_eq!(found, Lookup::Heuristic(vec![end]));
+        assert_eq!(found, Lookup::Heuristic { ends, beside });
     }
+    let ends = state.heuristics();
+    assert!(ends.iter().all(|end| end.when == Some(SOME_TIME)));
+    let read = by_hand().map(|row| hand::read(&row).unwrap());
+    assert_eq!(state.by_hand(), read);
+    assert_eq!(state.decided_at(SECOND.gtrid(1)), Some(SOME_TIME));
     assert_eq!(state.lookup(SECOND.gtrid(2)), Lookup::NoRecord);
     assert_eq!(state.lookup(opening(2, 3).gtrid(1)), Lookup::UnknownOpening);
 }

@@ -34,6 +34,7 @@ mod folder;
 pub(crate) mod fuzzing;
 #[cfg(test)]
 mod golden_test;
+mod hand;
 mod home;
 mod identity;
 mod moved;
@@ -81,10 +82,14 @@ pub use probed::STEPS;
 pub use table::TableLog;
 
 #[cfg(feature = "operator")]
+pub(crate) use hand::is_by_hand;
+#[cfg(feature = "operator")]
 pub(crate) use moving::{FolderMove, one_line, read_folder};
 #[cfg(feature = "operator")]
 pub(crate) use sound::Loss;
 #[cfg(feature = "operator")]
-pub(crate) use table::{decode_branches, encode_branches, end_of, letter_of, picked};
+pub(crate) use table::{
+    decode_branches, encode_branches, end_of, letter_of, picked, read_ends,
+};
 #[cfg(feature = "operator")]
 pub(crate) use verify::{FolderVerified, verify_folder};

@@ -4,8 +4,8 @@
 //! is begun again, and is here once the file `moved` is gone.
 
 use unanimous_core::ports::{
-    DOUBTFUL, DecisionRow, LogError, LogImage, OpeningRow, OpeningState, RowState, ServerIdentity,
-    Standing,
+    DOUBTFUL, DecisionRow, KeptRow, LogError, LogImage, NotedEnd, OpeningRow, OpeningState,
+    RowState, ServerIdentity, Standing, UnixTime,
 };
 use unanimous_core::protocol::LogSeq;
 use unanimous_core::xid::{Gtrid, ManagerId, Opening};
@@ -14,6 +14,7 @@ use super::FileLog;
 use super::appender::{BeginError, begin, prepare, segment_name};
 use super::errors;
 use super::folder::FolderLock;
+use super::hand;
 use super::home::{Home, TornTail};
 use super::identity::{Birth, IDENTITY, Identity};
 use super::moved::{MOVED, Mark, read_mark, write_mark};
@@ -209,13 +210,15 @@ impl FolderMove {
                 state.apply(Change::Doubtful { epoch }, at);
             }
         }
-        for (row, row_state) in &image.rows {
+        let dated = |when: Option<UnixTime>| when.unwrap_or(UnixTime(0));
+        for kept in &image.rows {
+            let row = &kept.row;
             let id = Id::of(row.gtrid);
-            match row_state {
+            match kept.state {
                 RowState::Pending => {
                     let branches = decode_branches(&row.branches);
                     let branches = branches.ok_or_else(|| damaged(&row.gtrid))?;
-                    let bytes = encode_decision(id, &branches);
+                    let bytes = encode_decision(id, dated(kept.decided_at), &branches);
                     let bytes = bytes.ok_or_else(|| damaged(&row.gtrid))?;
                     state.apply(Change::Decided { id, bytes }, at);
                 }
@@ -224,20 +227,22 @@ impl FolderMove {
                 RowState::RolledBack => {}
             }
         }
-        for (gtrid, resource, letter) in &image.heuristics {
-            let id = Id::of(*gtrid);
-            let resource = resource.clone();
-            let heuristic = end_of(*letter).ok_or_else(|| damaged(gtrid))?;
+        for noted in &image.heuristics {
             let change = Change::Heuristic {
-                id,
-                resource,
-                heuristic,
+                id: Id::of(noted.gtrid),
+                resource: noted.resource.clone(),
+                heuristic: end_of(noted.end).ok_or_else(|| damaged(&noted.gtrid))?,
+                when: dated(noted.noted_at),
             };
             state.apply(change, at);
         }
+        for row in &image.by_hand {
+            hand::read(row).ok_or_else(|| damaged(&row.gtrid))?;
+            state.apply(Change::ByHand(Box::new(row.clone())), at);
+        }
         let is_listed = |gtrid: &Gtrid| state.is_listed(gtrid.opening);
-        let rows = image.rows.iter().map(|(row, _)| &row.gtrid);
-        let mut all = rows.chain(image.heuristics.iter().map(|(gtrid, _, _)| gtrid));
+        let rows = image.rows.iter().map(|kept| &kept.row.gtrid);
+        let mut all = rows.chain(image.heuristics.iter().map(|noted| &noted.gtrid));
         if let Some(strange) = all.find(|gtrid| !is_listed(gtrid)) {
             return Err(damaged(strange));
         }
@@ -322,20 +327,28 @@ pub(super) fn image_of(state: &State) -> Result<LogImage, LogError> {
             is_released: false,
         }
     };
-    let row = |gtrid, branches| DecisionRow { gtrid, branches };
+    let row = |gtrid, branches, row_state| KeptRow {
+        row: DecisionRow { gtrid, branches },
+        state: row_state,
+        decided_at: state.decided_at(gtrid),
+    };
     let pending = state.pending().into_iter().map(|decision| {
         let branches = encode_branches(&decision.branches);
-        (row(decision.gtrid, branches), RowState::Pending)
+        row(decision.gtrid, branches, RowState::Pending)
     });
     let completed = state.completed().into_iter();
-    let completed = completed.map(|gtrid| (row(gtrid, String::new()), RowState::Completed));
-    let heuristics = state.heuristics().into_iter();
+    let completed = completed.map(|gtrid| row(gtrid, String::new(), RowState::Completed));
+    let noted = state.heuristics().into_iter().map(|end| NotedEnd {
+        gtrid: end.gtrid,
+        resource: end.resource,
+        end: letter_of(end.end),
+        noted_at: end.when,
+    });
     Ok(LogImage {
         openings: state.openings().into_iter().map(opening).collect(),
         rows: pending.chain(completed).collect(),
-        heuristics: heuristics
-            .map(|(gtrid, resource, end)| (gtrid, resource, letter_of(end)))
-            .collect(),
+        heuristics: noted.collect(),
+        by_hand: state.by_hand_rows(),
     })
 }
 

@@ -3,6 +3,7 @@
 use unanimous_core::ports::{BranchRecord, DecisionLog, DecisionRecord, Evidence, Lookup};
 use unanimous_core::protocol::Heuristic;
 
+use super::super::hand::tests::by_hand;
 use super::*;
 
 fn mark(is_arriving: bool) -> Mark {
@@ -55,6 +56,8 @@ async fn filled(log: FileLog) -> Filled {
     let orders = "orders".parse().unwrap();
     let noted = open.record_heuristic(gtrids[2], &orders, Heuristic::Rollback);
     noted.await.unwrap();
+    let by_hand = hand::read(&by_hand(gtrids[0])).unwrap();
+    open.record_by_hand(&by_hand).await.unwrap();
     open.shutdown().await.unwrap();
     drop(open);
     let folder = FolderMove::enter(log).unwrap();
@@ -109,7 +112,10 @@ async fn what_a_folder_takes_over_is_what_the_other_has_given() {
     assert_eq!(log.opening().epoch.0, decided.opening.epoch.0 + 1);
     assert!(matches!(log.lookup(decided).await, Ok(Lookup::Pending(_))));
     assert!(matches!(log.lookup(completed).await, Ok(Lookup::Completed)));
-    assert!(matches!(log.lookup(ended).await, Ok(Lookup::Heuristic(_))));
+    assert!(matches!(
+        log.lookup(ended).await,
+        Ok(Lookup::Heuristic { .. })
+    ));
     let never = decided.opening.gtrid(77);
     assert!(matches!(log.lookup(never).await, Ok(Lookup::NoRecord)));
     let pending = log.pending().await.unwrap();

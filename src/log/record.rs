@@ -7,9 +7,13 @@
 //!
 //! Does not know about batches, checksums or files: see `segment`.
 
-use unanimous_core::ports::{BranchRecord, DecisionRecord, Evidence, ServerIdentity};
+use unanimous_core::ports::{
+    BranchRecord, DecisionRecord, Evidence, HandRow, ServerIdentity, UnixTime,
+};
 use unanimous_core::protocol::Heuristic;
-use unanimous_core::xid::{Epoch, Gtrid, ResourceName};
+use unanimous_core::xid::{Epoch, Gtrid, ResourceName, XID_PART_BYTES_MAX};
+
+use super::hand;
 
 /// A transaction as the records of one log name it: manager and random bits of the opening are
 /// those that the log lists for the epoch.
@@ -68,6 +72,7 @@ pub(super) enum Record<'a> {
     /// The transaction is to be committed.
     Decided {
         id: Id,
+        when: UnixTime,
         branches: Vec<BranchText<'a>>,
     },
     /// Every branch of it is committed.
@@ -77,7 +82,10 @@ pub(super) enum Record<'a> {
         id: Id,
         resource: &'a str,
         heuristic: Heuristic,
+        when: UnixTime,
     },
+    /// What a person did, or the new state of that.
+    ByHand(Box<HandRow>),
     /// Decisions of the epoch may be missing: that one is not there proves nothing.
     Doubtful { epoch: Epoch },
 }
@@ -86,32 +94,43 @@ pub(super) enum Record<'a> {
 pub(super) const BRANCHES_MAX: usize = u16::MAX as usize;
 
 /// The length of a [`Record::Completed`].
-pub(super) const COMPLETED_BYTES: usize = 13;
+pub(super) const COMPLETED_BYTES: usize = KIND_AND_ID_BYTES;
 
 const OPENED: u8 = 1;
 const CLOSED: u8 = 2;
 const DECIDED: u8 = 3;
 const COMPLETED: u8 = 4;
 const HEURISTIC: u8 = 5;
+const BY_HAND: u8 = 6;
 const DOUBTFUL: u8 = 7;
+
+/// Kind and transaction.
+const KIND_AND_ID_BYTES: usize = 13;
+
+#[cfg(test)]
+pub(super) const SOME_TIME: UnixTime = UnixTime(1_790_000_000);
 
 /// Encodes a decision. `None` when it names more than [`BRANCHES_MAX`] branches.
 ///
 /// # Panics
 /// As [`encode`].
-pub(super) fn encode_decision(id: Id, branches: &[BranchRecord]) -> Option<Box<[u8]>> {
+pub(super) fn encode_decision(
+    id: Id,
+    when: UnixTime,
+    branches: &[BranchRecord],
+) -> Option<Box<[u8]>> {
     if branches.len() > BRANCHES_MAX {
         return None;
     }
     // Every commit comes through here: exactly one allocation.
     let branches = branches.iter().map(BranchText::of);
     let branch_bytes = branches.clone().map(BranchText::encoded_bytes);
-    let len = 15 + branch_bytes.sum::<usize>();
+    let len = KIND_AND_ID_BYTES + number_bytes(when.0) + 2 + branch_bytes.sum::<usize>();
     let mut bytes = Vec::with_capacity(len);
-    put_decision(id, branches.clone(), &mut bytes);
+    put_decision(id, when, branches.clone(), &mut bytes);
     debug_assert_eq!(bytes.len(), len);
     assert!(
-        is_decision(&bytes, id, branches),
+        is_decision(&bytes, id, when, branches),
         "a record is read back as it was written"
     );
     Some(bytes.into_boxed_slice())
@@ -120,7 +139,7 @@ pub(super) fn encode_decision(id: Id, branches: &[BranchRecord]) -> Option<Box<[
 /// The decision that [`encode_decision`] encoded for `gtrid`.
 pub(super) fn decode_decision(gtrid: Gtrid, bytes: &[u8]) -> Option<DecisionRecord> {
     let mut rest = bytes;
-    let Record::Decided { id, branches } = decode(&mut rest)? else {
+    let Record::Decided { id, branches, .. } = decode(&mut rest)? else {
         return None;
     };
     let branches = branches.into_iter().map(BranchText::to_record).collect();
@@ -129,6 +148,25 @@ pub(super) fn decode_decision(gtrid: Gtrid, bytes: &[u8]) -> Option<DecisionReco
         gtrid,
         branches: branches?,
     })
+}
+
+/// When the decision that [`encode_decision`] encoded was made.
+pub(super) fn decided_at(bytes: &[u8]) -> Option<UnixTime> {
+    let mut rest = bytes.get(KIND_AND_ID_BYTES..)?;
+    take_number(&mut rest).map(UnixTime)
+}
+
+/// The same decision, whenever it was made: one that is asked for again is asked for later.
+pub(super) fn is_same_decision(one: &[u8], other: &[u8]) -> bool {
+    let undated = |bytes| -> Option<(&[u8], &[u8])> {
+        let (id, mut rest) = <[u8]>::split_at_checked(bytes, KIND_AND_ID_BYTES)?;
+        take_number(&mut rest)?;
+        Some((id, rest))
+    };
+    match (undated(one), undated(other)) {
+        (Some(one), Some(other)) => one == other,
+        (Some(_) | None, None) | (None, Some(_)) => one == other,
+    }
 }
 
 /// Appends the record to `out`.
@@ -147,8 +185,8 @@ pub(super) fn encode(record: &Record<'_>, out: &mut Vec<u8>) {
             out.push(CLOSED);
             out.extend_from_slice(&epoch.0.to_le_bytes());
         }
-        Record::Decided { id, branches } => {
-            put_decision(*id, branches.iter().copied(), out);
+        Record::Decided { id, when, branches } => {
+            put_decision(*id, *when, branches.iter().copied(), out);
         }
         Record::Completed { id } => {
             out.push(COMPLETED);
@@ -158,16 +196,19 @@ pub(super) fn encode(record: &Record<'_>, out: &mut Vec<u8>) {
             id,
             resource,
             heuristic,
+            when,
         } => {
             out.push(HEURISTIC);
             put_id(*id, out);
             put_text(resource, out);
             out.push(heuristic_code(*heuristic));
+            put_number(when.0, out);
         }
         Record::Doubtful { epoch } => {
             out.push(DOUBTFUL);
             out.extend_from_slice(&epoch.0.to_le_bytes());
         }
+        Record::ByHand(row) => put_by_hand(row, out),
     }
     let mut written = &out[start..];
     let read_back = decode(&mut written);
@@ -190,6 +231,7 @@ pub(super) fn decode<'a>(bytes: &mut &'a [u8]) -> Option<Record<'a>> {
         }),
         DECIDED => Some(Record::Decided {
             id: take_id(bytes)?,
+            when: take_time(bytes)?,
             branches: take_branches(bytes)?,
         }),
         COMPLETED => Some(Record::Completed {
@@ -199,7 +241,9 @@ pub(super) fn decode<'a>(bytes: &mut &'a [u8]) -> Option<Record<'a>> {
             id: take_id(bytes)?,
             resource: take_resource(bytes)?,
             heuristic: heuristic_of(take_array(bytes)?)?,
+            when: take_time(bytes)?,
         }),
+        BY_HAND => take_by_hand(bytes).map(Record::ByHand),
         DOUBTFUL => Some(Record::Doubtful {
             epoch: take_epoch(bytes)?,
         }),
@@ -214,11 +258,13 @@ fn put_id(id: Id, out: &mut Vec<u8>) {
 
 fn put_decision<'a>(
     id: Id,
+    when: UnixTime,
     branches: impl ExactSizeIterator<Item = BranchText<'a>>,
     out: &mut Vec<u8>,
 ) {
     out.push(DECIDED);
     put_id(id, out);
+    put_number(when.0, out);
     // A count that does not fit is cut here, and caught when the record is read back.
     out.extend_from_slice(&(branches.len() as u16).to_le_bytes());
     for branch in branches {
@@ -232,14 +278,67 @@ fn put_decision<'a>(
 fn is_decision<'a>(
     mut bytes: &[u8],
     id: Id,
+    when: UnixTime,
     mut branches: impl ExactSizeIterator<Item = BranchText<'a>>,
 ) -> bool {
     let bytes = &mut bytes;
     take_array(bytes) == Some([DECIDED])
         && take_id(bytes) == Some(id)
+        && take_time(bytes) == Some(when)
         && take_array(bytes) == u16::try_from(branches.len()).ok().map(u16::to_le_bytes)
         && branches.all(|branch| take_branch(bytes) == Some(branch))
         && bytes.is_empty()
+}
+
+/// Its length, and its bytes without leading zeros: no number makes a row of zeros.
+fn put_number(number: u64, out: &mut Vec<u8>) {
+    let len = number_bytes(number) - 1;
+    out.push(len as u8);
+    out.extend_from_slice(&number.to_le_bytes()[..len]);
+}
+
+const fn number_bytes(number: u64) -> usize {
+    1 + (u64::BITS - number.leading_zeros()).div_ceil(8) as usize
+}
+
+fn take_number(bytes: &mut &[u8]) -> Option<u64> {
+    let [len] = take_array(bytes)?;
+    let mut number = [0; 8];
+    let given = take(bytes, usize::from(len))?;
+    number.get_mut(..given.len())?.copy_from_slice(given);
+    (given.last() != Some(&0)).then_some(u64::from_le_bytes(number))
+}
+
+fn take_time(bytes: &mut &[u8]) -> Option<UnixTime> {
+    take_number(bytes).map(UnixTime)
+}
+
+fn put_by_hand(row: &HandRow, out: &mut Vec<u8>) {
+    out.push(BY_HAND);
+    out.extend_from_slice(&row.id.to_le_bytes());
+    out.push(row.state as u8);
+    put_text(&row.gtrid.to_string(), out);
+    put_text(row.resource.as_str(), out);
+    // A length that does not fit is cut here, and caught when the record is read back.
+    out.extend_from_slice(&(row.words.len() as u16).to_le_bytes());
+    out.extend_from_slice(row.words.as_bytes());
+}
+
+fn take_by_hand(bytes: &mut &[u8]) -> Option<Box<HandRow>> {
+    let id = u64::from_le_bytes(take_array(bytes)?);
+    let [state] = take_array(bytes)?;
+    let gtrid = take_printable(bytes, XID_PART_BYTES_MAX)?.parse().ok()?;
+    let resource = take_resource(bytes)?.parse().ok()?;
+    let len = u16::from_le_bytes(take_array(bytes)?);
+    let words = core::str::from_utf8(take(bytes, usize::from(len))?).ok()?;
+    let row = HandRow {
+        id,
+        gtrid,
+        resource,
+        state: char::from(state),
+        words: words.to_owned(),
+    };
+    hand::read(&row).map(|_| Box::new(row))
 }
 
 fn put_text(text: &str, out: &mut Vec<u8>) {
@@ -289,7 +388,7 @@ fn take_branch<'a>(bytes: &mut &'a [u8]) -> Option<BranchText<'a>> {
 }
 
 fn take_resource<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
-    let text = take_printable(bytes, unanimous_core::xid::XID_PART_BYTES_MAX)?;
+    let text = take_printable(bytes, XID_PART_BYTES_MAX)?;
     let valid = text.starts_with(|first: char| first.is_ascii_alphabetic())
         && text
             .bytes()

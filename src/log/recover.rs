@@ -93,7 +93,11 @@ fn replay(home: &Home, manager: ManagerId, contents: &Contents<'_>) -> Result<St
 
 /// `None` if a record is none, or names an epoch that is not listed: then the batch, although its
 /// checksum is right, was not written by this program.
-pub(super) fn replay_batch(state: &mut State, at: &mut LogSeq, batch: &ReadBatch<'_>) -> Option<()> {
+pub(super) fn replay_batch(
+    state: &mut State,
+    at: &mut LogSeq,
+    batch: &ReadBatch<'_>,
+) -> Option<()> {
     let mut rest = batch.payload;
     for _ in 0..batch.records {
         let before = rest;
@@ -107,7 +111,7 @@ pub(super) fn replay_batch(state: &mut State, at: &mut LogSeq, batch: &ReadBatch
                 known(epoch)?;
                 Change::Closed { epoch }
             }
-            Record::Decided { id, branches: _ } => {
+            Record::Decided { id, .. } => {
                 known_id(id)?;
                 let bytes = bytes.into();
                 Change::Decided { id, bytes }
@@ -124,6 +128,7 @@ pub(super) fn replay_batch(state: &mut State, at: &mut LogSeq, batch: &ReadBatch
                 id,
                 resource,
                 heuristic,
+                when,
             } => {
                 known_id(id)?;
                 let resource = resource.parse().ok()?;
@@ -131,8 +136,11 @@ pub(super) fn replay_batch(state: &mut State, at: &mut LogSeq, batch: &ReadBatch
                     id,
                     resource,
                     heuristic,
+                    when,
                 }
             }
+            // Of whatever opening: its own log may be lost.
+            Record::ByHand(row) => Change::ByHand(row),
         };
         state.apply(change, *at);
         at.0 += 1;

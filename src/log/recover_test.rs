@@ -6,8 +6,9 @@ use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::{Epoch, ManagerId, Opening};
 
 use super::appender::{Appender, begin, position, prepare, segment_name};
+use super::hand::tests::by_hand;
 use super::home::{Home, Options};
-use super::record::{Id, Record, encode, encode_decision};
+use super::record::{Id, Record, SOME_TIME, encode, encode_decision};
 use super::recover::{Recovered, manager_of, recover, segment_numbers};
 use super::segment::{BLOCK, Batch};
 use super::sim_disk::SimDisk;
@@ -53,7 +54,8 @@ fn decided(sequence: u64) -> Record<'static> {
     let epoch = OPENING.epoch;
     let id = Id { epoch, sequence };
     let branches = Vec::new();
-    Record::Decided { id, branches }
+    let when = SOME_TIME;
+    Record::Decided { id, when, branches }
 }
 
 fn refused(recovered: Result<Recovered, unanimous_core::ports::LogError>) -> String {
@@ -75,7 +77,7 @@ fn a_record_that_is_read_again_has_the_position_that_was_answered() {
     assert_eq!(answered[0], (1, position(7, 1).0), "the opening is before");
     for (sequence, at) in answered {
         let gtrid = OPENING.gtrid(sequence);
-        let bytes = encode_decision(Id::of(gtrid), &[]).unwrap();
+        let bytes = encode_decision(Id::of(gtrid), SOME_TIME, &[]).unwrap();
         let at = unanimous_core::protocol::LogSeq(at);
         let found = recovered.state.recorded(gtrid);
         assert_eq!(found, Recorded::Pending(at, &bytes), "{sequence}");
@@ -129,6 +131,7 @@ fn i3_a_batch_that_this_program_does_not_write_is_damage() {
             "decided",
             batch(&[Record::Decided {
                 id: unlisted,
+                when: SOME_TIME,
                 branches: vec![],
             }]),
         ),
@@ -138,6 +141,7 @@ fn i3_a_batch_that_this_program_does_not_write_is_damage() {
                 id: unlisted,
                 resource: "orders",
                 heuristic: Heuristic::Mixed,
+                when: SOME_TIME,
             }]),
         ),
         ("no record", {
@@ -188,6 +192,7 @@ fn everything_that_a_state_says_is_read_back_from_its_snapshot() {
         id: Id::of(OPENING.gtrid(sequence)),
         resource,
         heuristic,
+        when: SOME_TIME,
     };
     let completed = |sequence| Record::Completed {
         id: Id::of(OPENING.gtrid(sequence)),
@@ -199,6 +204,7 @@ fn everything_that_a_state_says_is_read_back_from_its_snapshot() {
         completed(3),
         heuristic(4, "orders", Heuristic::Hazard),
         heuristic(4, "ledger", Heuristic::Rollback),
+        Record::ByHand(Box::new(by_hand(OPENING.gtrid(4)))),
     ];
     segment.append(batch(&records)).unwrap();
     let home = home(disk.clone());
@@ -213,6 +219,10 @@ fn everything_that_a_state_says_is_read_back_from_its_snapshot() {
     assert_eq!(again.pending().len(), 1);
     assert_eq!(again.heuristics(), state.heuristics());
     assert_eq!(again.heuristics().len(), 2);
+    assert_eq!(again.by_hand(), state.by_hand());
+    assert_eq!(again.by_hand().len(), 1);
+    let dated = OPENING.gtrid(1);
+    assert_eq!(again.decided_at(dated), Some(SOME_TIME));
     for sequence in 1..=5 {
         let gtrid = OPENING.gtrid(sequence);
         assert_eq!(again.lookup(gtrid), state.lookup(gtrid), "{sequence}");

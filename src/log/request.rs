@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use tokio::sync::oneshot::Sender;
-use unanimous_core::ports::{DecideError, LogError, Refusal};
+use unanimous_core::ports::{DecideError, HandRow, LogError, Refusal, UnixTime};
 use unanimous_core::protocol::{Heuristic, LogSeq};
 use unanimous_core::xid::{Epoch, Gtrid, ResourceName};
 
-use super::record::{COMPLETED_BYTES, Id, Record, encode};
+use super::record::{COMPLETED_BYTES, Id, Record, encode, is_same_decision};
 use super::segment::Batch;
 use super::shared::conflict;
 use super::state::Change;
@@ -31,6 +31,11 @@ pub(super) enum Request {
         gtrid: Gtrid,
         resource: ResourceName,
         heuristic: Heuristic,
+        when: UnixTime,
+        reply: Reply,
+    },
+    ByHand {
+        row: Box<HandRow>,
         reply: Reply,
     },
     Close {
@@ -86,7 +91,7 @@ impl Staged {
             }
             Some(at) => {
                 let change = &self.changes[*at];
-                let is_same = matches!(change, Change::Decided { bytes: b, .. } if *b == bytes);
+                let is_same = matches!(change, Change::Decided { bytes: b, .. } if is_same_decision(b, &bytes));
                 if !is_same {
                     return answer(reply, Err(conflict(gtrid)));
                 }
@@ -114,18 +119,9 @@ impl Staged {
         self.is_forced
     }
 
-    pub(super) fn heuristic(
-        &mut self,
-        id: Id,
-        resource: ResourceName,
-        heuristic: Heuristic,
-        reply: Reply,
-    ) {
-        self.changes.push(Change::Heuristic {
-            id,
-            resource,
-            heuristic,
-        });
+    /// A change that somebody waits for.
+    pub(super) fn change(&mut self, change: Change, reply: Reply) {
+        self.changes.push(change);
         self.waiting.push(reply);
     }
 
@@ -137,7 +133,8 @@ impl Staged {
             | Change::Closed { .. }
             | Change::Completed { .. }
             | Change::Heuristic { .. }
-            | Change::Doubtful { .. } => 0,
+            | Change::Doubtful { .. }
+            | Change::ByHand(_) => 0,
         });
         let completions = COMPLETED_BYTES * self.lazy.len();
         let mut batch = Batch::with_capacity(completions + decisions.sum::<usize>());
@@ -206,14 +203,17 @@ fn encode_change(change: &Change, out: &mut Vec<u8>) {
             id,
             resource,
             heuristic,
+            when,
         } => encode(
             &Record::Heuristic {
                 id: *id,
                 resource: resource.as_str(),
                 heuristic: *heuristic,
+                when: *when,
             },
             out,
         ),
         Change::Doubtful { epoch } => encode(&Record::Doubtful { epoch: *epoch }, out),
+        Change::ByHand(row) => encode(&Record::ByHand(row.clone()), out),
     }
 }

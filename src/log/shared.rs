@@ -8,7 +8,7 @@ use unanimous_core::protocol::LogSeq;
 use unanimous_core::xid::{Gtrid, Opening};
 
 use super::home::TornTail;
-use super::record::Id;
+use super::record::{Id, is_same_decision};
 use super::state::{Recorded, State};
 
 /// See the module. Its locks are held for as long as a map takes to be read or changed, never
@@ -136,7 +136,7 @@ impl View {
     /// What `decide` answers without a write, if it can.
     pub(super) fn answer(&self, gtrid: Gtrid, bytes: &[u8]) -> Option<Result<LogSeq, DecideError>> {
         match self.state.recorded(gtrid) {
-            Recorded::Pending(at, recorded) if recorded == bytes => Some(Ok(at)),
+            Recorded::Pending(at, recorded) if is_same_decision(recorded, bytes) => Some(Ok(at)),
             Recorded::Pending(..) => Some(Err(conflict(gtrid))),
             Recorded::Completed(at) => Some(Ok(at)),
             Recorded::Not if self.state.is_open(gtrid.opening) => None,

@@ -24,6 +24,7 @@ const OWN: Opening = Opening {
 
 fn decided(id: Id) -> Record<'static> {
     Record::Decided {
+        when: super::super::record::SOME_TIME,
         id,
         branches: Vec::new(),
     }

@@ -7,11 +7,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use unanimous_core::ports::{DecisionRecord, LogError, Lookup, OpeningState};
+use unanimous_core::ports::{
+    ByHand, DecisionRecord, HandRow, HeuristicEnd, LogError, Lookup, OpeningState, UnixTime,
+};
 use unanimous_core::protocol::{Heuristic, LogSeq};
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
 
-use super::record::{Id, Record, decode_decision, encode};
+use super::hand;
+use super::record::{Id, Record, decided_at, decode_decision, encode};
 use super::segment::Batch;
 
 /// What a record changes.
@@ -36,10 +39,12 @@ pub(super) enum Change {
         id: Id,
         resource: ResourceName,
         heuristic: Heuristic,
+        when: UnixTime,
     },
     Doubtful {
         epoch: Epoch,
     },
+    ByHand(Box<HandRow>),
 }
 
 /// What is durable of one transaction's decision.
@@ -75,7 +80,17 @@ pub(super) struct State {
     /// The keys of `completed`, oldest first.
     completed_order: VecDeque<Id>,
     retain_completed: usize,
-    heuristics: BTreeMap<Id, Vec<(ResourceName, Heuristic)>>,
+    heuristics: BTreeMap<Id, Vec<End>>,
+    /// In the order in which they came.
+    by_hand: Vec<HandRow>,
+}
+
+/// A branch that ended against the decision.
+#[derive(Debug, Clone)]
+struct End {
+    resource: ResourceName,
+    heuristic: Heuristic,
+    when: UnixTime,
 }
 
 impl State {
@@ -89,6 +104,7 @@ impl State {
             completed_order: VecDeque::new(),
             retain_completed,
             heuristics: BTreeMap::new(),
+            by_hand: Vec::new(),
         }
     }
 
@@ -121,17 +137,40 @@ impl State {
                 id,
                 resource,
                 heuristic,
+                when,
             } => {
-                let ends = self.heuristics.entry(id).or_default();
-                if !ends.contains(&(resource.clone(), heuristic)) {
-                    ends.push((resource, heuristic));
-                }
+                let end = End {
+                    resource,
+                    heuristic,
+                    when,
+                };
+                self.apply_heuristic(id, end);
             }
             Change::Doubtful { epoch } => {
                 if let Some(listed) = self.openings.get_mut(&epoch) {
                     listed.doubtful = true;
                 }
             }
+            Change::ByHand(row) => self.apply_by_hand(*row),
+        }
+    }
+
+    /// What is known for certain stays.
+    fn apply_heuristic(&mut self, id: Id, end: End) {
+        let ends = self.heuristics.entry(id).or_default();
+        match ends.iter_mut().find(|has| has.resource == end.resource) {
+            None => ends.push(end),
+            Some(has) if has.heuristic == Heuristic::Hazard && end.heuristic != has.heuristic => {
+                *has = end;
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn apply_by_hand(&mut self, row: HandRow) {
+        match self.by_hand.iter_mut().find(|has| has.id == row.id) {
+            Some(has) => hand::advance(has, row.state),
+            None => self.by_hand.push(row),
         }
     }
 
@@ -229,21 +268,27 @@ impl State {
         }
     }
 
-    /// What the port's `lookup` answers. A heuristic end is told before anything else; whether the
-    /// transaction still has to be committed elsewhere is what [`State::pending`] says.
+    /// What the port's `lookup` answers. A heuristic end is told before anything else.
     pub(super) fn lookup(&self, gtrid: Gtrid) -> Lookup {
         if !self.is_listed(gtrid.opening) {
             return Lookup::UnknownOpening;
         }
-        if let Some(ends) = self.heuristics.get(&Id::of(gtrid)) {
-            return Lookup::Heuristic(ends.clone());
-        }
-        match self.recorded(gtrid) {
+        let beside = match self.recorded(gtrid) {
             Recorded::Pending(_, bytes) => Lookup::Pending(decision(gtrid, bytes)),
             Recorded::Completed(_) => Lookup::Completed,
             Recorded::Not if self.is_open(gtrid.opening) => Lookup::Open,
             Recorded::Not if self.is_doubtful(gtrid.opening.epoch) => Lookup::MayBeLost,
             Recorded::Not => Lookup::NoRecord,
+        };
+        match self.heuristics.get(&Id::of(gtrid)) {
+            None => beside,
+            Some(ends) => Lookup::Heuristic {
+                ends: ends
+                    .iter()
+                    .map(|end| (end.resource.clone(), end.heuristic))
+                    .collect(),
+                beside: Box::new(beside),
+            },
         }
     }
 
@@ -264,17 +309,40 @@ impl State {
         order.filter_map(|id| self.gtrid(*id)).collect()
     }
 
-    pub(super) fn heuristics(&self) -> Vec<(Gtrid, ResourceName, Heuristic)> {
-        let of_one = |(id, ends): (&Id, &Vec<(ResourceName, Heuristic)>)| {
+    pub(super) fn heuristics(&self) -> Vec<HeuristicEnd> {
+        let of_one = |(id, ends): (&Id, &Vec<End>)| {
             let gtrid = self.gtrid(*id)?;
             let ends = ends.clone().into_iter();
-            Some(ends.map(move |(resource, heuristic)| (gtrid, resource, heuristic)))
+            Some(ends.map(move |end| HeuristicEnd {
+                gtrid,
+                resource: end.resource,
+                end: end.heuristic,
+                when: known(end.when),
+            }))
         };
         self.heuristics
             .iter()
             .filter_map(of_one)
             .flatten()
             .collect()
+    }
+
+    /// As they came. They were checked when they were taken in.
+    pub(super) fn by_hand(&self) -> Vec<ByHand> {
+        self.by_hand.iter().filter_map(hand::read).collect()
+    }
+
+    #[cfg(feature = "operator")]
+    pub(super) fn by_hand_rows(&self) -> Vec<HandRow> {
+        self.by_hand.clone()
+    }
+
+    /// When a pending decision was made, if that is known.
+    pub(super) fn decided_at(&self, gtrid: Gtrid) -> Option<UnixTime> {
+        match self.recorded(gtrid) {
+            Recorded::Pending(_, bytes) => decided_at(bytes).and_then(known),
+            Recorded::Completed(_) | Recorded::Not => None,
+        }
     }
 
     pub(super) fn openings(&self) -> Vec<OpeningState> {
@@ -318,17 +386,27 @@ impl State {
             batch.push(|out| encode(&Record::Completed { id: *id }, out));
         }
         for (id, ends) in &self.heuristics {
-            for (resource, heuristic) in ends {
+            for end in ends {
                 let record = Record::Heuristic {
                     id: *id,
-                    resource: resource.as_str(),
-                    heuristic: *heuristic,
+                    resource: end.resource.as_str(),
+                    heuristic: end.heuristic,
+                    when: end.when,
                 };
                 batch.push(|out| encode(&record, out));
             }
         }
+        for row in &self.by_hand {
+            let record = Record::ByHand(Box::new(row.clone()));
+            batch.push(|out| encode(&record, out));
+        }
         batch
     }
+}
+
+/// Zero is written where nothing is known.
+fn known(when: UnixTime) -> Option<UnixTime> {
+    (when.0 != 0).then_some(when)
 }
 
 /// # Panics

@@ -1,10 +1,12 @@
 //! The state, record by record.
 
-use unanimous_core::ports::{BranchRecord, DecisionRecord, Evidence, Lookup, ServerIdentity};
+use unanimous_core::ports::{
+    BranchRecord, DecisionRecord, Evidence, HeuristicEnd, Lookup, ServerIdentity,
+};
 use unanimous_core::protocol::{Heuristic, LogSeq};
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening};
 
-use super::record::{Id, encode_decision};
+use super::record::{Id, SOME_TIME, encode_decision};
 use super::state::{Change, Recorded, State};
 
 const OPENING: Opening = Opening {
@@ -33,7 +35,7 @@ fn record(gtrid: Gtrid) -> DecisionRecord {
 
 fn decided(gtrid: Gtrid) -> Change {
     let id = Id::of(gtrid);
-    let bytes = encode_decision(id, &record(gtrid).branches).unwrap();
+    let bytes = encode_decision(id, SOME_TIME, &record(gtrid).branches).unwrap();
     Change::Decided { id, bytes }
 }
 
@@ -91,6 +93,7 @@ fn i5_a_decision_is_found_and_completed_only_under_its_own_opening() {
             id: Id::of(OPENING.gtrid(2)),
             resource,
             heuristic: Heuristic::Hazard,
+            when: SOME_TIME,
         };
         state.apply(change, LogSeq(8));
         if closed {
@@ -144,17 +147,28 @@ fn a_heuristic_end_that_comes_again_is_one() {
     let mut state = open(10);
     let gtrid = OPENING.gtrid(1);
     let resource: unanimous_core::xid::ResourceName = "orders".parse().unwrap();
-    for heuristic in [Heuristic::Hazard, Heuristic::Hazard, Heuristic::Rollback] {
+    // That it may have ended otherwise is replaced by how it did, and that by nothing.
+    for (heuristic, told) in [
+        (Heuristic::Hazard, Heuristic::Hazard),
+        (Heuristic::Hazard, Heuristic::Hazard),
+        (Heuristic::Rollback, Heuristic::Rollback),
+        (Heuristic::Hazard, Heuristic::Rollback),
+    ] {
         let change = Change::Heuristic {
             id: Id::of(gtrid),
             resource: resource.clone(),
             heuristic,
+            when: SOME_TIME,
         };
         state.apply(change, LogSeq(1));
+        let expected = HeuristicEnd {
+            gtrid,
+            resource: resource.clone(),
+            end: told,
+            when: Some(SOME_TIME),
+        };
+        assert_eq!(state.heuristics(), [expected]);
     }
-    let ends = [Heuristic::Hazard, Heuristic::Rollback];
-    let expected = ends.map(|heuristic| (gtrid, resource.clone(), heuristic));
-    assert_eq!(state.heuristics(), expected);
 }
 
 #[test]

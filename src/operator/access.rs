@@ -14,8 +14,10 @@ use super::barrier::{Barrier, BarrierOptions, Grip, stand};
 use super::client::Client;
 use super::error::OperatorError;
 use super::file::{ConfigFile, Parts};
+use super::heuristics::{self, Forget, Heuristics};
 use super::place::Place;
 use super::report::{Listing, Recovered};
+use super::resolve::{Resolve, Resolved, carry_out};
 use super::server;
 use super::shared::{SharedLog, failed};
 use super::show::{self, TransactionShown};
@@ -215,6 +217,61 @@ impl Access {
         }
     }
 
+    /// What it would mean to end the branches of one transaction by hand. Changes nothing.
+    ///
+    /// # Errors
+    /// The request was not understood, or the application did not answer.
+    pub async fn plan_resolve(&self, wanted: &Resolve) -> Result<Resolved, OperatorError> {
+        match &self.0 {
+            Way::Application(client) => client.ask(Verb::PlanResolve(wanted.clone())).await,
+            Way::Alone(inner) => of_resolve(carry_out(inner, wanted, false).await),
+            Way::Shared(shared) => of_resolve(carry_out(shared.observer(), wanted, false).await),
+        }
+    }
+
+    /// Ends them, if nothing stands against it; who, when and why are recorded before.
+    ///
+    /// # Errors
+    /// As [`plan_resolve`](Self::plan_resolve). If the application did not answer, it may have been
+    /// done: look again.
+    pub async fn resolve(&self, wanted: &Resolve) -> Result<Resolved, OperatorError> {
+        match &self.0 {
+            Way::Application(client) => client.ask(Verb::Resolve(wanted.clone())).await,
+            Way::Alone(inner) => of_resolve(carry_out(inner, wanted, true).await),
+            Way::Shared(shared) => {
+                let resolving = async |inner: &Arc<Inner>| carry_out(inner, wanted, true).await;
+                of_resolve(shared.as_member("resolve", resolving).await?)
+            }
+        }
+    }
+
+    /// Which branches ended otherwise than was decided, and what people did.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    pub async fn heuristics(&self) -> Result<Heuristics, OperatorError> {
+        match &self.0 {
+            Way::Application(client) => client.ask(Verb::Heuristics).await,
+            Way::Alone(inner) => of_resolve(heuristics::list(inner).await),
+            Way::Shared(shared) => of_resolve(heuristics::list(shared.observer()).await),
+        }
+    }
+
+    /// Notes that the heuristic ends of a transaction were dealt with. They stay on record.
+    ///
+    /// # Errors
+    /// There is none, or it could not be recorded.
+    pub async fn forget(&self, wanted: &Forget) -> Result<Heuristics, OperatorError> {
+        match &self.0 {
+            Way::Application(client) => client.ask(Verb::Forget(wanted.clone())).await,
+            Way::Alone(inner) => of_resolve(heuristics::forget(inner, wanted).await),
+            Way::Shared(shared) => {
+                let noting = async |inner: &Arc<Inner>| heuristics::forget(inner, wanted).await;
+                of_resolve(shared.as_member("forget", noting).await?)
+            }
+        }
+    }
+
     /// Lets go of the log.
     ///
     /// # Errors
@@ -237,6 +294,10 @@ const NAME_BYTES_MAX: usize = 1000;
 
 /// How long a pass may take: there may be very many branches.
 const RECOVER_LIMIT: Duration = Duration::from_secs(1800);
+
+fn of_resolve<T>(done: Result<T, String>) -> Result<T, OperatorError> {
+    done.map_err(|problem| OperatorError::Log(LogError::new(problem)))
+}
 
 /// How long the log may take to be read, opened or closed.
 pub(super) const LOG_LIMIT: Duration = Duration::from_secs(60);

@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{DecisionRecord, Finding, Severity};
-use unanimous_core::protocol::Heuristic;
-use unanimous_core::xid::{Gtrid, ResourceName};
+use unanimous_core::ports::{ByHand, DecisionRecord, Finding, HandAct, HeuristicEnd, Severity};
 
 use super::client::Client;
 use super::file::ConfigFile;
@@ -123,7 +121,7 @@ impl CheckedLog {
         self.openings = contents.openings.len();
         self.pending = contents.pending.len();
         self.judge_names(file, &contents.pending);
-        self.judge_heuristics(&contents.heuristics);
+        self.judge_heuristics(&contents.heuristics, &contents.by_hand);
         if self.has_application {
             // It is working on them.
             return;
@@ -147,15 +145,27 @@ impl CheckedLog {
         }
     }
 
-    pub(super) fn judge_heuristics(&mut self, ends: &[(Gtrid, ResourceName, Heuristic)]) {
+    /// Those that no person has dealt with.
+    pub(super) fn judge_heuristics(&mut self, ends: &[HeuristicEnd], by_hand: &[ByHand]) {
+        let is_forgotten = |end: &HeuristicEnd| {
+            by_hand.iter().any(|hand| {
+                (hand.gtrid, &hand.resource) == (end.gtrid, &end.resource)
+                    && hand.act == HandAct::Forget
+            })
+        };
+        let ends: Vec<_> = ends.iter().filter(|end| !is_forgotten(end)).collect();
         self.heuristics = ends.len();
-        for (gtrid, resource, heuristic) in ends.iter().take(NAMED_MAX) {
+        for end in ends.iter().take(NAMED_MAX) {
+            let (gtrid, resource, heuristic) = (end.gtrid, &end.resource, end.end);
             let evidence = format!(
                 "transaction {gtrid} at resource {resource}: {heuristic:?}: it ended against the \
                  decision"
             );
-            let mend = "compare the data of all its resources, and correct them by hand";
-            self.warn("heuristic ends", &evidence, mend);
+            let mend = format!(
+                "compare the data of all its resources, and correct them by hand; then: unanimous \
+                 forget {gtrid} --reason …"
+            );
+            self.warn("heuristic ends", &evidence, &mend);
         }
     }
 

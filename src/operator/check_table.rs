@@ -17,7 +17,7 @@ use super::file::ConfigFile;
 use super::place::{Home, TablePlace};
 use super::shared::{Watched, patience};
 use crate::bounded::bounded;
-use crate::log::{TableLog, end_of};
+use crate::log::{TableLog, read_ends};
 
 /// How long one question may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -77,7 +77,7 @@ impl CheckedLog {
         if checked.judge_tables(place, &*table).await {
             checked.exists = true;
             checked.judge_rows(file, log).await;
-            checked.judge_ends(file).await;
+            checked.judge_ends(&*table).await;
             checked.judge_members(place, &*table).await;
         }
         checked
@@ -171,17 +171,11 @@ impl CheckedLog {
         }
     }
 
-    /// Nothing but a move reads all of them.
-    async fn judge_ends(&mut self, file: &ConfigFile) {
-        let Ok(table) = file.table_move() else {
-            return;
-        };
-        match bounded(LIMIT, table.image()).await {
-            Ok(Ok((image, _))) => {
-                let ends = image.heuristics.into_iter();
-                let ends =
-                    ends.filter_map(|(gtrid, name, letter)| Some((gtrid, name, end_of(letter)?)));
-                self.judge_heuristics(&ends.collect::<Vec<_>>());
+    async fn judge_ends(&mut self, table: &dyn DecisionTable) {
+        match bounded(LIMIT, table.ends(None)).await {
+            Ok(Ok(ends)) => {
+                let (ends, by_hand) = read_ends(&ends);
+                self.judge_heuristics(&ends, &by_hand);
             }
             Ok(Err(error)) => self.error("tables", &error.to_string(), "do what this says"),
             Err(silence) => self.error("log database", &silence.to_string(), AWAY_MEND),

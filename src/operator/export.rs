@@ -227,7 +227,7 @@ pub(super) struct Counts {
 
 impl Counts {
     pub(super) fn of(image: &LogImage) -> Self {
-        let count = |state| image.rows.iter().filter(|(_, has)| *has == state).count();
+        let count = |state| image.rows.iter().filter(|kept| kept.state == state).count();
         Self {
             openings: image.openings.len(),
             pending: count(RowState::Pending),

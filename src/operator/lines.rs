@@ -6,7 +6,7 @@ mod read;
 use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{BranchRecord, DecisionRow, LogImage, RowState};
+use unanimous_core::ports::{BranchRecord, KeptRow, LogImage, RowState};
 use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::{Gtrid, ManagerId};
 use xxhash_rust::xxh3::Xxh3;
@@ -52,12 +52,21 @@ enum Line<'a> {
     Decision {
         gtrid: String,
         state: &'static str,
+        decided_at: Option<u64>,
         branches: Vec<BranchLine>,
     },
     Heuristic {
         gtrid: String,
         resource: &'a str,
         end: &'static str,
+        when: Option<u64>,
+    },
+    ByHand {
+        id: String,
+        gtrid: String,
+        resource: &'a str,
+        state: char,
+        words: &'a str,
     },
     Loss {
         file: &'a str,
@@ -128,15 +137,25 @@ impl Export {
                 doubtful: row.is_doubtful(),
             })?;
         }
-        for (row, state) in &self.image.rows {
-            lines.put(&decision_line(row, *state)?)?;
+        for kept in &self.image.rows {
+            lines.put(&decision_line(kept)?)?;
         }
-        for (gtrid, resource, letter) in &self.image.heuristics {
-            let end = end_of(*letter).ok_or_else(|| strange(gtrid, "heuristic end"))?;
+        for noted in &self.image.heuristics {
+            let end = end_of(noted.end).ok_or_else(|| strange(&noted.gtrid, "heuristic end"))?;
             lines.put(&Line::Heuristic {
-                gtrid: gtrid.to_string(),
-                resource: resource.as_str(),
+                gtrid: noted.gtrid.to_string(),
+                resource: noted.resource.as_str(),
                 end: end_word(end),
+                when: noted.noted_at.map(|when| when.0),
+            })?;
+        }
+        for row in &self.image.by_hand {
+            lines.put(&Line::ByHand {
+                id: format!("{:016x}", row.id),
+                gtrid: row.gtrid.to_string(),
+                resource: row.resource.as_str(),
+                state: row.state,
+                words: &row.words,
             })?;
         }
         for loss in &self.losses {
@@ -151,7 +170,8 @@ impl Export {
     }
 }
 
-fn decision_line(row: &DecisionRow, state: RowState) -> io::Result<Line<'static>> {
+fn decision_line(kept: &KeptRow) -> io::Result<Line<'static>> {
+    let row = &kept.row;
     let branches = decode_branches(&row.branches);
     let branches = branches.ok_or_else(|| strange(&row.gtrid, "branches"))?;
     let line = |branch: BranchRecord| BranchLine {
@@ -161,7 +181,8 @@ fn decision_line(row: &DecisionRow, state: RowState) -> io::Result<Line<'static>
     };
     Ok(Line::Decision {
         gtrid: row.gtrid.to_string(),
-        state: state_word(state),
+        state: state_word(kept.state),
+        decided_at: kept.decided_at.map(|when| when.0),
         branches: branches.into_iter().map(line).collect(),
     })
 }

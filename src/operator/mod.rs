@@ -78,6 +78,7 @@ mod finding;
 mod foreign;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod heuristics;
 mod holding;
 mod import;
 mod init;
@@ -86,6 +87,7 @@ mod lines;
 mod place;
 mod relocate;
 mod report;
+mod resolve;
 mod secret;
 mod server;
 mod shared;
@@ -109,6 +111,7 @@ pub use error::{ConfigFileError, OperatorError};
 pub use export::{Exported, LogExport};
 pub use file::{ConfigFile, Parts};
 pub use finding::CheckedFinding;
+pub use heuristics::{Forget, Heuristics, ListedEnd, ListedHand};
 pub use holding::{Held, ListedHorizon, ListedLock, ListedSession};
 pub use import::{Imported, LogImport};
 pub use init::Initialised;
@@ -117,6 +120,7 @@ pub use report::{
     LeftBranch, ListedBranch, ListedMember, ListedResource, Listing, MemberState, Recovered,
     RecoveredResource, State,
 };
+pub use resolve::{Resolve, Resolved, ResolvedBranch};
 pub(crate) use server::{Control, serve};
 pub use show::{BranchShown, DecisionShown, TransactionShown};
 pub use shown::{

@@ -91,6 +91,9 @@ pub struct Moved {
     pub completed: usize,
     /// Branches that ended against the decision.
     pub heuristics: usize,
+    /// Records of what people did.
+    #[serde(default)]
+    pub by_hand: usize,
     /// Epochs that are not carried over: they were opened on another server than the table's of
     /// now, decisions may have been lost since, and the new home could not tell. Their branches,
     /// if there are any, are left to a person.
@@ -129,6 +132,7 @@ impl Move {
             pending: 0,
             completed: 0,
             heuristics: 0,
+            by_hand: 0,
             left_out: Vec::new(),
         };
         let mut silent = Vec::new();
@@ -212,11 +216,12 @@ impl Move {
 
 impl Moved {
     fn count(&mut self, image: &LogImage, left_out: &BTreeSet<Epoch>) {
-        let count = |state| image.rows.iter().filter(|(_, has)| *has == state).count();
+        let count = |state| image.rows.iter().filter(|kept| kept.state == state).count();
         self.openings = image.openings.len();
         self.pending = count(RowState::Pending);
         self.completed = count(RowState::Completed);
         self.heuristics = image.heuristics.len();
+        self.by_hand = image.by_hand.len();
         self.left_out = left_out.iter().map(|epoch| epoch.0).collect();
     }
 }
@@ -412,7 +417,12 @@ impl End {
                     heuristics: heuristics.to_vec(),
                     ..LogImage::default()
                 });
-                openings.chain(rows).chain(heuristics).collect()
+                let by_hand = image.by_hand.chunks(PART).map(|by_hand| LogImage {
+                    by_hand: by_hand.to_vec(),
+                    ..LogImage::default()
+                });
+                let ends = heuristics.chain(by_hand);
+                openings.chain(rows).chain(ends).collect()
             }
         }
     }
@@ -455,17 +465,17 @@ fn without_lost(
     let lost: BTreeSet<Epoch> = elsewhere.map(|row| row.opening.epoch).collect();
     let is_lost = |gtrid: &unanimous_core::xid::Gtrid| lost.contains(&gtrid.opening.epoch);
     let mut pending = image.rows.iter();
-    if let Some((row, _)) =
-        pending.find(|(row, state)| *state == RowState::Pending && is_lost(&row.gtrid))
+    if let Some(kept) =
+        pending.find(|kept| kept.state == RowState::Pending && is_lost(&kept.row.gtrid))
     {
         return Err(failed(&format!(
             "{place}: {} is decided and not completed, and its epoch was opened on another server: \
              run unanimous recover first, until nothing is in doubt",
-            row.gtrid
+            kept.row.gtrid
         )));
     }
-    image.rows.retain(|(row, _)| !is_lost(&row.gtrid));
-    image.heuristics.retain(|(gtrid, _, _)| !is_lost(gtrid));
+    image.rows.retain(|kept| !is_lost(&kept.row.gtrid));
+    image.heuristics.retain(|noted| !is_lost(&noted.gtrid));
     image
         .openings
         .retain(|row| !lost.contains(&row.opening.epoch));

@@ -17,8 +17,10 @@ use unanimous_core::ports::InspectOptions;
 use unanimous_core::xid::ResourceName;
 
 use super::barrier::serve_barrier;
+use super::heuristics::{self, Heuristics};
 use super::holding::inspect_all;
 use super::report::{Listing, Recovered};
+use super::resolve::{Resolve, Resolved, carry_out as carry_out_resolve};
 use super::show;
 use super::socket::{NAME, SocketFile, listen};
 use super::wire::{
@@ -159,6 +161,14 @@ pub(super) fn registered(inner: &Inner, name: &str) -> Result<ResourceName, Stri
     })
 }
 
+/// In a task of its own: a client that goes away does not leave it half done.
+async fn resolve_apart(inner: &Arc<Inner>, wanted: Resolve) -> Result<Resolved, String> {
+    let inner = Arc::clone(inner);
+    let acting = tokio::spawn(async move { carry_out_resolve(&inner, &wanted, true).await });
+    let panicked = |_| "it panicked, which is a bug; what is recorded stays".to_owned();
+    acting.await.map_err(panicked)?
+}
+
 /// The line that answers.
 async fn carry_out(inner: &Arc<Inner>, verb: Verb) -> Result<Vec<u8>, String> {
     let application = Some(std::process::id());
@@ -177,6 +187,34 @@ async fn carry_out(inner: &Arc<Inner>, verb: Verb) -> Result<Vec<u8>, String> {
             };
             let shown = show::show(inner, listing, &asked).await;
             done(shown.map_err(|error| error.to_string())?)
+        }
+        Verb::PlanResolve(wanted) => {
+            let resolved = carry_out_resolve(inner, &wanted, false).await?;
+            done(Resolved {
+                application,
+                ..resolved
+            })
+        }
+        Verb::Resolve(wanted) => {
+            let resolved = resolve_apart(inner, wanted).await?;
+            done(Resolved {
+                application,
+                ..resolved
+            })
+        }
+        Verb::Heuristics => {
+            let listed = heuristics::list(inner).await?;
+            done(Heuristics {
+                application,
+                ..listed
+            })
+        }
+        Verb::Forget(wanted) => {
+            let listed = heuristics::forget(inner, &wanted).await?;
+            done(Heuristics {
+                application,
+                ..listed
+            })
         }
         Verb::Barrier(_) => Err("a barrier has an end of its own".into()),
         Verb::Ended => done(inner.recovery.ended()),

@@ -119,6 +119,27 @@ impl SharedLog {
         }
     }
 
+    /// Only looks.
+    pub(super) const fn observer(&self) -> &Arc<Inner> {
+        &self.observer
+    }
+
+    /// As a member of its own, which leaves at the end.
+    pub(super) async fn as_member<T>(
+        &self,
+        verb: &str,
+        act: impl AsyncFnOnce(&Arc<Inner>) -> T,
+    ) -> Result<T, OperatorError> {
+        let label = format!("unanimous {verb}, {}", host_and_process());
+        let inner = open(&self.parts, self.log.clone().label(label)).await?;
+        let done = act(&inner).await;
+        if !matches!(bounded(LOG_LIMIT, inner.log.shutdown()).await, Ok(Ok(()))) {
+            // What was done is done; the other members close the epoch.
+            tracing::warn!(target: "unanimous", "the log could not be left properly");
+        }
+        Ok(done)
+    }
+
     async fn recover_as(
         &self,
         inner: &Arc<Inner>,

@@ -280,12 +280,16 @@ async fn decision(inner: &Inner, gtrid: Gtrid) -> (DecisionShown, String) {
             DecisionShown::Completed,
             "commit, and every branch is committed".to_owned(),
         ),
-        Lookup::Heuristic(branches) => {
-            let branches = branches.iter().map(|(at, end)| format!("{at}: {end:?}"));
+        Lookup::Heuristic { ends, beside } => {
+            let branches = ends.iter().map(|(at, end)| format!("{at}: {end:?}"));
             let branches: Vec<_> = branches.collect();
+            let decision = match *beside {
+                Lookup::Pending(_) | Lookup::Completed => "commit",
+                _ => "none",
+            };
             (
                 DecisionShown::Heuristic,
-                format!("commit, and ended against it: {}", branches.join(", ")),
+                format!("{decision}, and ended against it: {}", branches.join(", ")),
             )
         }
         Lookup::NoRecord => (

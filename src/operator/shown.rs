@@ -62,6 +62,9 @@ pub struct ShownTransaction {
     pub record: TransactionRecord,
     /// What has to be committed; empty once that is done, in a log in a folder.
     pub branches: Vec<ShownBranch>,
+    /// When it was decided, in seconds since 1970, if that is known.
+    #[serde(default)]
+    pub decided_at: Option<u64>,
     /// Branches that ended against the decision.
     pub heuristics: Vec<ShownEnd>,
 }
@@ -171,28 +174,30 @@ fn parsed(text: &str) -> Result<Gtrid, OperatorError> {
 
 fn transactions(image: &LogImage) -> Result<BTreeMap<Gtrid, ShownTransaction>, OperatorError> {
     let mut all = BTreeMap::new();
-    for (row, state) in &image.rows {
-        let gtrid = row.gtrid;
+    for kept in &image.rows {
+        let (row, gtrid) = (&kept.row, kept.row.gtrid);
         let branches = decode_branches(&row.branches);
         let branches = branches.ok_or_else(|| strange(gtrid))?;
-        let record = match state {
+        let record = match kept.state {
             RowState::Pending => TransactionRecord::Pending,
             RowState::Completed => TransactionRecord::Completed,
             RowState::RolledBack => TransactionRecord::RolledBack,
         };
         let shown = ShownTransaction {
             branches: branches.iter().map(Into::into).collect(),
+            decided_at: kept.decided_at.map(|when| when.0),
             ..ShownTransaction::new(gtrid, record)
         };
         all.insert(gtrid, shown);
     }
-    for (gtrid, resource, letter) in &image.heuristics {
-        let end = end_of(*letter).ok_or_else(|| strange(*gtrid))?;
+    for noted in &image.heuristics {
+        let gtrid = noted.gtrid;
+        let end = end_of(noted.end).ok_or_else(|| strange(gtrid))?;
         let shown = all
-            .entry(*gtrid)
-            .or_insert_with(|| without_record(*gtrid, image));
+            .entry(gtrid)
+            .or_insert_with(|| without_record(gtrid, image));
         shown.heuristics.push(ShownEnd {
-            resource: resource.to_string(),
+            resource: noted.resource.to_string(),
             end: end_word(end).to_owned(),
         });
     }
@@ -223,6 +228,7 @@ impl ShownTransaction {
             epoch: gtrid.opening.epoch.0,
             record,
             branches: Vec::new(),
+            decided_at: None,
             heuristics: Vec::new(),
         }
     }

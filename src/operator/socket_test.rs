@@ -136,9 +136,9 @@ async fn nonsense_another_version_and_endless_lines_are_answered_by_an_error() {
     );
     let nonsense = say(&log, "hello").await;
     assert!(error_of(&nonsense).contains("not understood"), "{nonsense}");
-    let endless = say(&log, &"x".repeat(5000)).await;
+    let endless = say(&log, &"x".repeat(20_000)).await;
     assert!(
-        error_of(&endless).contains("longer than 4096 bytes"),
+        error_of(&endless).contains("longer than 16384 bytes"),
         "{endless}"
     );
     let listing = say(&log, r#"{"version":1,"verb":"list"}"#).await;

@@ -244,19 +244,19 @@ impl Verified {
         }
         let listed: HashSet<Opening> = image.openings.iter().map(|row| row.opening).collect();
         let is_orphan = |gtrid: &&Gtrid| !listed.contains(&gtrid.opening);
-        let decisions = image.rows.iter().map(|(row, _)| &row.gtrid);
+        let decisions = image.rows.iter().map(|kept| &kept.row.gtrid);
         let orphans: Vec<_> = decisions.filter(is_orphan).collect();
         self.name_rows("orphan row", "unanimous_decision", &orphans, ORPHAN);
-        let ends = image.heuristics.iter().map(|(gtrid, _, _)| gtrid);
+        let ends = image.heuristics.iter().map(|noted| &noted.gtrid);
         let orphans: Vec<_> = ends.filter(is_orphan).collect();
         self.name_rows("orphan row", "unanimous_heuristic", &orphans, ORPHAN);
-        let strange = image.rows.iter().map(|(row, _)| row);
+        let strange = image.rows.iter().map(|kept| &kept.row);
         let strange = strange.filter(|row| decode_branches(&row.branches).is_none());
         let strange: Vec<_> = strange.map(|row| &row.gtrid).collect();
         self.name_rows("strange row", "unanimous_decision", &strange, STRANGE);
         let strange = image.heuristics.iter();
-        let strange = strange.filter(|(_, _, letter)| end_of(*letter).is_none());
-        let strange: Vec<_> = strange.map(|(gtrid, _, _)| gtrid).collect();
+        let strange = strange.filter(|noted| end_of(noted.end).is_none());
+        let strange: Vec<_> = strange.map(|noted| &noted.gtrid).collect();
         self.name_rows("strange row", "unanimous_heuristic", &strange, STRANGE);
         self.judge_doubt(&image.openings);
     }

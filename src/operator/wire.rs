@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 pub(super) const VERSION: u32 = 1;
 
 /// The longest request, in bytes.
-pub(super) const REQUEST_BYTES_MAX: u64 = 4 * 1024;
+pub(super) const REQUEST_BYTES_MAX: u64 = 16 * 1024;
 
 /// The longest answer, in bytes: some hundred thousand branches.
 pub(super) const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -36,6 +36,14 @@ pub(super) enum Verb {
     Show(String),
     /// Make a recovery pass, and say what it did: [`Recovered`](super::Recovered).
     Recover,
+    /// What it would mean to end branches by hand: [`Resolved`](super::Resolved).
+    PlanResolve(super::Resolve),
+    /// End them: the same.
+    Resolve(super::Resolve),
+    /// What ended otherwise, and what people did: [`Heuristics`](super::Heuristics).
+    Heuristics,
+    /// Note that heuristic ends were dealt with: the same.
+    Forget(super::Forget),
     /// Hold new decisions as long as the connection is open: [`Stood`](super::Stood), and, once
     /// anything more is said, [`BarrierEnded`](super::BarrierEnded).
     Barrier(super::BarrierOptions),

@@ -5,6 +5,7 @@
 //! after its transaction was rolled back, and MariaDB's `XA ROLLBACK` does not survive a crash of
 //! the server (observed with 10.11 and 11.8). They back off while there is nothing to do.
 
+mod by_hand;
 mod pass;
 mod report;
 mod survey;
@@ -23,6 +24,9 @@ use unanimous_core::ports::{BranchError, DecisionRecord, Problem, ResourceError,
 use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
+pub(crate) use self::by_hand::settle;
+#[cfg(feature = "operator")]
+pub(crate) use self::by_hand::{EndedByHand, ForHand, end_by_hand, look_for_hand};
 #[cfg(feature = "operator")]
 pub(crate) use self::pass::ask_log as ask;
 pub use self::report::{Left, RecoveryReport, ResourceReport};
@@ -144,7 +148,7 @@ impl Recovery {
     }
 
     /// Completes the decision if each branch that it names is proven committed.
-    fn complete_if_resolved(&self, inner: &Inner, decision: &DecisionRecord) {
+    pub(crate) fn complete_if_resolved(&self, inner: &Inner, decision: &DecisionRecord) {
         let mut resolved = lock(&self.resolved);
         let Some(names) = resolved.get(&decision.gtrid) else {
             return;

@@ -16,12 +16,13 @@ use std::sync::atomic::Ordering;
 
 use futures_util::StreamExt;
 use unanimous_core::ports::{
-    Absence, BranchErrorKind, BranchRecord, DecisionRecord, LogError, LogSnapshot, Lookup, Problem,
-    RecoveryScan, ResourceError, ResourceManager, XidOwner,
+    Absence, BranchErrorKind, BranchRecord, ByHand, DecisionRecord, LogError, LogSnapshot, Lookup,
+    Problem, RecoveryScan, ResourceError, ResourceManager, XidOwner,
 };
 use unanimous_core::protocol::{Decision, EpochView, Heuristic, LeaveReason, Resolution, plan};
 use unanimous_core::xid::{Gtrid, Opening, Xid};
 
+use super::by_hand::{close_records, rolled_back_by_hand};
 use super::{Left, ResourceReport};
 use crate::bounded::bounded;
 use crate::manager::Inner;
@@ -72,11 +73,21 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
     let Some(Observed { p, a, t, named, q }) = observe(inner, resource, &mut report).await else {
         return report;
     };
+    // After Q: whoever has ended a branch by hand had recorded it before.
+    let hands = match ask_log(inner, inner.log.by_hand()).await {
+        Ok(hands) => hands,
+        Err(error) => {
+            report.cannot_read_log(p, error);
+            return report;
+        }
+    };
+    reached(Point::ByHandRead).await;
     let concurrency = inner.config.recovery_concurrency.max(1);
     let ended = futures_util::stream::iter(p).map(|xid| {
-        let (a, t, q) = (&a, &t, &q);
+        let (a, t, q, hands) = (&a, &t, &q, &hands);
         async move {
             let done = end_present(inner, resource, &xid, a, t, q).await;
+            note_hands(inner, hands, &xid, &done).await;
             done.count(inner);
             (xid, done)
         }
@@ -84,8 +95,9 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
     let ended: Vec<_> = ended.buffer_unordered(concurrency).collect().await;
     report.count(ended);
     let absent = named.into_iter().filter(|(xid, _)| !q.contains(xid));
+    let hands = &hands;
     let proofs = absent.map(|(xid, branch)| async move {
-        let done = prove_absent(inner, resource, &xid, &branch).await;
+        let done = prove_absent(inner, resource, &xid, &branch, hands).await;
         done.count(inner);
         (xid, done)
     });
@@ -230,9 +242,15 @@ impl Recorded {
     }
 
     /// What a pending decision says of a branch.
-    fn branch(&self, xid: &Xid) -> Option<&BranchRecord> {
-        let branches = &self.pending.get(&xid.gtrid)?.branches;
-        branches.iter().find(|branch| branch.resource == xid.bqual)
+    pub(super) fn branch(&self, xid: &Xid) -> Option<&BranchRecord> {
+        let mut branches = self.branches(xid.gtrid).iter();
+        branches.find(|branch| branch.resource == xid.bqual)
+    }
+
+    /// The branches of a pending decision.
+    pub(super) fn branches(&self, gtrid: Gtrid) -> &[BranchRecord] {
+        let decision = self.pending.get(&gtrid);
+        decision.map_or(&[], |decision| &decision.branches)
     }
 
     /// Branches at this resource that pending decisions name, which no driver here looks after and
@@ -372,8 +390,13 @@ pub(super) async fn look_up(
     if t.pending.contains_key(&xid.gtrid) {
         return Ok((view, true));
     }
-    match ask_log(inner, inner.log.lookup(xid.gtrid)).await? {
-        Lookup::Pending(_) | Lookup::Completed | Lookup::Heuristic(_) => Ok((view, true)),
+    let mut found = ask_log(inner, inner.log.lookup(xid.gtrid)).await?;
+    // That another branch has ended otherwise says nothing of what was decided.
+    while let Lookup::Heuristic { beside, .. } = found {
+        found = *beside;
+    }
+    match found {
+        Lookup::Pending(_) | Lookup::Completed => Ok((view, true)),
         Lookup::NoRecord => Ok((view, false)),
         Lookup::Open if view == EpochView::OwnOpen => Ok((view, false)),
         Lookup::Open => Err(LogError::new("a closed epoch was answered to be open")),
@@ -387,6 +410,7 @@ async fn prove_absent(
     resource: &dyn ResourceManager,
     xid: &Xid,
     branch: &BranchRecord,
+    hands: &[ByHand],
 ) -> Done {
     let Some(_claim) = inner.recovery.claim(xid) else {
         return Done::Left(Left::Retry(ENDED_ELSEWHERE.to_owned()));
@@ -402,20 +426,32 @@ async fn prove_absent(
         Ok(proven) => proven,
         Err(silence) => return Done::Left(Left::Retry(silence.to_string())),
     };
-    match proven {
-        Ok(Absence::Finished) => {
+    let by_hand = rolled_back_by_hand(hands, xid);
+    match (proven, by_hand) {
+        (Ok(Absence::Presumed), Some((end, why))) => heuristic(inner, xid, end, why).await,
+        (Ok(Absence::Finished | Absence::Presumed), _) => {
             inner
                 .recovery
                 .note_resolved(xid.gtrid, std::iter::once(xid.bqual.clone()));
             Done::Committed
         }
-        Ok(Absence::Heuristic(end)) => {
+        (Ok(Absence::Heuristic(end)), _) => {
             heuristic(inner, xid, end, "it is gone, and not as decided".to_owned()).await
         }
-        Ok(Absence::InDoubt(why)) => Done::Left(Left::Retry(why)),
-        Ok(Absence::Hazard(why)) => Done::Left(Left::Person(why)),
-        Err(error) => Done::Left(Left::Retry(error.to_string())),
+        (Ok(Absence::InDoubt(why)), _) => Done::Left(Left::Retry(why)),
+        (Ok(Absence::Hazard(why)), _) => Done::Left(Left::Person(why)),
+        (Err(error), _) => Done::Left(Left::Retry(error.to_string())),
     }
+}
+
+/// What a person had meant to do with a branch that was ended just now is over.
+async fn note_hands(inner: &Inner, hands: &[ByHand], xid: &Xid, done: &Done) {
+    let decision = match done {
+        Done::Committed => Decision::Commit,
+        Done::RolledBack => Decision::Rollback,
+        Done::Left(_) => return,
+    };
+    close_records(inner, hands, xid, decision).await;
 }
 
 /// Recorded durably first; then the branch counts as ended, and its decision can be completed.

@@ -54,6 +54,12 @@ pub enum TableStep {
     Forget,
     /// `DecisionTable::record_heuristic`.
     RecordHeuristic,
+    /// `DecisionTable::record_by_hand`.
+    RecordByHand,
+    /// `DecisionTable::ends`.
+    Ends,
+    /// `DecisionTable::decided_at`.
+    DecidedAt,
     /// `DecisionTable::close`.
     Close,
     /// `DecisionTable::release`.

@@ -58,6 +58,9 @@ pub async fn run<P: Place>(make: impl AsyncFn() -> P) {
         completing_what_was_never_decided_does_nothing,
         a_completion_survives_a_shutdown,
         a_heuristic_is_kept,
+        a_hazard_is_replaced_by_what_is_known,
+        records_by_hand_are_kept,
+        a_decision_says_when_it_was_made,
         many_decisions_are_kept_apart,
     );
     run_each!(epochs:

@@ -12,13 +12,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 use unanimous_core::ports::{
-    DecideError, DecisionLog, DecisionRecord, LogError, LogHome, Lookup, OpeningState, Refusal,
+    ByHand, DecideError, DecisionLog, DecisionRecord, HeuristicEnd, LogError, LogHome, Lookup,
+    OpeningState, Refusal, UnixTime,
 };
 use unanimous_core::protocol::{Heuristic, LogSeq};
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
 
 use crate::gate::{Gate, Hang};
 use crate::journal::{Event, Journal, LogStep};
+
+/// Its clock stands still.
+const ITS_TIME: UnixTime = UnixTime(1_790_000_000);
 
 /// What goes wrong with one `decide`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +48,7 @@ struct LogState {
     completed: BTreeSet<Gtrid>,
     completed_lazily: BTreeSet<Gtrid>,
     heuristics: BTreeMap<Gtrid, Vec<(ResourceName, Heuristic)>>,
+    by_hand: Vec<ByHand>,
     next_seq: u64,
     planned: VecDeque<Planned>,
     /// Decisions that are held up, per epoch.
@@ -97,6 +102,7 @@ impl MemoryLog {
             completed: BTreeSet::new(),
             completed_lazily: BTreeSet::new(),
             heuristics: BTreeMap::new(),
+            by_hand: Vec::new(),
             next_seq: 0,
             planned: VecDeque::new(),
             in_flight: BTreeMap::new(),
@@ -278,6 +284,22 @@ impl LogState {
         Ok(seq)
     }
 
+    /// Without heuristic ends.
+    fn lookup(&self, gtrid: Gtrid) -> Lookup {
+        if self.completed.contains(&gtrid) {
+            return Lookup::Completed;
+        }
+        if let Some((_, decision)) = self.decided.get(&gtrid) {
+            return Lookup::Pending(decision.clone());
+        }
+        let mut openings = self.openings.iter();
+        match openings.find(|listed| listed.opening == gtrid.opening) {
+            None => Lookup::UnknownOpening,
+            Some(OpeningState { closed: true, .. }) => Lookup::NoRecord,
+            Some(OpeningState { closed: false, .. }) => Lookup::Open,
+        }
+    }
+
     fn close(&mut self, epoch: Epoch) {
         self.force();
         for listed in &mut self.openings {
@@ -405,10 +427,51 @@ impl DecisionLog for MemoryLogMember {
         let mut state = self.log.lock();
         state.force();
         let found = state.heuristics.entry(gtrid).or_default();
-        if !found.contains(&(resource.clone(), heuristic)) {
-            found.push((resource.clone(), heuristic));
+        match found.iter_mut().find(|(name, _)| name == resource) {
+            None => found.push((resource.clone(), heuristic)),
+            Some((_, end)) if *end == Heuristic::Hazard => *end = heuristic,
+            Some(_) => {}
         }
         Ok(())
+    }
+
+    async fn heuristics(&self) -> Result<Vec<HeuristicEnd>, LogError> {
+        self.log.travel().await;
+        let state = self.log.lock();
+        let ends = state.heuristics.iter().flat_map(|(gtrid, ends)| {
+            ends.iter().map(|(resource, end)| HeuristicEnd {
+                gtrid: *gtrid,
+                resource: resource.clone(),
+                end: *end,
+                when: Some(ITS_TIME),
+            })
+        });
+        Ok(ends.collect())
+    }
+
+    async fn record_by_hand(&self, by_hand: &ByHand) -> Result<(), LogError> {
+        self.log.travel().await;
+        let mut state = self.log.lock();
+        state.force();
+        match state.by_hand.iter_mut().find(|has| has.id == by_hand.id) {
+            None => state.by_hand.push(by_hand.clone()),
+            Some(has) if has.state.is_open() => has.state = by_hand.state,
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn by_hand(&self) -> Result<Vec<ByHand>, LogError> {
+        self.log.travel().await;
+        Ok(self.log.lock().by_hand.clone())
+    }
+
+    async fn decided_at(&self, gtrids: &[Gtrid]) -> Result<Vec<(Gtrid, UnixTime)>, LogError> {
+        let state = self.log.lock();
+        let decided = gtrids
+            .iter()
+            .filter(|gtrid| state.decided.contains_key(gtrid));
+        Ok(decided.map(|gtrid| (*gtrid, ITS_TIME)).collect())
     }
 
     async fn close(&self, epoch: Epoch) -> Result<(), LogError> {
@@ -432,21 +495,13 @@ impl DecisionLog for MemoryLogMember {
         self.log.travel().await;
         let mut state = self.log.lock();
         state.force();
-        if let Some(heuristics) = state.heuristics.get(&gtrid) {
-            return Ok(Lookup::Heuristic(heuristics.clone()));
-        }
-        if state.completed.contains(&gtrid) {
-            return Ok(Lookup::Completed);
-        }
-        if let Some((_, decision)) = state.decided.get(&gtrid) {
-            return Ok(Lookup::Pending(decision.clone()));
-        }
-        let mut openings = state.openings.iter();
-        let listed = openings.find(|listed| listed.opening == gtrid.opening);
-        Ok(match listed {
-            None => Lookup::UnknownOpening,
-            Some(OpeningState { closed: true, .. }) => Lookup::NoRecord,
-            Some(OpeningState { closed: false, .. }) => Lookup::Open,
+        let beside = state.lookup(gtrid);
+        Ok(match state.heuristics.get(&gtrid) {
+            None => beside,
+            Some(ends) => Lookup::Heuristic {
+                ends: ends.clone(),
+                beside: Box::new(beside),
+            },
         })
     }
 

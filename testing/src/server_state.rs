@@ -462,7 +462,8 @@ impl ServerState {
             return Absence::InDoubt("it is prepared".into());
         }
         match (self.flavour.proves_absence(), self.ended.get(xid)) {
-            (false, _) | (true, Some(Decision::Commit)) => Absence::Finished,
+            (false, _) => Absence::Presumed,
+            (true, Some(Decision::Commit)) => Absence::Finished,
             (true, Some(Decision::Rollback)) => Absence::Heuristic(Heuristic::Rollback),
             (true, None) => Absence::Hazard("the server has no trace of it".into()),
         }

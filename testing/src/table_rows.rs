@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use unanimous_core::ports::{
-    Beat, DecisionRow, EpochSlot, OpeningRow, RowState, ServerIdentity, TableError, TableErrorKind,
-    TableState,
+    Beat, DecisionRow, EpochSlot, HandRow, OpeningRow, RowState, ServerIdentity, TableError,
+    TableErrorKind, TableState,
 };
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
 
@@ -35,6 +35,9 @@ struct Line {
 /// How often a member has given a sign of life, and when it did last.
 type Pulse = (u64, Instant);
 
+/// Branches that ended against the decision.
+type Noted = BTreeMap<Gtrid, Vec<(ResourceName, char)>>;
+
 /// What a row was before; nothing if it was not there.
 #[derive(Debug)]
 enum Before {
@@ -43,7 +46,9 @@ enum Before {
     Slots(Epoch, Option<bool>),
     Member(Epoch, Option<Pulse>),
     Decision(Gtrid, Option<(RowState, String)>),
-    Heuristic(Gtrid, ResourceName),
+    /// All of them.
+    Heuristics(Noted),
+    ByHand(Vec<HandRow>),
     /// Rows of the application, at the server that hosts the table.
     Other(Writes),
 }
@@ -66,7 +71,8 @@ pub(crate) struct TableRows {
     slots: BTreeMap<Epoch, bool>,
     members: BTreeMap<Epoch, Pulse>,
     decisions: BTreeMap<Gtrid, (RowState, String)>,
-    heuristics: BTreeMap<Gtrid, Vec<(ResourceName, char)>>,
+    heuristics: Noted,
+    by_hand: Vec<HandRow>,
     open_rows: BTreeMap<u64, OpenRow>,
     /// Of the transaction that holds decisions.
     held_by: Option<u64>,
@@ -95,6 +101,7 @@ impl TableRows {
             members: BTreeMap::new(),
             decisions: BTreeMap::new(),
             heuristics: BTreeMap::new(),
+            by_hand: Vec::new(),
             open_rows: BTreeMap::new(),
             held_by: None,
             next_open_row: 0,
@@ -147,10 +154,8 @@ impl TableRows {
                 Before::Slots(epoch, old) => put(&mut self.slots, epoch, old),
                 Before::Member(epoch, old) => put(&mut self.members, epoch, old),
                 Before::Decision(gtrid, old) => put(&mut self.decisions, gtrid, old),
-                Before::Heuristic(gtrid, resource) => {
-                    let noted = self.heuristics.entry(gtrid).or_default();
-                    noted.retain(|(other, _)| *other != resource);
-                }
+                Before::Heuristics(old) => self.heuristics = old,
+                Before::ByHand(old) => self.by_hand = old,
                 Before::Other(writes) => others.push(writes),
             }
         }

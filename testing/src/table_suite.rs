@@ -84,6 +84,8 @@ pub async fn run<P: Place>(make: impl AsyncFn() -> P) {
         an_opening_comes_back_exactly,
         beats_rise_and_list_the_members,
         a_heuristic_is_noted_once,
+        records_by_hand_are_kept,
+        a_decision_says_when_it_was_made,
     );
     run_each!(decisions:
         a_decision_is_found_and_read,

@@ -180,7 +180,7 @@ async fn judge(
     if listed.iter().any(|branch| branch.owner == ours) {
         return Ok(Absence::InDoubt(format!("{xid} is listed again")));
     }
-    Ok(Absence::Finished)
+    Ok(Absence::Presumed)
 }
 
 /// Lists what is prepared, and whether the server may be written to, in one round trip.

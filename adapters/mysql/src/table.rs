@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use unanimous_core::ports::{
-    Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, HeldDecisions, OpeningRow,
-    RowAnswer, RowState, ServerIdentity, Snapshot, TableError, TableErrorKind, TableHome,
-    TableState,
+    Beat, Decided, DecisionRow, DecisionTable, Ends, EpochSlot, Found, HandRow, HeldDecisions,
+    OpeningRow, RowAnswer, RowState, ServerIdentity, Snapshot, TableError, TableErrorKind,
+    TableHome, TableState, UnixTime,
 };
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, ResourceName};
 
@@ -377,6 +377,42 @@ impl DecisionTable for MysqlTable {
         let tables = self.names(doing).await?;
         let statements = tables.record_heuristic(gtrid, resource, end);
         self.change(doing, statements).await
+    }
+
+    async fn record_by_hand(&self, row: &HandRow) -> Result<(), TableError> {
+        let doing = "record what a person does";
+        let tables = self.names(doing).await?;
+        self.change(doing, tables.record_by_hand(row)).await
+    }
+
+    async fn ends(&self, forced_by: Option<Epoch>) -> Result<Ends, TableError> {
+        let doing = "list what people did";
+        let tables = self.names(doing).await?;
+        let answer = self
+            .snapshot(doing, tables, tables.ends(), forced_by)
+            .await?;
+        let (noted, by_hand) = (answer.rows(0), answer.rows(1));
+        Ok(Ends {
+            heuristics: self.parsed(doing, "unanimous_heuristic", noted, rows::noted)?,
+            by_hand: self.parsed(doing, "unanimous_by_hand", by_hand, rows::by_hand)?,
+            identity: answer.identity,
+        })
+    }
+
+    async fn decided_at(&self, gtrids: &[Gtrid]) -> Result<Vec<(Gtrid, UnixTime)>, TableError> {
+        let doing = "see when decisions were made";
+        if gtrids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tables = self.names(doing).await?;
+        let request = Request::new(tables.decided_at(gtrids));
+        let answer = self.ask(doing, |_, _| request).await?;
+        self.parsed(
+            doing,
+            "unanimous_decision",
+            answer.rows(0),
+            rows::decided_at,
+        )
     }
 
     async fn close(&self, epoch: Epoch) -> Result<(), TableError> {

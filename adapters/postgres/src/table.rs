@@ -20,8 +20,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use unanimous_core::ports::{
-    Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, HeldDecisions, OpeningRow,
-    RowState, ServerIdentity, Snapshot, TableError, TableErrorKind, TableHome, TableState,
+    Beat, Decided, DecisionRow, DecisionTable, Ends, EpochSlot, Found, HandRow, HeldDecisions,
+    OpeningRow, RowState, ServerIdentity, Snapshot, TableError, TableErrorKind, TableHome,
+    TableState, UnixTime,
 };
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, ResourceName};
 
@@ -199,6 +200,31 @@ impl DecisionTable for Table {
         let statements = transaction(Durability::Forced, [noted, sql::FORCE.into()]);
         let (_, rows) = self.run(Call::new(asked, statements)).await?;
         self.understood(asked, rows.forced())
+    }
+
+    async fn record_by_hand(&self, row: &HandRow) -> Result<(), TableError> {
+        let asked = "cannot record what a person does";
+        let recorded = sql::record_by_hand(row);
+        let statements = transaction(Durability::Forced, [recorded, sql::FORCE.into()]);
+        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        self.understood(asked, rows.forced())
+    }
+
+    async fn ends(&self, forced_by: Option<Epoch>) -> Result<Ends, TableError> {
+        let asked = "cannot list what people did";
+        let statements = sql::ends();
+        let (identity, rows) = self.ask(asked, statements, forced_by.is_some()).await?;
+        self.understood(asked, rows.ends(identity))
+    }
+
+    async fn decided_at(&self, gtrids: &[Gtrid]) -> Result<Vec<(Gtrid, UnixTime)>, TableError> {
+        if gtrids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked = "cannot see when decisions were made";
+        let statements = vec![sql::decided_at(gtrids)];
+        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        self.understood(asked, rows.decided_at())
     }
 
     async fn close(&self, epoch: Epoch) -> Result<(), TableError> {

@@ -275,7 +275,15 @@ async fn a_shared_log_goes_through_files(shared: Shared, home: &str, drop_tables
     shared.drop_databases().await;
 }
 
-const TABLES: [&str; 6] = ["log", "opening", "epoch", "decision", "heuristic", "member"];
+const TABLES: [&str; 7] = [
+    "log",
+    "opening",
+    "epoch",
+    "decision",
+    "heuristic",
+    "by_hand",
+    "member",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_in_postgresql_goes_through_files() {

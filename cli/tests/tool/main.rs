@@ -15,6 +15,7 @@ mod living_in_doubt;
 mod log_file;
 mod moved_log;
 mod not_ours;
+mod resolve;
 mod schema;
 mod secrets;
 mod shared_log;

@@ -24,7 +24,7 @@ use core::time::Duration;
 use async_trait::async_trait;
 
 use super::error::Words;
-use super::{BranchRecord, SourceError};
+use super::{BranchRecord, ByHand, HeuristicEnd, SourceError, UnixTime};
 use crate::protocol::{Heuristic, LogSeq};
 use crate::xid::{Epoch, Gtrid, Opening, ResourceName};
 
@@ -45,8 +45,13 @@ pub enum Lookup {
     Pending(DecisionRecord),
     /// Decided to commit, and every branch is; kept for a while.
     Completed,
-    /// A branch of it ended against the decision.
-    Heuristic(Vec<(ResourceName, Heuristic)>),
+    /// A branch of it ended otherwise than was decided, or than is presumed without a decision.
+    Heuristic {
+        /// Which branches, and how.
+        ends: Vec<(ResourceName, Heuristic)>,
+        /// What is known of the transaction besides: whether it is decided is told here alone.
+        beside: Box<Self>,
+    },
     /// No record, and none can appear: its epoch is closed and listed. Either it was rolled back,
     /// or it was committed and completed so long ago that its record has been dropped.
     NoRecord,
@@ -268,7 +273,8 @@ pub trait DecisionLog: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Records, durably, that a branch ended against the decision.
+    /// Records, durably, that a branch ended otherwise than was decided, or is presumed. That it
+    /// may have ([`Heuristic::Hazard`]) is replaced by whatever is known later; nothing else is.
     ///
     /// # Errors
     /// It may not have been recorded; call again.
@@ -278,6 +284,48 @@ pub trait DecisionLog: Send + Sync + 'static {
         resource: &ResourceName,
         heuristic: Heuristic,
     ) -> Result<(), LogError>;
+
+    /// Every branch that was recorded to have ended otherwise, also those that a person has
+    /// forgotten: see [`by_hand`](Self::by_hand).
+    ///
+    /// # Errors
+    /// The log could not be read.
+    async fn heuristics(&self) -> Result<Vec<HeuristicEnd>, LogError> {
+        Ok(Vec::new())
+    }
+
+    /// Records, durably, what a person is about to do, before it is done; or the new state of such
+    /// a record, of which all else stays as it is. A record in a state that is not
+    /// [open](super::HandState::is_open) stays as it is.
+    ///
+    /// Changes neither a decision nor a branch. The transaction may be of an opening that this log
+    /// does not list.
+    ///
+    /// # Errors
+    /// It may not have been recorded; call again. Until it has answered `Ok`, nothing may be done.
+    async fn record_by_hand(&self, by_hand: &ByHand) -> Result<(), LogError> {
+        let text = format!("this log keeps no records by hand, of {}", by_hand.gtrid);
+        Err(LogError::new(text))
+    }
+
+    /// Every record of what a person did, oldest first. As durable as what
+    /// [`lookup`](Self::lookup) answers.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    async fn by_hand(&self) -> Result<Vec<ByHand>, LogError> {
+        Ok(Vec::new())
+    }
+
+    /// When each of these transactions was decided, by the clock of the machine that keeps the
+    /// log. For people to read. Nothing for one that is not decided, or of which only the decision
+    /// is kept any more.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    async fn decided_at(&self, _gtrids: &[Gtrid]) -> Result<Vec<(Gtrid, UnixTime)>, LogError> {
+        Ok(Vec::new())
+    }
 
     /// Closes an epoch: waits for decisions in flight and refuses later ones. Idempotent.
     ///

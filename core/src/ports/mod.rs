@@ -3,6 +3,7 @@
 //! An implementation passes the conformance suites of `unanimous-testing`; they say the contracts
 //! below in executable form.
 
+mod by_hand;
 mod error;
 mod inspect;
 mod log;
@@ -11,6 +12,7 @@ mod resource;
 mod table;
 mod table_move;
 
+pub use by_hand::{ByHand, HandAct, HandState, HeuristicEnd, Remark, UnixTime};
 pub use error::{BranchError, BranchErrorKind, Cause, Problem, ResourceError};
 pub use inspect::{
     Blocked, BlockedSession, HeldLock, Holding, Horizon, InspectOptions, InspectedBranch,
@@ -27,11 +29,12 @@ pub use resource::{
 };
 
 pub use table::{
-    Beat, DOUBTFUL, Decided, DecisionRow, DecisionTable, EpochSlot, Found, OpeningRow, RowAnswer,
-    RowState, SLOTS, Snapshot, TableError, TableErrorKind, TableHome, TableState,
+    Beat, DOUBTFUL, Decided, DecisionRow, DecisionTable, Ends, EpochSlot, Found, HandRow, NotedEnd,
+    OpeningRow, RowAnswer, RowState, SLOTS, Snapshot, TableError, TableErrorKind, TableHome,
+    TableState,
 };
 pub use table::{HELD_SILENCE_MAX, HeldDecisions};
-pub use table_move::{LogImage, Standing, TableMove, TableMoves};
+pub use table_move::{KeptRow, LogImage, Standing, TableMove, TableMoves};
 
 /// The error of a driver, kept so that the caller can look for it in the chain of sources.
 pub type SourceError = alloc::boxed::Box<dyn core::error::Error + Send + Sync + 'static>;

@@ -135,9 +135,12 @@ pub enum OnePhaseReply {
 /// The state of a branch that its server no longer lists as prepared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Absence {
-    /// It ended as the decision says: proven, or (for a commit on MySQL and MariaDB) the only way
-    /// it can have ended but for a person's hand.
+    /// It ended as the decision says: proven.
     Finished,
+    /// It is gone for good, and nothing proves how it ended: as it was to be committed, only a
+    /// person can have rolled it back. It counts as finished unless a person is on record (MySQL,
+    /// MariaDB).
+    Presumed,
     /// Proven to have ended against the decision.
     Heuristic(Heuristic),
     /// It may still appear, be held or be in the making: ask again later. Says why.

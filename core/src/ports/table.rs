@@ -19,8 +19,9 @@
 //!   server then, label, closed, released.
 //! * `unanimous_epoch`, [`SLOTS`] rows per epoch: locked shared by whoever decides, exclusively by
 //!   whoever closes.
-//! * `unanimous_decision`, a decision each: gtrid (key), epoch, state, branches.
+//! * `unanimous_decision`, a decision each: gtrid (key), epoch, state, branches, when it was made.
 //! * `unanimous_heuristic`, branches that ended against their decision.
+//! * `unanimous_by_hand`, what people did.
 //! * `unanimous_member`, heartbeats, of no meaning for safety.
 
 use alloc::boxed::Box;
@@ -33,7 +34,7 @@ use core::time::Duration;
 use async_trait::async_trait;
 
 use super::error::Words;
-use super::{ServerIdentity, SourceError};
+use super::{ServerIdentity, SourceError, UnixTime};
 use crate::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
 
 /// How many rows an epoch has for its lock, so that many transactions that decide at once do not
@@ -145,6 +146,45 @@ pub struct Found {
     /// Branches that ended against the decision, each with one letter: see
     /// [`DecisionTable::record_heuristic`].
     pub heuristics: Vec<(ResourceName, char)>,
+}
+
+/// A branch that ended against the decision, as a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotedEnd {
+    /// The transaction.
+    pub gtrid: Gtrid,
+    /// The branch.
+    pub resource: ResourceName,
+    /// See [`DecisionTable::record_heuristic`].
+    pub end: char,
+    /// By the server's clock; nothing if it came from a log that did not know.
+    pub noted_at: Option<UnixTime>,
+}
+
+/// What a person did, as a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandRow {
+    /// The key.
+    pub id: u64,
+    /// The transaction; its opening need not be listed.
+    pub gtrid: Gtrid,
+    /// The branch.
+    pub resource: ResourceName,
+    /// How far it has come: `I` intended, `U` unproven, `D` done, `V` void.
+    pub state: char,
+    /// Opaque: the rest, as lines of text (in any script, with line feeds). At most 8 KiB.
+    pub words: String,
+}
+
+/// What ended against a decision, and what people did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ends {
+    /// The server that was asked.
+    pub identity: ServerIdentity,
+    /// All of `unanimous_heuristic`.
+    pub heuristics: Vec<NotedEnd>,
+    /// All of `unanimous_by_hand`, in the order in which they were put there.
+    pub by_hand: Vec<HandRow>,
 }
 
 /// All that is not completed, and every opening.
@@ -327,7 +367,7 @@ pub trait DecisionTable: Send + Sync + 'static {
     async fn forget(&self, gtrids: &[Gtrid]) -> Result<(), TableError>;
 
     /// Notes that a branch ended against the decision; `end` is one ASCII letter. If one is noted
-    /// for the branch, it stays. Forced.
+    /// for the branch, it stays, unless that is `h` (it may have). Forced.
     ///
     /// # Errors
     /// See the module.
@@ -337,6 +377,25 @@ pub trait DecisionTable: Send + Sync + 'static {
         resource: &ResourceName,
         end: char,
     ) -> Result<(), TableError>;
+
+    /// Puts what a person does there. If a row with its key is there in state `I` or `U`, it takes
+    /// the new state, and keeps the rest; in any other state it stays as it is. Forced.
+    ///
+    /// # Errors
+    /// See the module.
+    async fn record_by_hand(&self, row: &HandRow) -> Result<(), TableError>;
+
+    /// What ended against a decision, and what people did; forced as [`read`](Self::read) is.
+    ///
+    /// # Errors
+    /// See the module.
+    async fn ends(&self, forced_by: Option<Epoch>) -> Result<Ends, TableError>;
+
+    /// When each of these decisions was made, by the server's clock, as far as it is there.
+    ///
+    /// # Errors
+    /// See the module.
+    async fn decided_at(&self, gtrids: &[Gtrid]) -> Result<Vec<(Gtrid, UnixTime)>, TableError>;
 
     /// Closes an epoch: locks its slots exclusively, which waits for decisions in flight, and marks
     /// slots and opening. Forced. Closed already: nothing to do, and forced all the same.

@@ -14,8 +14,11 @@ use alloc::vec::Vec;
 
 use async_trait::async_trait;
 
-use super::{DecisionRow, DecisionTable, OpeningRow, RowState, ServerIdentity, TableError};
-use crate::xid::{Gtrid, ManagerId, ResourceName};
+use super::{
+    DecisionRow, DecisionTable, HandRow, NotedEnd, OpeningRow, RowState, ServerIdentity,
+    TableError, UnixTime,
+};
+use crate::xid::ManagerId;
 
 /// A resource in whose database a decision log can be moved.
 pub trait TableMoves {
@@ -36,16 +39,28 @@ pub enum Standing {
     Arriving(ManagerId, String),
 }
 
+/// A decision that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptRow {
+    /// The row.
+    pub row: DecisionRow,
+    /// What it says.
+    pub state: RowState,
+    /// When it was made, if that is known.
+    pub decided_at: Option<UnixTime>,
+}
+
 /// All that a log holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogImage {
     /// Every opening.
     pub openings: Vec<OpeningRow>,
     /// Every decision that is kept.
-    pub rows: Vec<(DecisionRow, RowState)>,
-    /// Branches that ended against the decision, each with one letter: see
-    /// [`DecisionTable::record_heuristic`].
-    pub heuristics: Vec<(Gtrid, ResourceName, char)>,
+    pub rows: Vec<KeptRow>,
+    /// Branches that ended against the decision.
+    pub heuristics: Vec<NotedEnd>,
+    /// What people did, oldest first.
+    pub by_hand: Vec<HandRow>,
 }
 
 /// What a move asks of a table.

@@ -8,6 +8,7 @@
 //! [`plan`] says which in-doubt branches a recovery pass may end, and how.
 
 mod branch;
+mod by_hand;
 mod command;
 mod coordinator;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod last_resource_test;
 mod recovery;
 
 pub use branch::{BranchRole, BranchState, Decision, Finish, Heuristic, Vote};
+pub use by_hand::ByHandCase;
 pub use command::{BranchIndex, Command, LogSeq, OnePhaseEnd, Outcome, Phase};
 pub use coordinator::Coordinator;
 pub use recovery::{EpochView, LeaveReason, Resolution, plan};

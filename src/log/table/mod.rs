@@ -15,12 +15,13 @@
 //!
 //! Layers: `codec` (branches as text), `known` (what this process has seen and done), `desk` (one
 //! question to the table, bounded), `batches` (decisions, many in one write), `lazy` (completions),
-//! `members` (heartbeats, suspicion, joining anew), `shared` (what all of these share), `open` (the
-//! port).
+//! `members` (heartbeats, suspicion, joining anew), `shared` (what all of these share), `ends` (what
+//! ended otherwise, and by whose hand), `open` (the port).
 
 mod batches;
 mod codec;
 mod desk;
+mod ends;
 mod known;
 mod lazy;
 mod members;
@@ -44,6 +45,8 @@ pub(crate) use self::codec::end_of;
 #[cfg(feature = "operator")]
 pub(crate) use self::codec::{decode as decode_branches, encode as encode_branches, letter_of};
 use self::desk::Desk;
+#[cfg(feature = "operator")]
+pub(crate) use self::ends::read_ends;
 #[cfg(feature = "operator")]
 pub(crate) use self::members::picked;
 use self::open::OpenTableLog;

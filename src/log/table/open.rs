@@ -6,15 +6,17 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use unanimous_core::ports::{
-    DecideError, DecisionLog, DecisionRecord, DecisionRow, EpochSlot, Found, LogError, LogSnapshot,
-    Lookup, Member, OpeningRow, OpeningState, Refusal, RowState, SLOTS, Snapshot, TableState,
+    ByHand, DecideError, DecisionLog, DecisionRecord, DecisionRow, EpochSlot, Found, HeuristicEnd,
+    LogError, LogSnapshot, Lookup, Member, OpeningRow, OpeningState, Refusal, RowState, SLOTS,
+    Snapshot, TableState, UnixTime,
 };
 use unanimous_core::protocol::{Heuristic, LogSeq};
 use unanimous_core::xid::{Epoch, Gtrid, Opening, ResourceName};
 
 use super::batches::{self, Request};
-use super::codec::{self, end_of, letter_of};
+use super::codec::{self, letter_of};
 use super::desk::Desk;
+use super::ends::with_ends;
 use super::known::{Known, Wake};
 use super::members;
 use super::shared::{FORGOTTEN, Shared};
@@ -22,10 +24,10 @@ use super::{Options, lazy, log_error, random};
 
 /// See [`TableLog`](super::TableLog).
 pub(super) struct OpenTableLog {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     requests: mpsc::UnboundedSender<Request>,
     tasks: Vec<AbortHandle>,
-    is_member: bool,
+    pub(super) is_member: bool,
 }
 
 impl Drop for OpenTableLog {
@@ -105,7 +107,7 @@ impl OpenTableLog {
     }
 
     /// By whom what is read is made durable.
-    fn reader(&self) -> Option<Epoch> {
+    pub(super) fn reader(&self) -> Option<Epoch> {
         self.is_member.then(|| self.shared.known().own().epoch)
     }
 
@@ -147,35 +149,7 @@ impl OpenTableLog {
         LogError::new(format!("the decision log in {place} was shut down"))
     }
 
-    fn found(&self, gtrid: Gtrid, found: Found) -> Result<Lookup, LogError> {
-        if !found.heuristics.is_empty() {
-            let heuristics = found.heuristics.into_iter();
-            let known = heuristics.map(|(name, letter)| Some((name, end_of(letter)?)));
-            let known: Option<Vec<_>> = known.collect();
-            return known
-                .map(Lookup::Heuristic)
-                .ok_or_else(|| self.unreadable(gtrid));
-        }
-        match (found.row, found.opening) {
-            (Some((RowState::Pending, text)), _) => {
-                let branches = codec::decode(&text).ok_or_else(|| self.unreadable(gtrid))?;
-                Ok(Lookup::Pending(DecisionRecord { gtrid, branches }))
-            }
-            (Some((RowState::Completed, _)), _) => Ok(Lookup::Completed),
-            (row, Some(opening)) if opening.opening == gtrid.opening => {
-                let is_whole = self.shared.is_whole(&opening, &found.identity);
-                // That it was rolled back may have been put there after a decision was lost.
-                Ok(match (row.is_some() || opening.is_closed, is_whole) {
-                    (false, _) => Lookup::Open,
-                    (true, true) => Lookup::NoRecord,
-                    (true, false) => Lookup::MayBeLost,
-                })
-            }
-            (None | Some((RowState::RolledBack, _)), _) => Ok(Lookup::UnknownOpening),
-        }
-    }
-
-    fn unreadable(&self, gtrid: Gtrid) -> LogError {
+    pub(super) fn unreadable(&self, gtrid: Gtrid) -> LogError {
         let place = self.shared.desk.table.place();
         LogError::new(format!(
             "the decision log in {place}: the row of {gtrid} cannot be read: was it written by a \
@@ -349,6 +323,22 @@ impl DecisionLog for OpenTableLog {
         desk.ask(noting).await.map_err(log_error)
     }
 
+    async fn heuristics(&self) -> Result<Vec<HeuristicEnd>, LogError> {
+        self.noted_ends().await
+    }
+
+    async fn record_by_hand(&self, by_hand: &ByHand) -> Result<(), LogError> {
+        self.note_by_hand(by_hand).await
+    }
+
+    async fn by_hand(&self) -> Result<Vec<ByHand>, LogError> {
+        self.noted_by_hand().await
+    }
+
+    async fn decided_at(&self, gtrids: &[Gtrid]) -> Result<Vec<(Gtrid, UnixTime)>, LogError> {
+        self.times_of(gtrids).await
+    }
+
     async fn close(&self, epoch: Epoch) -> Result<(), LogError> {
         members::close(&self.shared, epoch).await?;
         self.shared.rejoin(epoch);
@@ -371,15 +361,13 @@ impl DecisionLog for OpenTableLog {
         match (asked, remembered) {
             (Ok(found), remembered) => {
                 let found = self.found(gtrid, found)?;
-                let is_heuristic = matches!(found, Lookup::Heuristic(_));
-                let is_pending = matches!(found, Lookup::Pending(_));
-                Ok(match remembered {
-                    Some(remembered) if !is_heuristic => remembered,
-                    None if is_pending && self.shared.known().is_completed(gtrid) => {
-                        Lookup::Completed
-                    }
-                    Some(_) | None => found,
-                })
+                let is_completed = self.shared.known().is_completed(gtrid);
+                let beside = match (remembered, found.row) {
+                    (Some(remembered), _) => remembered,
+                    (None, Lookup::Pending(_)) if is_completed => Lookup::Completed,
+                    (None, row) => row,
+                };
+                Ok(with_ends(found.ends, beside))
             }
             (Err(_), Some(remembered)) => Ok(remembered),
             (Err(error), None) => Err(log_error(error)),

@@ -91,7 +91,10 @@ async fn i1_while_the_table_is_away_nobody_is_told_that_a_heuristic_end_was_a_co
     table.set_reachable(false);
     log.lookup(gtrid).await.unwrap_err();
     table.set_reachable(true);
-    let told = Lookup::Heuristic(vec![(resource, ended)]);
+    let told = Lookup::Heuristic {
+        ends: vec![(resource, ended)],
+        beside: Box::new(Lookup::Completed),
+    };
     assert_eq!(log.lookup(gtrid).await.unwrap(), told);
 }
 
@@ -117,6 +120,9 @@ async fn i1_a_heuristic_end_that_is_recorded_during_a_question_is_told() {
     log.record_heuristic(gtrid, &resource, ended).await.unwrap();
     log.complete(gtrid);
     assert!(!asking.is_finished());
-    let told = Lookup::Heuristic(vec![(resource, ended)]);
+    let told = Lookup::Heuristic {
+        ends: vec![(resource, ended)],
+        beside: Box::new(Lookup::Completed),
+    };
     assert_eq!(asking.await.unwrap(), told);
 }

@@ -1,7 +1,9 @@
 //! JSON lines: what is written is read back, and nothing else is.
 
 use proptest::prelude::*;
-use unanimous_core::ports::{Evidence, OpeningRow, ServerIdentity};
+use unanimous_core::ports::{
+    DecisionRow, Evidence, HandRow, NotedEnd, OpeningRow, ServerIdentity, UnixTime,
+};
 use unanimous_core::xid::{Epoch, Opening};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -26,14 +28,38 @@ fn row(epoch: u32, server: &str, is_closed: bool) -> OpeningRow {
     }
 }
 
-fn decided(gtrid: Gtrid, state: RowState, evidence: &str) -> (DecisionRow, RowState) {
+fn decided(gtrid: Gtrid, state: RowState, evidence: &str) -> KeptRow {
     let branch = BranchRecord {
         resource: "orders".parse().unwrap(),
         identity: ServerIdentity::new("pg:7/1").unwrap(),
         evidence: Evidence::new(evidence).unwrap(),
     };
     let branches = encode_branches(&[branch]);
-    (DecisionRow { gtrid, branches }, state)
+    KeptRow {
+        row: DecisionRow { gtrid, branches },
+        state,
+        decided_at: (state == RowState::Pending).then_some(UnixTime(1_790_000_000)),
+    }
+}
+
+fn ended(gtrid: Gtrid, resource: &str, end: char, when: Option<u64>) -> NotedEnd {
+    NotedEnd {
+        gtrid,
+        resource: resource.parse().unwrap(),
+        end,
+        noted_at: when.map(UnixTime),
+    }
+}
+
+/// Of an opening that is not listed.
+fn by_hand(by: Gtrid) -> HandRow {
+    HandRow {
+        id: 7,
+        gtrid: opening(9, 9).gtrid(9),
+        resource: "orders".parse().unwrap(),
+        state: 'D',
+        words: format!("act commit\nby {by}\nwho alice@db7\nwhen 1790000000\nreason 顧客 \"x\"\n"),
+    }
 }
 
 fn export() -> Export {
@@ -50,9 +76,10 @@ fn export() -> Export {
                 decided(second.gtrid(1), RowState::RolledBack, "x"),
             ],
             heuristics: vec![
-                (first.gtrid(1), "orders".parse().unwrap(), 'm'),
-                (second.gtrid(9), "ledger".parse().unwrap(), 'h'),
+                ended(first.gtrid(1), "orders", 'm', Some(1_790_000_000)),
+                ended(second.gtrid(9), "ledger", 'h', None),
             ],
+            by_hand: vec![by_hand(first.gtrid(0))],
         },
         losses: vec![Loss {
             segment: "segment-000000000007".into(),
@@ -174,17 +201,17 @@ fn what_is_wrong_names_its_line_and_field() {
         (
             "\"kind\":\"loss\"",
             "\"kind\":\"boss\"",
-            "line 9, field kind: \"boss\" is none",
+            "line 10, field kind: \"boss\" is none",
         ),
         (
             "\"start\":4096",
             "\"start\":4096,\"more\":1",
-            "line 9: it has a field \"more\"",
+            "line 10: it has a field \"more\"",
         ),
         (
             "{\"kind\":\"loss\"",
             "\"kind\":\"loss\"",
-            "line 9: it is no JSON object",
+            "line 10: it is no JSON object",
         ),
     ] {
         let changed = text.replacen(from, to, 1);

@@ -6,13 +6,14 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use unanimous_core::ports::{
-    BranchRecord, DecisionRow, Evidence, LogImage, OpeningRow, ServerIdentity,
+    BranchRecord, DecisionRow, Evidence, HandRow, KeptRow, LogImage, NotedEnd, OpeningRow,
+    ServerIdentity, UnixTime,
 };
 use unanimous_core::xid::{Epoch, Gtrid, Opening, ResourceName};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{BranchLine, ENDS, Export, FORMAT, STATES};
-use crate::log::{Loss, encode_branches, letter_of};
+use crate::log::{Loss, encode_branches, is_by_hand, letter_of};
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +120,7 @@ impl Reader {
             "opening" => self.opening(fields),
             "decision" => self.decision(fields),
             "heuristic" => self.heuristic(fields),
+            "by_hand" => self.by_hand(fields),
             "loss" => self.loss(fields),
             _ => Err(fields.wrong("kind", format!("{kind:?} is none that is known here"))),
         }
@@ -168,6 +170,7 @@ impl Reader {
         let state = state
             .ok_or_else(|| fields.wrong("state", unknown(&word)))?
             .0;
+        let when: Option<u64> = fields.take("decided_at")?;
         let lines: Vec<BranchLine> = fields.take("branches")?;
         let mut branches = Vec::with_capacity(lines.len());
         for line in lines {
@@ -192,7 +195,11 @@ impl Reader {
         fields.done()?;
         let branches = encode_branches(&branches);
         let row = DecisionRow { gtrid, branches };
-        self.export.image.rows.push((row, state));
+        self.export.image.rows.push(KeptRow {
+            row,
+            state,
+            decided_at: when.map(UnixTime),
+        });
         Ok(())
     }
 
@@ -202,12 +209,41 @@ impl Reader {
         let word: String = fields.take("end")?;
         let end = ENDS.iter().find(|(_, has)| *has == word);
         let end = end.ok_or_else(|| fields.wrong("end", unknown(&word)))?.0;
+        let when: Option<u64> = fields.take("when")?;
         fields.done()?;
         if !self.ended.insert((gtrid, resource.clone())) {
             return Err(fields.wrong("resource", "an end of this branch was there before"));
         }
-        let ends = &mut self.export.image.heuristics;
-        ends.push((gtrid, resource, letter_of(end)));
+        self.export.image.heuristics.push(NotedEnd {
+            gtrid,
+            resource,
+            end: letter_of(end),
+            noted_at: when.map(UnixTime),
+        });
+        Ok(())
+    }
+
+    /// Of whatever opening: its log may be lost.
+    fn by_hand(&mut self, mut fields: Fields) -> Result<(), Malformed> {
+        let id: String = fields.take("id")?;
+        let number = u64::from_str_radix(&id, 16).ok();
+        let number = number.filter(|number| format!("{number:016x}") == id);
+        let row = HandRow {
+            id: number.ok_or_else(|| fields.wrong("id", "write 16 digits of hex"))?,
+            gtrid: fields.parsed("gtrid")?,
+            resource: fields.parsed("resource")?,
+            state: fields.take("state")?,
+            words: fields.take("words")?,
+        };
+        if !is_by_hand(&row) {
+            return Err(fields.wrong("words", "state or words are not of a record by hand"));
+        }
+        let is_there = |has: &HandRow| has.id == row.id;
+        if self.export.image.by_hand.iter().any(is_there) {
+            return Err(fields.wrong("id", "it was there before"));
+        }
+        fields.done()?;
+        self.export.image.by_hand.push(row);
         Ok(())
     }
 

@@ -1,7 +1,12 @@
 //! What is recorded comes back, once and exactly.
 
-use unanimous_core::ports::{DecisionRecord, Lookup};
-use unanimous_core::protocol::Heuristic;
+use std::sync::Arc;
+
+use unanimous_core::ports::{
+    ByHand, DecisionLog, DecisionRecord, HandAct, HandState, Lookup, Remark, UnixTime,
+};
+use unanimous_core::protocol::{Decision, Heuristic};
+use unanimous_core::xid::{Gtrid, Opening, ResourceName};
 
 use super::{Place, branch, decide, lookup, nth, open, pending, reopen};
 
@@ -134,9 +139,10 @@ pub async fn a_heuristic_is_kept<P: Place>(place: &P) {
             let kept = log.record_heuristic(record.gtrid, &resource, kind).await;
             kept.expect("a heuristic can be recorded");
         }
-        expected.push((record.gtrid, Lookup::Heuristic(vec![(resource, kind)])));
+        let ends = vec![(resource, kind)];
+        let beside = Box::new(Lookup::Pending(record.clone()));
+        expected.push((record.gtrid, Lookup::Heuristic { ends, beside }));
     }
-    log.complete(expected[0].0);
     for (gtrid, heuristic) in &expected {
         assert_eq!(lookup(&log, *gtrid).await, *heuristic);
     }
@@ -144,6 +150,137 @@ pub async fn a_heuristic_is_kept<P: Place>(place: &P) {
     for (gtrid, heuristic) in &expected {
         assert_eq!(lookup(&log, *gtrid).await, *heuristic);
     }
+    let listed = log.heuristics().await.expect("the log can be read");
+    assert_eq!(listed.len(), expected.len(), "{listed:?}");
+    assert!(listed.iter().all(|end| end.when.is_some()), "{listed:?}");
+    log.complete(expected[0].0);
+    let Lookup::Heuristic { beside, .. } = lookup(&log, expected[0].0).await else {
+        panic!("it is told for good");
+    };
+    assert_eq!(*beside, Lookup::Completed);
+}
+
+/// That a branch may have ended otherwise is not the last word; whatever else is, stays. And it
+/// says nothing of what was decided: an undecided transaction with a heuristic end is undecided.
+pub async fn a_hazard_is_replaced_by_what_is_known<P: Place>(place: &P) {
+    let log = open(place).await;
+    let gtrid = log.opening().gtrid(1);
+    let resource: ResourceName = "orders".parse().expect("a name");
+    for (kind, told) in [
+        (Heuristic::Hazard, Heuristic::Hazard),
+        (Heuristic::Commit, Heuristic::Commit),
+        (Heuristic::Hazard, Heuristic::Commit),
+        (Heuristic::Rollback, Heuristic::Commit),
+    ] {
+        let kept = log.record_heuristic(gtrid, &resource, kind).await;
+        kept.expect("a heuristic can be recorded");
+        let ends = vec![(resource.clone(), told)];
+        let beside = Box::new(Lookup::Open);
+        assert_eq!(
+            lookup(&log, gtrid).await,
+            Lookup::Heuristic { ends, beside }
+        );
+    }
+    let epoch = log.opening().epoch;
+    log.close(epoch).await.expect("an epoch can be closed");
+    let log = reopen(place, log).await;
+    let ends = vec![(resource, Heuristic::Commit)];
+    let beside = Box::new(Lookup::NoRecord);
+    assert_eq!(
+        lookup(&log, gtrid).await,
+        Lookup::Heuristic { ends, beside }
+    );
+}
+
+/// What people did comes back exactly and in order, also of openings that are not listed; only an
+/// open record changes its state; and none of it decides anything.
+pub async fn records_by_hand_are_kept<P: Place>(place: &P) {
+    let log = open(place).await;
+    let own = log.opening();
+    let decided = nth(own, 1);
+    decide(&log, &decided).await;
+    let mut stranger = own;
+    stranger.nonce ^= 1;
+    let intended = [
+        hand(7, own, own.gtrid(1), HandAct::End(Decision::Rollback)),
+        hand(u64::MAX, own, own.gtrid(2), HandAct::End(Decision::Commit)),
+        hand(0, own, stranger.gtrid(3), HandAct::End(Decision::Commit)),
+        hand(9, own, own.gtrid(1), HandAct::Forget),
+    ];
+    let record = async |log: &Arc<dyn DecisionLog>, by_hand: &ByHand| {
+        let recorded = log.record_by_hand(by_hand).await;
+        recorded.expect("what a person does can be recorded");
+    };
+    for by_hand in &intended {
+        record(&log, by_hand).await;
+        record(&log, by_hand).await;
+    }
+    assert_eq!(log.by_hand().await.expect("it can be read"), intended);
+    assert_eq!(lookup(&log, own.gtrid(2)).await, Lookup::Open);
+    let log = reopen(place, log).await;
+    let mut all = log.by_hand().await.expect("it can be read");
+    assert_eq!(all, intended);
+    all[0].state = HandState::Done;
+    all[1].state = HandState::Unproven;
+    all[2].state = HandState::Void;
+    for by_hand in &all {
+        record(&log, by_hand).await;
+    }
+    let mut late = all.clone();
+    late[0].state = HandState::Void;
+    late[1].state = HandState::Done;
+    late[2].state = HandState::Intended;
+    for by_hand in &late {
+        record(&log, by_hand).await;
+    }
+    all[1].state = HandState::Done;
+    assert_eq!(log.by_hand().await.expect("it can be read"), all);
+    let log = reopen(place, log).await;
+    assert_eq!(log.by_hand().await.expect("it can be read"), all);
+    assert_eq!(
+        lookup(&log, decided.gtrid).await,
+        Lookup::Pending(decided.clone())
+    );
+}
+
+fn hand(id: u64, by: Opening, gtrid: Gtrid, act: HandAct) -> ByHand {
+    let proof = (id == 7).then(|| {
+        let record = branch("orders", "pg 7/1/app", "xid8=4711");
+        (record.identity, record.evidence)
+    });
+    ByHand {
+        id,
+        gtrid,
+        resource: "orders".parse().expect("a name"),
+        act,
+        by,
+        who: Remark::new("alice@db7").expect("a line"),
+        when: UnixTime(1_790_000_000),
+        reason: Remark::new("ticket 4711: it's \"closed\" \\ 顧客 ÄÖ").expect("a line"),
+        proof,
+        state: HandState::Intended,
+    }
+}
+
+/// When a decision was made is told by the clock of whoever keeps it, and of no other transaction.
+pub async fn a_decision_says_when_it_was_made<P: Place>(place: &P) {
+    let log = open(place).await;
+    let (first, second) = (nth(log.opening(), 1), nth(log.opening(), 2));
+    decide(&log, &first).await;
+    let gtrids = [first.gtrid, second.gtrid];
+    let dates = log.decided_at(&gtrids).await.expect("it can be read");
+    let [(gtrid, when)] = dates[..] else {
+        panic!("one of them is decided: {dates:?}");
+    };
+    assert_eq!(gtrid, first.gtrid);
+    assert!(when > UnixTime(1_700_000_000), "a clock of our days");
+    // Asked for again it is the same decision, whenever that is.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    decide(&log, &first).await;
+    let log = reopen(place, log).await;
+    decide(&log, &first).await;
+    let again = log.decided_at(&gtrids).await.expect("it can be read");
+    assert_eq!(again, [(first.gtrid, when)]);
 }
 
 /// A thousand decisions over several openings, most of them completed.

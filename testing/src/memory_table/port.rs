@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use unanimous_core::ports::{
-    Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, HeldDecisions, OpeningRow,
-    RowState, ServerIdentity, Snapshot, TableError, TableState,
+    Beat, Decided, DecisionRow, DecisionTable, Ends, EpochSlot, Found, HandRow, HeldDecisions,
+    OpeningRow, RowState, ServerIdentity, Snapshot, TableError, TableState, UnixTime,
 };
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, ResourceName};
 
@@ -82,6 +82,23 @@ impl DecisionTable for MemoryTable {
         let resource = resource.clone();
         let record = move |rows: &mut TableRows| Some(rows.record_heuristic(gtrid, &resource, end));
         self.ask(TableStep::RecordHeuristic, record).await
+    }
+
+    async fn record_by_hand(&self, row: &HandRow) -> Result<(), TableError> {
+        let row = row.clone();
+        let record = move |rows: &mut TableRows| Some(rows.record_by_hand(&row));
+        self.ask(TableStep::RecordByHand, record).await
+    }
+
+    async fn ends(&self, forced_by: Option<Epoch>) -> Result<Ends, TableError> {
+        let ends = move |rows: &mut TableRows| Some(rows.ends(forced_by));
+        self.ask(TableStep::Ends, ends).await
+    }
+
+    async fn decided_at(&self, gtrids: &[Gtrid]) -> Result<Vec<(Gtrid, UnixTime)>, TableError> {
+        let gtrids = gtrids.to_vec();
+        let times = move |rows: &mut TableRows| Some(rows.decided_at(&gtrids));
+        self.ask(TableStep::DecidedAt, times).await
     }
 
     async fn close(&self, epoch: Epoch) -> Result<(), TableError> {

@@ -1,14 +1,17 @@
 //! Decisions: put there, completed, deleted, read; and the row that a last resource brings.
 
 use unanimous_core::ports::{
-    Decided, DecisionRow, EpochSlot, Found, RowAnswer, RowState, SLOTS, ServerIdentity, Snapshot,
-    TableError,
+    Decided, DecisionRow, Ends, EpochSlot, Found, HandRow, NotedEnd, RowAnswer, RowState, SLOTS,
+    ServerIdentity, Snapshot, TableError, UnixTime,
 };
 use unanimous_core::xid::{Epoch, Gtrid, ResourceName};
 
 use super::{Attempt, Before, OpenRow, TableRows, unfit};
 use crate::journal::LogStep;
 use crate::server_state::Writes;
+
+/// Its clock stands still.
+const ITS_TIME: UnixTime = UnixTime(1_790_000_000);
 
 impl TableRows {
     /// Whether this epoch decides, and whether it is released.
@@ -150,14 +153,64 @@ impl TableRows {
         end: char,
     ) -> Result<(), TableError> {
         self.writable()?;
+        let old = self.heuristics.clone();
         let noted = self.heuristics.entry(gtrid).or_default();
-        if noted.iter().all(|(other, _)| other != resource) {
-            noted.push((resource.clone(), end));
-            self.changes
-                .push(Before::Heuristic(gtrid, resource.clone()));
+        match noted.iter_mut().find(|(other, _)| other == resource) {
+            None => noted.push((resource.clone(), end)),
+            Some((_, has)) if *has == 'h' => *has = end,
+            Some(_) => {}
+        }
+        if *noted != old.get(&gtrid).cloned().unwrap_or_default() {
+            self.changes.push(Before::Heuristics(old));
         }
         self.commit_forced();
         Ok(())
+    }
+
+    pub(crate) fn record_by_hand(&mut self, row: &HandRow) -> Result<(), TableError> {
+        self.writable()?;
+        let old = self.by_hand.clone();
+        match self.by_hand.iter_mut().find(|has| has.id == row.id) {
+            None => self.by_hand.push(row.clone()),
+            Some(has) if matches!(has.state, 'I' | 'U') => has.state = row.state,
+            Some(_) => {}
+        }
+        if self.by_hand != old {
+            self.changes.push(Before::ByHand(old));
+        }
+        self.commit_forced();
+        Ok(())
+    }
+
+    pub(crate) fn ends(&mut self, forced_by: Option<Epoch>) -> Result<Ends, TableError> {
+        self.writable()?;
+        self.force_by(forced_by);
+        let noted = self.heuristics.iter().flat_map(|(gtrid, ends)| {
+            ends.iter().map(|(resource, end)| NotedEnd {
+                gtrid: *gtrid,
+                resource: resource.clone(),
+                end: *end,
+                noted_at: Some(ITS_TIME),
+            })
+        });
+        Ok(Ends {
+            identity: self.identity.clone(),
+            heuristics: noted.collect(),
+            by_hand: self.by_hand.clone(),
+        })
+    }
+
+    pub(crate) fn decided_at(
+        &self,
+        gtrids: &[Gtrid],
+    ) -> Result<Vec<(Gtrid, UnixTime)>, TableError> {
+        self.writable()?;
+        let is_decided = |gtrid: &&Gtrid| {
+            let row = self.decisions.get(gtrid);
+            row.is_some_and(|(state, _)| *state != RowState::RolledBack)
+        };
+        let decided = gtrids.iter().filter(is_decided);
+        Ok(decided.map(|gtrid| (*gtrid, ITS_TIME)).collect())
     }
 
     /// Forces what was read by a write of one's own, be the member's row there or not.

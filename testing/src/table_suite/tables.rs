@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-use unanimous_core::ports::{Beat, TableErrorKind};
+use unanimous_core::ports::{Beat, HandRow, TableErrorKind, UnixTime};
 use unanimous_core::xid::{Epoch, ResourceName};
 
 use super::{Place, Suite, assert_kind, manager, random, until_answered};
@@ -161,7 +161,7 @@ pub async fn beats_rise_and_list_the_members<P: Place>(place: &P) {
     }
 }
 
-/// The first stays; with or without a decision; names are told apart by every letter.
+/// The first stays, unless it is `h`; with or without a decision; names are told apart by every letter.
 pub async fn a_heuristic_is_noted_once<P: Place>(place: &P) {
     let suite = Suite::start(place).await;
     let [decided, bare, clean] = [1, 2, 3].map(|sequence| suite.own.gtrid(sequence));
@@ -180,12 +180,91 @@ pub async fn a_heuristic_is_noted_once<P: Place>(place: &P) {
             noted.await.expect("it can be noted");
         }
     }
+    let stays = |end| if end == 'h' { 'x' } else { end };
     for gtrid in [decided, bare, clean] {
         let mut found = suite.find(gtrid).await.heuristics;
         found.sort();
         let of_gtrid = noted.iter().filter(|(other, ..)| *other == gtrid);
-        let mut expected: Vec<_> = of_gtrid.map(|(_, r, end)| (name(r), *end)).collect();
+        let mut expected: Vec<_> = of_gtrid.map(|(_, r, end)| (name(r), stays(*end))).collect();
         expected.sort();
         assert_eq!(found, expected);
     }
+    let ends = suite.table.ends(Some(suite.own.epoch)).await;
+    let ends = ends.expect("it can be read");
+    assert_eq!(ends.heuristics.len(), noted.len(), "{ends:?}");
+    for (gtrid, resource, end) in noted {
+        let mut listed = ends.heuristics.iter();
+        let listed = listed.find(|row| (row.gtrid, &row.resource) == (gtrid, &name(resource)));
+        let listed = listed.expect("every one is listed");
+        assert_eq!(listed.end, stays(end));
+        assert!(listed.noted_at.is_some_and(is_of_our_days), "{listed:?}");
+    }
+}
+
+fn is_of_our_days(when: UnixTime) -> bool {
+    (UnixTime(1_700_000_000)..UnixTime(4_000_000_000)).contains(&when)
+}
+
+/// In the order in which they came, letter by letter; only an open one changes its state.
+pub async fn records_by_hand_are_kept<P: Place>(place: &P) {
+    let suite = Suite::start(place).await;
+    let mut stranger = suite.own;
+    stranger.nonce ^= 1;
+    let row = |id, gtrid, state| HandRow {
+        id,
+        gtrid,
+        resource: "orders".parse::<ResourceName>().expect("a name"),
+        state,
+        words: "who o'neill \"pc\" \\ $1 ? %\nreason 顧客 🦀\n".to_owned(),
+    };
+    let rows = [
+        row(u64::MAX, suite.own.gtrid(1), 'I'),
+        row(3, stranger.gtrid(1), 'I'),
+        row(0, suite.own.gtrid(2), 'U'),
+        row(2, suite.own.gtrid(2), 'D'),
+    ];
+    let listed = async || {
+        let ends = place.table().ends(None).await;
+        ends.expect("it can be read").by_hand
+    };
+    for row in &rows {
+        for _ in 0..2 {
+            let recorded = suite.table.record_by_hand(row).await;
+            recorded.expect("it can be recorded");
+        }
+    }
+    assert_eq!(listed().await, rows);
+    for (at, (state, stays)) in [('D', 'D'), ('I', 'I'), ('V', 'V'), ('V', 'D')]
+        .into_iter()
+        .enumerate()
+    {
+        let words = "another".to_owned();
+        let again = HandRow {
+            state,
+            words,
+            ..rows[at].clone()
+        };
+        let recorded = suite.table.record_by_hand(&again).await;
+        recorded.expect("it can be recorded");
+        assert_eq!(listed().await[at].state, stays);
+        assert_eq!(listed().await[at].words, rows[at].words);
+    }
+}
+
+/// By the server's clock; a refusal is no decision.
+pub async fn a_decision_says_when_it_was_made<P: Place>(place: &P) {
+    let suite = Suite::start(place).await;
+    suite.decide(&[suite.row(1)]).await;
+    let refused = suite.table.put_rollback(suite.own.gtrid(2)).await;
+    refused.expect("a refusal can be put there");
+    let gtrids = [1, 2, 3].map(|sequence| suite.own.gtrid(sequence));
+    let dates = suite.table.decided_at(&gtrids).await;
+    let dates = dates.expect("it can be read");
+    let [(gtrid, when)] = dates[..] else {
+        panic!("one of them is decided: {dates:?}");
+    };
+    assert_eq!(gtrid, gtrids[0]);
+    assert!(is_of_our_days(when), "{when:?}");
+    let none = suite.table.decided_at(&[]).await;
+    assert_eq!(none.expect("it can be read"), []);
 }

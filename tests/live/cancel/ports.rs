@@ -298,7 +298,8 @@ impl<R: Narrow> Port<R> {
             let proving = self.resource.absent(&xid, &record);
             let proven = self.turns.polled(polls, proving).await;
             let again = self.resource.absent(&xid, &record).await.unwrap();
-            assert_eq!(again, Absence::Finished, "{polls} polls");
+            let is_finished = matches!(again, Absence::Finished | Absence::Presumed);
+            assert!(is_finished, "{polls} polls: {again:?}");
             finished.is_some() && proven.is_some()
         })
         .await;

@@ -6,12 +6,13 @@ use crate::support::Db;
 use xtask::servers::{APP_USER, shared};
 
 /// The tables of a log, as MySQL and MariaDB hold them.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "unanimous_log",
     "unanimous_opening",
     "unanimous_epoch",
     "unanimous_decision",
     "unanimous_heuristic",
+    "unanimous_by_hand",
     "unanimous_member",
 ];
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use unanimous::ports::{
-    Beat, Decided, DecisionRow, DecisionTable, EpochSlot, Found, HeldDecisions, OpeningRow,
-    RowState, ServerIdentity, Snapshot, TableError, TableErrorKind, TableState,
+    Beat, Decided, DecisionRow, DecisionTable, Ends, EpochSlot, Found, HandRow, HeldDecisions,
+    OpeningRow, RowState, ServerIdentity, Snapshot, TableError, TableErrorKind, TableState,
+    UnixTime,
 };
 use unanimous::{Gtrid, ManagerId, ResourceName};
 use unanimous_core::xid::Epoch;
@@ -170,6 +171,24 @@ impl DecisionTable for SimTable {
         let (table, resource) = (self.table.clone(), resource.clone());
         let record = async move { table.record_heuristic(gtrid, &resource, end).await };
         self.ask("record heuristic".into(), record).await
+    }
+
+    async fn record_by_hand(&self, row: &HandRow) -> Result<(), TableError> {
+        let (table, row) = (self.table.clone(), row.clone());
+        let record = async move { table.record_by_hand(&row).await };
+        self.ask("record by hand".into(), record).await
+    }
+
+    async fn ends(&self, forced_by: Option<Epoch>) -> Result<Ends, TableError> {
+        let table = self.table.clone();
+        let ends = async move { table.ends(forced_by).await };
+        self.ask("list the ends".into(), ends).await
+    }
+
+    async fn decided_at(&self, gtrids: &[Gtrid]) -> Result<Vec<(Gtrid, UnixTime)>, TableError> {
+        let (table, gtrids) = (self.table.clone(), gtrids.to_vec());
+        let times = async move { table.decided_at(&gtrids).await };
+        self.ask("ask for times".into(), times).await
     }
 
     async fn close(&self, epoch: Epoch) -> Result<(), TableError> {

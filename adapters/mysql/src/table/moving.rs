@@ -7,14 +7,14 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use unanimous_core::ports::{
-    DecisionRow, LogImage, OpeningRow, RowState, ServerIdentity, Standing, TableError,
-    TableErrorKind, TableMove, TableMoves,
+    HandRow, KeptRow, LogImage, NotedEnd, OpeningRow, RowState, ServerIdentity, Standing,
+    TableError, TableErrorKind, TableMove, TableMoves, UnixTime,
 };
-use unanimous_core::xid::{Gtrid, ManagerId, ResourceName};
+use unanimous_core::xid::ManagerId;
 
 use super::request::{Answer, Reads, Request};
 use super::schema::{self, VERSION};
-use super::sql::{Tables, quoted};
+use super::sql::{Tables, quoted, unix_time};
 use super::{MysqlTable, rows};
 use crate::{Mysql, session};
 
@@ -78,11 +78,18 @@ impl TableMove for MysqlTable {
         let tables = self.names(doing).await?;
         let request = Request {
             reads: Reads::Snapshot,
-            statements: vec![
-                tables.columns_of_opening(),
-                format!("SELECT gtrid, branches, state FROM {}", tables.decision),
-                format!("SELECT resource, ended, gtrid FROM {}", tables.heuristic),
-            ],
+            statements: [
+                vec![
+                    tables.columns_of_opening(),
+                    format!(
+                        "SELECT gtrid, branches, state, {} FROM {}",
+                        unix_time("decided"),
+                        tables.decision
+                    ),
+                ],
+                tables.ends(),
+            ]
+            .concat(),
             after: Vec::new(),
         };
         let answer = self.ask(doing, |_, _| request).await?;
@@ -91,7 +98,8 @@ impl TableMove for MysqlTable {
         let image = LogImage {
             openings: self.openings(doing, &answer, 0)?,
             rows: self.parsed(doing, "unanimous_decision", of_decisions, rows::kept)?,
-            heuristics: self.parsed(doing, "unanimous_heuristic", of_heuristics, rows::ended)?,
+            heuristics: self.parsed(doing, "unanimous_heuristic", of_heuristics, rows::noted)?,
+            by_hand: self.parsed(doing, "unanimous_by_hand", answer.rows(3), rows::by_hand)?,
         };
         Ok((image, answer.identity))
     }
@@ -225,6 +233,13 @@ impl MysqlTable {
     }
 }
 
+fn datetime(when: Option<UnixTime>) -> String {
+    when.map_or_else(
+        || "NULL".to_owned(),
+        |when| format!("DATE_ADD('1970-01-01', INTERVAL {} SECOND)", when.0),
+    )
+}
+
 impl Tables {
     /// Version, manager and mark.
     fn mark(&self) -> String {
@@ -256,25 +271,30 @@ impl Tables {
                 quoted(&row.label)
             )
         };
-        let decision = |(row, state): &(DecisionRow, RowState)| {
-            let state = match state {
+        let decision = |kept: &KeptRow| {
+            let state = match kept.state {
                 RowState::Pending => 'C',
                 RowState::Completed => 'D',
                 RowState::RolledBack => 'R',
             };
-            let (gtrid, epoch) = (row.gtrid, row.gtrid.opening.epoch);
-            let branches = quoted(&row.branches);
-            format!("SELECT '{gtrid}', {epoch}, '{state}', {branches}")
+            let (gtrid, epoch) = (kept.row.gtrid, kept.row.gtrid.opening.epoch);
+            let (branches, when) = (quoted(&kept.row.branches), datetime(kept.decided_at));
+            format!("SELECT '{gtrid}', {epoch}, '{state}', {branches}, {when}")
         };
-        let heuristic = |(gtrid, resource, end): &(Gtrid, ResourceName, char)| {
-            format!(
-                "SELECT '{gtrid}', '{resource}', {}",
-                quoted(&end.to_string())
-            )
+        let heuristic = |noted: &NotedEnd| {
+            let (gtrid, resource) = (noted.gtrid, &noted.resource);
+            let (end, when) = (quoted(&noted.end.to_string()), datetime(noted.noted_at));
+            format!("SELECT '{gtrid}', '{resource}', {end}, {when}")
+        };
+        let by_hand = |row: &HandRow| {
+            let (state, words) = (quoted(&row.state.to_string()), quoted(&row.words));
+            let (id, gtrid, resource) = (row.id, row.gtrid, &row.resource);
+            format!("SELECT {id}, '{gtrid}', '{resource}', {state}, {words}")
         };
         let openings = part.openings.iter().map(opening).collect();
         let decisions = part.rows.iter().map(decision).collect();
         let heuristics = part.heuristics.iter().map(heuristic).collect();
+        let hands = part.by_hand.iter().map(by_hand).collect();
         [
             self.inserted(
                 &self.opening,
@@ -284,11 +304,22 @@ impl Tables {
             ),
             self.inserted(
                 &self.decision,
-                "gtrid, epoch, state, branches",
+                "gtrid, epoch, state, branches, decided",
                 decisions,
                 mark,
             ),
-            self.inserted(&self.heuristic, "gtrid, resource, ended", heuristics, mark),
+            self.inserted(
+                &self.heuristic,
+                "gtrid, resource, ended, noted",
+                heuristics,
+                mark,
+            ),
+            self.inserted(
+                &self.by_hand,
+                "id, gtrid, resource, state, words",
+                hands,
+                mark,
+            ),
         ]
         .into_iter()
         .flatten()

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use mysql_async::Row;
-use unanimous_core::ports::{Beat, DecisionRow, OpeningRow, RowState, ServerIdentity};
+use unanimous_core::ports::{
+    Beat, DecisionRow, HandRow, KeptRow, NotedEnd, OpeningRow, RowState, ServerIdentity, UnixTime,
+};
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
 
 use crate::session::text;
@@ -68,15 +70,38 @@ pub(super) fn heuristic(row: &Row) -> Option<(ResourceName, char)> {
     Some((number(row, 0)?, text(row, 1)?.chars().next()?))
 }
 
-/// A decision: key, branches, state.
-pub(super) fn kept(row: &Row) -> Option<(DecisionRow, RowState)> {
-    Some((pending(row)?, state(row, 2)?))
+/// A decision: key, branches, state, when.
+pub(super) fn kept(row: &Row) -> Option<KeptRow> {
+    Some(KeptRow {
+        row: pending(row)?,
+        state: state(row, 2)?,
+        decided_at: number(row, 3).map(UnixTime),
+    })
 }
 
-/// A heuristic end, and behind it the transaction.
-pub(super) fn ended(row: &Row) -> Option<(Gtrid, ResourceName, char)> {
+/// A heuristic end, and behind it the transaction, and when.
+pub(super) fn noted(row: &Row) -> Option<NotedEnd> {
     let (resource, end) = heuristic(row)?;
-    Some((number(row, 2)?, resource, end))
+    Some(NotedEnd {
+        gtrid: number(row, 2)?,
+        resource,
+        end,
+        noted_at: number(row, 3).map(UnixTime),
+    })
+}
+
+pub(super) fn by_hand(row: &Row) -> Option<HandRow> {
+    Some(HandRow {
+        id: number(row, 0)?,
+        gtrid: number(row, 1)?,
+        resource: number(row, 2)?,
+        state: text(row, 3)?.chars().next()?,
+        words: text(row, 4)?,
+    })
+}
+
+pub(super) fn decided_at(row: &Row) -> Option<(Gtrid, UnixTime)> {
+    Some((number(row, 0)?, number(row, 1).map(UnixTime)?))
 }
 
 pub(super) fn beat(row: &Row) -> Option<Beat> {

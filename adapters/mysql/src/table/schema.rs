@@ -17,7 +17,8 @@ const ASCII: &str = "DEFAULT CHARACTER SET ascii COLLATE ascii_bin";
 /// The statements that make what is not there.
 pub(super) fn ddl(tables: &Tables, manager: ManagerId) -> Vec<String> {
     let mut statements = vec![log(tables), opening(tables), epoch(tables)];
-    statements.extend([decision(tables), heuristic(tables), member(tables)]);
+    statements.extend([decision(tables), heuristic(tables)]);
+    statements.extend([by_hand(tables), member(tables)]);
     statements.push(format!(
         "INSERT INTO {} (one, version, manager) VALUES (1, {VERSION}, '{manager}')\n  \
          ON DUPLICATE KEY UPDATE writes = writes + 1",
@@ -83,6 +84,7 @@ fn decision(tables: &Tables) -> String {
             "epoch INT UNSIGNED NOT NULL CHECK (epoch > 0)",
             "state CHAR(1) NOT NULL CHECK (state IN ('C', 'D', 'R'))",
             "branches MEDIUMTEXT NOT NULL",
+            "decided DATETIME(6) NULL DEFAULT (UTC_TIMESTAMP(6))",
             WRITES,
             "KEY by_state (state, epoch)",
         ],
@@ -96,8 +98,24 @@ fn heuristic(tables: &Tables) -> String {
             "gtrid VARCHAR(64) NOT NULL",
             "resource VARCHAR(64) NOT NULL",
             "ended CHAR(1) NOT NULL",
+            "noted DATETIME(6) NULL DEFAULT (UTC_TIMESTAMP(6))",
             WRITES,
             "PRIMARY KEY (gtrid, resource)",
+        ],
+    )
+}
+
+fn by_hand(tables: &Tables) -> String {
+    table(
+        &tables.by_hand,
+        &[
+            "id BIGINT UNSIGNED NOT NULL PRIMARY KEY",
+            "number BIGINT UNSIGNED NOT NULL AUTO_INCREMENT UNIQUE",
+            "gtrid VARCHAR(64) NOT NULL",
+            "resource VARCHAR(64) NOT NULL",
+            "state CHAR(1) NOT NULL CHECK (state IN ('I', 'U', 'D', 'V'))",
+            "words TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL",
+            WRITES,
         ],
     )
 }

@@ -13,7 +13,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use unanimous_core::ports::{DecisionRow, EpochSlot, SLOTS, ServerIdentity};
+use unanimous_core::ports::{DecisionRow, EpochSlot, HandRow, SLOTS, ServerIdentity};
 use unanimous_core::xid::{Epoch, Gtrid, ResourceName};
 
 use super::schema::VERSION;
@@ -32,6 +32,7 @@ pub(super) struct Tables {
     pub(super) epoch: String,
     pub(super) decision: String,
     pub(super) heuristic: String,
+    pub(super) by_hand: String,
     pub(super) member: String,
 }
 
@@ -54,6 +55,7 @@ impl Tables {
             epoch: table("epoch"),
             decision: table("decision"),
             heuristic: table("heuristic"),
+            by_hand: table("by_hand"),
             member: table("member"),
         }
     }
@@ -77,8 +79,15 @@ impl Tables {
                 "epoch, random, identity, label, closed, released, writes",
             ),
             none(&self.epoch, "epoch, slot, closed"),
-            none(&self.decision, "gtrid, epoch, state, branches, writes"),
-            none(&self.heuristic, "gtrid, resource, ended, writes"),
+            none(
+                &self.decision,
+                "gtrid, epoch, state, branches, decided, writes",
+            ),
+            none(&self.heuristic, "gtrid, resource, ended, noted, writes"),
+            none(
+                &self.by_hand,
+                "id, number, gtrid, resource, state, words, writes",
+            ),
             none(&self.member, "epoch, beats, beat_at, writes"),
         ]
     }
@@ -88,7 +97,8 @@ impl Tables {
         format!(
             "SELECT table_name FROM information_schema.tables WHERE table_schema = {} AND \
              table_name IN ('unanimous_log', 'unanimous_opening', 'unanimous_epoch', \
-             'unanimous_decision', 'unanimous_heuristic', 'unanimous_member') \
+             'unanimous_decision', 'unanimous_heuristic', 'unanimous_by_hand', \
+             'unanimous_member') \
              AND engine <> 'InnoDB'",
             self.database
         )
@@ -260,10 +270,50 @@ impl Tables {
         end: char,
     ) -> Vec<String> {
         let heuristic = &self.heuristic;
+        let end = quoted(&end.to_string());
         vec![format!(
-            "INSERT INTO {heuristic} (gtrid, resource, ended) VALUES ('{gtrid}', '{resource}', {}) \
-             ON DUPLICATE KEY UPDATE writes = {heuristic}.writes + 1",
-            quoted(&end.to_string())
+            "INSERT INTO {heuristic} (gtrid, resource, ended) VALUES ('{gtrid}', '{resource}', \
+             {end}) ON DUPLICATE KEY UPDATE ended = IF({heuristic}.ended = 'h', {end}, \
+             {heuristic}.ended), writes = {heuristic}.writes + 1"
+        )]
+    }
+
+    pub(super) fn record_by_hand(&self, row: &HandRow) -> Vec<String> {
+        let by_hand = &self.by_hand;
+        let state = quoted(&row.state.to_string());
+        vec![format!(
+            "INSERT INTO {by_hand} (id, gtrid, resource, state, words) VALUES ({}, '{}', '{}', \
+             {state}, {}) ON DUPLICATE KEY UPDATE state = IF({by_hand}.state IN ('I', 'U'), \
+             {state}, {by_hand}.state), writes = {by_hand}.writes + 1",
+            row.id,
+            row.gtrid,
+            row.resource,
+            quoted(&row.words)
+        )]
+    }
+
+    /// Heuristic ends and what people did.
+    pub(super) fn ends(&self) -> Vec<String> {
+        vec![
+            format!(
+                "SELECT resource, ended, gtrid, {} FROM {} ORDER BY noted, gtrid, resource",
+                unix_time("noted"),
+                self.heuristic
+            ),
+            format!(
+                "SELECT id, gtrid, resource, state, words FROM {} ORDER BY number",
+                self.by_hand
+            ),
+        ]
+    }
+
+    pub(super) fn decided_at(&self, gtrids: &[Gtrid]) -> Vec<String> {
+        vec![format!(
+            "SELECT gtrid, {} FROM {} FORCE INDEX (PRIMARY) \
+             WHERE decided IS NOT NULL AND state <> 'R' AND gtrid IN ({})",
+            unix_time("decided"),
+            self.decision,
+            keys(gtrids.iter().copied())
         )]
     }
 
@@ -387,6 +437,11 @@ impl Tables {
             "SELECT ROW_COUNT()".to_owned(),
         ]
     }
+}
+
+/// The servers keep it in UTC, whatever the session's time zone is.
+pub(super) fn unix_time(column: &str) -> String {
+    format!("TIMESTAMPDIFF(SECOND, '1970-01-01', {column})")
 }
 
 /// The keys in their order, in which everybody locks them. A gtrid needs no quoting of its own.

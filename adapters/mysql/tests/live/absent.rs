@@ -31,7 +31,7 @@ async fn i3_the_connection_that_prepared_is_seen_gone_before_absence_counts(db: 
     branch.commit().await.unwrap();
     assert!(db.connections().await.contains(&connection));
     let absence = db.resource.absent(&db.xid(1), &record).await.unwrap();
-    assert_eq!(absence, Absence::Finished);
+    assert_eq!(absence, Absence::Presumed);
     assert!(
         !db.connections().await.contains(&connection),
         "it was ended"
@@ -67,7 +67,7 @@ async fn i3_a_connection_that_cannot_be_seen_is_not_gone(db: &Db) {
     let absence = admin.absent(&db.xid(1), &record).await.unwrap();
     assert_eq!(
         absence,
-        Absence::Finished,
+        Absence::Presumed,
         "the administrator sees them all"
     );
 }
@@ -97,7 +97,7 @@ async fn i5_after_a_restart_the_new_bearer_of_a_connection_number_is_spared(kind
     }
     assert_eq!(u64::from(innocent.id()), number, "it bears the number now");
     let absence = db.resource.absent(&db.xid(1), &record).await.unwrap();
-    assert_eq!(absence, Absence::Finished);
+    assert_eq!(absence, Absence::Presumed);
     innocent.ping().await.unwrap();
     assert!(db.has(1).await);
 }

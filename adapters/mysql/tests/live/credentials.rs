@@ -106,7 +106,7 @@ async fn recovery_works_with_the_least_privileges(db: &mut Db) {
     drop(decided);
     db.finish(&db.xid(2), Decision::Commit).await;
     let absence = db.resource.absent(&db.xid(2), &record).await.unwrap();
-    assert_eq!(absence, Absence::Finished);
+    assert_eq!(absence, Absence::Presumed);
     assert!(!db.has(1).await && db.has(2).await);
 
     let mut stuck = db.active(3).await;
@@ -119,7 +119,7 @@ async fn recovery_works_with_the_least_privileges(db: &mut Db) {
     let (mut open, record) = db.prepared(4).await;
     open.commit().await.unwrap();
     let absence = db.resource.absent(&db.xid(4), &record).await.unwrap();
-    assert_eq!(absence, Absence::Finished);
+    assert_eq!(absence, Absence::Presumed);
     accounts.drop(db).await;
 }
 

@@ -353,7 +353,7 @@ async fn the_protocol_runs_over_encrypted_connections(kind: Kind) {
     assert!(db.is_listed(3).await);
     db.finish(&db.xid(3), Decision::Commit).await;
     let absence = db.resource.absent(&db.xid(3), &record).await.unwrap();
-    assert_eq!(absence, unanimous_core::ports::Absence::Finished);
+    assert_eq!(absence, unanimous_core::ports::Absence::Presumed);
 
     // The fence ends a connection that waits; its locks are free then.
     let mut stuck = db.active(4).await;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use unanimous_core::ports::{
-    DecisionRow, LogImage, OpeningRow, RowState, ServerIdentity, Standing, TableError, TableHome,
-    TableMove, TableMoves,
+    HandRow, KeptRow, LogImage, NotedEnd, OpeningRow, RowState, ServerIdentity, Standing,
+    TableError, TableHome, TableMove, TableMoves, UnixTime,
 };
-use unanimous_core::xid::{Gtrid, ManagerId};
+use unanimous_core::xid::ManagerId;
 
 use super::rows::Rows;
 use super::sql::{self, Durability, quoted, transaction};
@@ -64,9 +64,12 @@ impl TableMove for Table {
         let asked = "cannot read the log";
         let statements = vec![
             sql::OPENINGS.to_owned(),
-            "SELECT 'd', gtrid, state, branches FROM unanimous.unanimous_decision".to_owned(),
-            "SELECT 'g', resource, ended, gtrid FROM unanimous.unanimous_heuristic".to_owned(),
+            format!(
+                "SELECT 'd', gtrid, state, branches, {} FROM unanimous.unanimous_decision",
+                sql::unix_time("decided_at")
+            ),
         ];
+        let statements = [statements, sql::ends()].concat();
         let (identity, rows) = self.run(Call::new(asked, statements)).await?;
         Ok((self.understood(asked, rows.image())?, identity))
     }
@@ -103,7 +106,8 @@ impl TableMove for Table {
             )];
             statements.extend(openings(&part.openings, identity, &is_arriving));
             statements.extend(decisions(&part.rows, &is_arriving));
-            statements.extend(heuristics(part, &is_arriving));
+            statements.extend(heuristics(&part.heuristics, &is_arriving));
+            statements.extend(by_hand(&part.by_hand, &is_arriving));
             transaction(Durability::Forced, statements)
         };
         let (_, rows) = self.run_with(asked, true, statements).await?;
@@ -194,26 +198,42 @@ fn openings(all: &[OpeningRow], here: &ServerIdentity, is_arriving: &str) -> Opt
     inserted("unanimous_opening", columns, &rows, is_arriving)
 }
 
-fn decisions(all: &[(DecisionRow, RowState)], is_arriving: &str) -> Option<String> {
-    let row = |(row, state): &(DecisionRow, RowState)| {
-        let state = match state {
+fn decisions(all: &[KeptRow], is_arriving: &str) -> Option<String> {
+    let row = |kept: &KeptRow| {
+        let state = match kept.state {
             RowState::Pending => 'C',
             RowState::Completed => 'D',
             RowState::RolledBack => 'R',
         };
-        let (gtrid, epoch) = (row.gtrid, row.gtrid.opening.epoch);
-        format!("('{gtrid}', {epoch}, '{state}', {})", quoted(&row.branches))
+        let (gtrid, epoch) = (kept.row.gtrid, kept.row.gtrid.opening.epoch);
+        let (branches, when) = (quoted(&kept.row.branches), timestamp(kept.decided_at));
+        format!("('{gtrid}', {epoch}, '{state}', {branches}, {when})")
     };
     let rows: Vec<_> = all.iter().map(row).collect();
-    let columns = "gtrid, epoch, state, branches";
+    let columns = "gtrid, epoch, state, branches, decided_at";
     inserted("unanimous_decision", columns, &rows, is_arriving)
 }
 
-fn heuristics(part: &LogImage, is_arriving: &str) -> Option<String> {
-    let row = |(gtrid, resource, end): &(Gtrid, unanimous_core::xid::ResourceName, char)| {
-        format!("('{gtrid}', '{resource}', {})", quoted(&end.to_string()))
+fn heuristics(all: &[NotedEnd], is_arriving: &str) -> Option<String> {
+    let row = |noted: &NotedEnd| {
+        let (gtrid, resource) = (noted.gtrid, &noted.resource);
+        let (end, when) = (quoted(&noted.end.to_string()), timestamp(noted.noted_at));
+        format!("('{gtrid}', '{resource}', {end}, {when})")
     };
-    let rows: Vec<_> = part.heuristics.iter().map(row).collect();
-    let columns = "gtrid, resource, ended";
+    let rows: Vec<_> = all.iter().map(row).collect();
+    let columns = "gtrid, resource, ended, noted_at";
     inserted("unanimous_heuristic", columns, &rows, is_arriving)
+}
+
+fn by_hand(all: &[HandRow], is_arriving: &str) -> Option<String> {
+    let rows: Vec<_> = all.iter().map(sql::by_hand_values).collect();
+    let columns = "id, gtrid, resource, state, words";
+    inserted("unanimous_by_hand", columns, &rows, is_arriving)
+}
+
+fn timestamp(when: Option<UnixTime>) -> String {
+    when.map_or_else(
+        || "NULL::timestamptz".to_owned(),
+        |when| format!("pg_catalog.to_timestamp({})", when.0),
+    )
 }

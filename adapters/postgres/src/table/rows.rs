@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio_postgres::SimpleQueryRow;
 use unanimous_core::ports::{
-    Beat, Decided, DecisionRow, Found, LogImage, OpeningRow, RowAnswer, RowState, ServerIdentity,
-    Snapshot, TableErrorKind,
+    Beat, Decided, DecisionRow, Ends, Found, HandRow, KeptRow, LogImage, NotedEnd, OpeningRow,
+    RowAnswer, RowState, ServerIdentity, Snapshot, TableErrorKind, UnixTime,
 };
 use unanimous_core::xid::{Epoch, Gtrid};
 
@@ -54,19 +54,38 @@ impl Rows {
 
     /// All that a log holds.
     pub(super) fn image(&self) -> Result<LogImage, Odd> {
-        let rows = self.decisions()?.into_iter();
-        let rows = rows.map(|(gtrid, state, branches)| (DecisionRow { gtrid, branches }, state));
-        let read = |row| {
-            let gtrid = text(row, 3)?.parse().ok()?;
-            let (resource, end) = heuristic(row)?;
-            Some((gtrid, resource, end))
-        };
-        let read = |row| read(row).ok_or("a row of unanimous_heuristic cannot be read");
+        let read = |row| kept(row).ok_or("a row of unanimous_decision cannot be read");
         Ok(LogImage {
             openings: self.openings()?,
-            rows: rows.collect(),
-            heuristics: self.tagged("g").map(read).collect::<Result<_, _>>()?,
+            rows: self.tagged("d").map(read).collect::<Result<_, _>>()?,
+            heuristics: self.noted()?,
+            by_hand: self.by_hand()?,
         })
+    }
+
+    /// The answer to [`super::sql::ends`].
+    pub(super) fn ends(&self, identity: ServerIdentity) -> Result<Ends, Odd> {
+        Ok(Ends {
+            identity,
+            heuristics: self.noted()?,
+            by_hand: self.by_hand()?,
+        })
+    }
+
+    fn noted(&self) -> Result<Vec<NotedEnd>, Odd> {
+        let read = |row| noted(row).ok_or("a row of unanimous_heuristic cannot be read");
+        self.tagged("g").map(read).collect()
+    }
+
+    fn by_hand(&self) -> Result<Vec<HandRow>, Odd> {
+        let read = |row| by_hand(row).ok_or("a row of unanimous_by_hand cannot be read");
+        self.tagged("a").map(read).collect()
+    }
+
+    pub(super) fn decided_at(&self) -> Result<Vec<(Gtrid, UnixTime)>, Odd> {
+        let read = |row| Some((text(row, 1)?.parse().ok()?, unix_time(row, 2)?));
+        let read = |row| read(row).ok_or("a row of unanimous_decision cannot be read");
+        self.tagged("w").map(read).collect()
     }
 
     pub(super) fn openings(&self) -> Result<Vec<OpeningRow>, Odd> {
@@ -205,6 +224,40 @@ fn decision(row: &SimpleQueryRow) -> Option<(Gtrid, RowState, String)> {
         _ => return None,
     };
     Some((text(row, 1)?.parse().ok()?, state, text(row, 3)?.to_owned()))
+}
+
+fn kept(row: &SimpleQueryRow) -> Option<KeptRow> {
+    let (gtrid, state, branches) = decision(row)?;
+    Some(KeptRow {
+        row: DecisionRow { gtrid, branches },
+        state,
+        decided_at: unix_time(row, 4),
+    })
+}
+
+/// Nothing also where it is NULL, or before 1970.
+fn unix_time(row: &SimpleQueryRow, column: usize) -> Option<UnixTime> {
+    text(row, column)?.parse().ok().map(UnixTime)
+}
+
+fn noted(row: &SimpleQueryRow) -> Option<NotedEnd> {
+    let (resource, end) = heuristic(row)?;
+    Some(NotedEnd {
+        gtrid: text(row, 3)?.parse().ok()?,
+        resource,
+        end,
+        noted_at: unix_time(row, 4),
+    })
+}
+
+fn by_hand(row: &SimpleQueryRow) -> Option<HandRow> {
+    Some(HandRow {
+        id: text(row, 1)?.parse().ok()?,
+        gtrid: text(row, 2)?.parse().ok()?,
+        resource: text(row, 3)?.parse().ok()?,
+        state: text(row, 4)?.chars().next()?,
+        words: text(row, 5)?.to_owned(),
+    })
 }
 
 fn beat(row: &SimpleQueryRow) -> Option<Beat> {

@@ -14,7 +14,7 @@
 
 use std::time::Duration;
 
-use unanimous_core::ports::{DecisionRow, EpochSlot, SLOTS, ServerIdentity};
+use unanimous_core::ports::{DecisionRow, EpochSlot, HandRow, SLOTS, ServerIdentity};
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
 
 use crate::sql::EPOCH_CLOSED;
@@ -101,7 +101,7 @@ pub(super) fn making(manager: ManagerId) -> Vec<String> {
     statements
 }
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "CREATE SCHEMA IF NOT EXISTS unanimous",
     "CREATE TABLE IF NOT EXISTS unanimous.unanimous_log (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -131,7 +131,8 @@ const TABLES: [&str; 9] = [
     gtrid text COLLATE \"C\" PRIMARY KEY,
     epoch bigint NOT NULL,
     state text COLLATE \"C\" NOT NULL CHECK (state IN ('C', 'D', 'R')),
-    branches text NOT NULL
+    branches text NOT NULL,
+    decided_at timestamptz DEFAULT clock_timestamp()
 )",
     "CREATE INDEX IF NOT EXISTS unanimous_decision_pending
     ON unanimous.unanimous_decision (gtrid) WHERE state = 'C'",
@@ -139,8 +140,16 @@ const TABLES: [&str; 9] = [
     gtrid text COLLATE \"C\" NOT NULL,
     resource text COLLATE \"C\" NOT NULL,
     ended text COLLATE \"C\" NOT NULL,
-    noted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    noted_at timestamptz DEFAULT clock_timestamp(),
     PRIMARY KEY (gtrid, resource)
+)",
+    "CREATE TABLE IF NOT EXISTS unanimous.unanimous_by_hand (
+    id text COLLATE \"C\" PRIMARY KEY,
+    number bigint GENERATED ALWAYS AS IDENTITY,
+    gtrid text COLLATE \"C\" NOT NULL,
+    resource text COLLATE \"C\" NOT NULL,
+    state text COLLATE \"C\" NOT NULL CHECK (state IN ('I', 'U', 'D', 'V')),
+    words text NOT NULL
 )",
     "CREATE TABLE IF NOT EXISTS unanimous.unanimous_member (
     epoch bigint PRIMARY KEY,
@@ -150,12 +159,13 @@ const TABLES: [&str; 9] = [
 ];
 
 /// Each table with the rights that the account needs on it.
-pub(super) const RIGHTS: [(&str, &str); 6] = [
+pub(super) const RIGHTS: [(&str, &str); 7] = [
     ("unanimous_log", "SELECT, UPDATE"),
     ("unanimous_opening", "SELECT, INSERT, UPDATE"),
     ("unanimous_epoch", "SELECT, INSERT, UPDATE, DELETE"),
     ("unanimous_decision", "SELECT, INSERT, UPDATE, DELETE"),
-    ("unanimous_heuristic", "SELECT, INSERT"),
+    ("unanimous_heuristic", "SELECT, INSERT, UPDATE"),
+    ("unanimous_by_hand", "SELECT, INSERT, UPDATE"),
     ("unanimous_member", "SELECT, INSERT, UPDATE, DELETE"),
 ];
 
@@ -321,10 +331,59 @@ fn locked(gtrids: &[Gtrid], state: char) -> String {
 
 pub(super) fn record_heuristic(gtrid: Gtrid, resource: &ResourceName, end: char) -> String {
     format!(
-        "INSERT INTO unanimous.unanimous_heuristic (gtrid, resource, ended) \
-         VALUES ('{gtrid}', '{resource}', {}) ON CONFLICT (gtrid, resource) DO NOTHING",
+        "INSERT INTO unanimous.unanimous_heuristic AS h (gtrid, resource, ended) \
+         VALUES ('{gtrid}', '{resource}', {}) ON CONFLICT (gtrid, resource) \
+         DO UPDATE SET ended = EXCLUDED.ended WHERE h.ended = 'h'",
         quoted(&end.to_string())
     )
+}
+
+pub(super) fn record_by_hand(row: &HandRow) -> String {
+    format!(
+        "INSERT INTO unanimous.unanimous_by_hand AS b (id, gtrid, resource, state, words) \
+         VALUES {} ON CONFLICT (id) DO UPDATE SET state = EXCLUDED.state \
+         WHERE b.state IN ('I', 'U')",
+        by_hand_values(row)
+    )
+}
+
+pub(super) fn by_hand_values(row: &HandRow) -> String {
+    format!(
+        "('{}', '{}', '{}', {}, {})",
+        row.id,
+        row.gtrid,
+        row.resource,
+        quoted(&row.state.to_string()),
+        quoted(&row.words)
+    )
+}
+
+/// Heuristic ends and what people did.
+pub(super) fn ends() -> Vec<String> {
+    vec![
+        format!(
+            "SELECT 'g', resource, ended, gtrid, {} FROM unanimous.unanimous_heuristic \
+             ORDER BY noted_at, gtrid, resource",
+            unix_time("noted_at")
+        ),
+        "SELECT 'a', id, gtrid, resource, state, words FROM unanimous.unanimous_by_hand \
+         ORDER BY number"
+            .to_owned(),
+    ]
+}
+
+pub(super) fn decided_at(gtrids: &[Gtrid]) -> String {
+    let keys: Vec<_> = gtrids.iter().map(|gtrid| format!("'{gtrid}'")).collect();
+    format!(
+        "SELECT 'w', gtrid, {} FROM unanimous.unanimous_decision \
+         WHERE decided_at IS NOT NULL AND state <> 'R' AND gtrid IN ({})",
+        unix_time("decided_at"),
+        keys.join(", ")
+    )
+}
+
+pub(super) fn unix_time(column: &str) -> String {
+    format!("floor(extract(epoch FROM {column}))::bigint")
 }
 
 /// The opening first: who closes the same epoch at the same time waits there, and not in a ring.

@@ -108,7 +108,7 @@ async fn i7_a_heuristic_in_a_file_log() {
         drop(log);
         let log = open_again(folder).await;
         let found = log.lookup(gtrid).await.unwrap();
-        let is_heuristic = matches!(found, Lookup::Heuristic(_));
+        let is_heuristic = matches!(found, Lookup::Heuristic { .. });
         assert_eq!(is_heuristic, polls > 0, "{polls} polls: {found:?}");
         is_done
     })

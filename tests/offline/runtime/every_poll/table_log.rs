@@ -112,7 +112,10 @@ async fn i7_a_heuristic_in_a_table_log() {
         let recording = log.record_heuristic(gtrid, &orders, Heuristic::Rollback);
         recording.await.unwrap();
         let found = log.lookup(gtrid).await.unwrap();
-        let expected = Lookup::Heuristic(vec![(orders, Heuristic::Rollback)]);
+        let expected = Lookup::Heuristic {
+            ends: vec![(orders, Heuristic::Rollback)],
+            beside: Box::new(Lookup::Pending(decision(gtrid))),
+        };
         assert_eq!(found, expected, "{polls} polls");
         is_done
     })

@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS unanimous.unanimous_decision (
     gtrid text COLLATE "C" PRIMARY KEY,
     epoch bigint NOT NULL,
     state text COLLATE "C" NOT NULL CHECK (state IN ('C', 'D', 'R')),
-    branches text NOT NULL
+    branches text NOT NULL,
+    decided_at timestamptz DEFAULT clock_timestamp()
 );
 CREATE INDEX IF NOT EXISTS unanimous_decision_pending
     ON unanimous.unanimous_decision (gtrid) WHERE state = 'C';
@@ -38,8 +39,16 @@ CREATE TABLE IF NOT EXISTS unanimous.unanimous_heuristic (
     gtrid text COLLATE "C" NOT NULL,
     resource text COLLATE "C" NOT NULL,
     ended text COLLATE "C" NOT NULL,
-    noted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    noted_at timestamptz DEFAULT clock_timestamp(),
     PRIMARY KEY (gtrid, resource)
+);
+CREATE TABLE IF NOT EXISTS unanimous.unanimous_by_hand (
+    id text COLLATE "C" PRIMARY KEY,
+    number bigint GENERATED ALWAYS AS IDENTITY,
+    gtrid text COLLATE "C" NOT NULL,
+    resource text COLLATE "C" NOT NULL,
+    state text COLLATE "C" NOT NULL CHECK (state IN ('I', 'U', 'D', 'V')),
+    words text NOT NULL
 );
 CREATE TABLE IF NOT EXISTS unanimous.unanimous_member (
     epoch bigint PRIMARY KEY,

@@ -1,0 +1,271 @@
+//! `resolve`, `forget` and `list --heuristic`: what a person does by hand, and what came of it.
+
+use clap::Args;
+use unanimous::operator::{self, ConfigFile, Heuristics, Resolved};
+
+use crate::args::Format;
+use crate::output::{blank, or_dash, plain, table, to_json};
+use crate::recover::asked;
+use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("end").required(true)))]
+pub(crate) struct Resolve {
+    /// The transaction, as `list` shows it.
+    pub(crate) gtrid: String,
+    /// Commit its prepared branches.
+    #[arg(long, group = "end")]
+    pub(crate) commit: bool,
+    /// Roll them back.
+    #[arg(long, group = "end")]
+    pub(crate) rollback: bool,
+    /// Why. Kept in the decision log, with who and when.
+    #[arg(long)]
+    pub(crate) reason: String,
+    /// Only the branch at this resource.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) resource: Option<String>,
+    /// Also if that contradicts the decision, or the rollback that is presumed without one: the
+    /// transaction then ends in part.
+    #[arg(long)]
+    pub(crate) against_the_decision: bool,
+    /// Also if nobody here can know what was decided: the log that knew is lost for good, and
+    /// nobody uses it any more.
+    #[arg(long)]
+    pub(crate) its_log_is_lost: bool,
+    /// Only show what it would mean.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Forget {
+    /// The transaction, as `list --heuristic` shows it.
+    pub(crate) gtrid: String,
+    /// What was done about it. Kept in the decision log, with who and when.
+    #[arg(long)]
+    pub(crate) reason: String,
+}
+
+pub(crate) async fn run(
+    file: &ConfigFile,
+    options: &Resolve,
+    format: Format,
+) -> Result<u8, Failure> {
+    let mut wanted = operator::Resolve::new(&options.gtrid, options.commit, who(), &options.reason);
+    wanted.resource.clone_from(&options.resource);
+    wanted.against_the_decision = options.against_the_decision;
+    wanted.its_log_is_lost = options.its_log_is_lost;
+    let access = open(file).await?;
+    let plan = match patiently(access.plan_resolve(&wanted)).await {
+        Ok(plan) => plan,
+        Err(error) => return close(access, Err(error.into())).await,
+    };
+    if options.dry_run || !plan.refusals.is_empty() {
+        let shown = show(&plan, format);
+        close(access, shown).await?;
+        return refused(&plan).map_or(Ok(IN_DOUBT), Err);
+    }
+    tell(&plan);
+    let access = if options.yes {
+        access
+    } else {
+        // Not held while a person thinks: an application may have to start meanwhile.
+        close(access, Ok(())).await?;
+        if !asked("end these branches by hand?")? {
+            talk("nothing was done");
+            return Ok(IN_DOUBT);
+        }
+        open(file).await?
+    };
+    let done = match patiently(access.resolve(&wanted)).await {
+        Ok(done) => show(&done, format).map(|()| done),
+        Err(error) => Err(error.into()),
+    };
+    let done = close(access, done).await?;
+    match refused(&done) {
+        Some(failure) => Err(failure),
+        None if done.is_done() => Ok(CLEAN),
+        None => Ok(IN_DOUBT),
+    }
+}
+
+/// What has changed since it was shown, too.
+fn refused(resolved: &Resolved) -> Option<Failure> {
+    for refusal in &resolved.refusals {
+        talk(&format!("refused: {}", plain(refusal)));
+    }
+    (!resolved.refusals.is_empty()).then_some(Failure::Reported)
+}
+
+fn tell(plan: &Resolved) {
+    for branch in &plan.branches {
+        let (words, xid) = (plain(&branch.words), plain(&branch.xid));
+        talk(&format!("{}: {words}: {xid}", branch.resource));
+    }
+    notes(plan);
+}
+
+fn notes(resolved: &Resolved) {
+    let decision = match (resolved.decided, resolved.decided_at) {
+        (Some(true), Some(when)) => format!("to commit, {}", time(when)),
+        (Some(true), None) => "to commit".to_owned(),
+        (Some(false), _) => "none".to_owned(),
+        (None, _) => "not known".to_owned(),
+    };
+    talk(&format!("decision: {decision}"));
+    for note in &resolved.notes {
+        talk(&format!("note: {}", plain(note)));
+    }
+}
+
+fn show(resolved: &Resolved, format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Json => to_json(serde_json::to_value(resolved))?,
+        Format::Table => {
+            let rows = resolved.branches.iter().map(|branch| {
+                let state = match branch.ended {
+                    Some(true) => "ended",
+                    Some(false) => "NOT ENDED BY THIS",
+                    None => "prepared",
+                };
+                let kind = if branch.heuristic { "heuristic" } else { "-" };
+                vec![
+                    branch.resource.clone(),
+                    state.to_owned(),
+                    kind.to_owned(),
+                    plain(&branch.words),
+                    plain(&branch.xid),
+                ]
+            });
+            let head = ["RESOURCE", "STATE", "KIND", "WHAT", "XID"];
+            table(&head, rows.collect())?;
+        }
+    }
+    notes(resolved);
+    Ok(())
+}
+
+pub(crate) async fn list(file: &ConfigFile, format: Format) -> Result<u8, Failure> {
+    let access = open(file).await?;
+    let listed = match patiently(access.heuristics()).await {
+        Ok(listed) => show_ends(&listed, format).map(|()| listed),
+        Err(error) => Err(error.into()),
+    };
+    let listed = close(access, listed).await?;
+    Ok(if listed.is_open() { IN_DOUBT } else { CLEAN })
+}
+
+pub(crate) async fn forget(
+    file: &ConfigFile,
+    options: &Forget,
+    format: Format,
+) -> Result<u8, Failure> {
+    let access = open(file).await?;
+    let wanted = operator::Forget::new(&options.gtrid, who(), &options.reason);
+    let listed = match patiently(access.forget(&wanted)).await {
+        Ok(listed) => show_ends(&listed, format),
+        Err(error) => Err(error.into()),
+    };
+    close(access, listed).await?;
+    Ok(CLEAN)
+}
+
+fn show_ends(listed: &Heuristics, format: Format) -> Result<(), Failure> {
+    if format == Format::Json {
+        return to_json(serde_json::to_value(listed));
+    }
+    let ends = listed.ends.iter().map(|end| {
+        let dealt = if end.forgotten { "dealt with" } else { "open" };
+        vec![
+            end.resource.clone(),
+            end.end.clone(),
+            dealt.to_owned(),
+            or_dash(end.when.map(time)),
+            plain(&end.gtrid),
+        ]
+    });
+    table(
+        &["RESOURCE", "ENDED BY", "STATE", "WHEN", "TRANSACTION"],
+        ends.collect(),
+    )?;
+    blank()?;
+    let hands = listed.by_hand.iter().map(|hand| {
+        vec![
+            hand.resource.clone(),
+            hand.act.clone(),
+            hand.state.clone(),
+            time(hand.when),
+            plain(&hand.who),
+            plain(&hand.gtrid),
+            plain(&hand.reason),
+        ]
+    });
+    let head = [
+        "RESOURCE",
+        "BY HAND",
+        "STATE",
+        "WHEN",
+        "WHO",
+        "TRANSACTION",
+        "REASON",
+    ];
+    table(&head, hands.collect())
+}
+
+/// As in RFC 3339, in UTC.
+fn time(seconds: u64) -> String {
+    let days = seconds / 86_400;
+    let (year, month, day) = date(days);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// The day of the Gregorian calendar, so many days after the first of January 1970.
+const fn date(days: u64) -> (u64, u64, u64) {
+    // Counted from the first of March of the year 0, so that a leap day is the last of its year.
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    (year + era * 400 + carry, month, day)
+}
+
+/// The account and the host of whoever runs this, for people to read.
+fn who() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
+    let user = user.filter_map(|name| std::env::var(name).ok());
+    let user = { user }.find(|user| !user.is_empty());
+    let user = user.unwrap_or_else(|| "unknown".to_owned());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let who = format!("{user}@{}", host.trim());
+    plain(&who).chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_utc() {
+        for (seconds, told) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (1_790_000_000, "2026-09-21T14:13:20Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(time(seconds), told);
+        }
+    }
+}

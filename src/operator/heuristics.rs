@@ -1,0 +1,202 @@
+//! Heuristic ends and what people did: the list, and what was dealt with.
+
+use serde::{Deserialize, Serialize};
+use unanimous_core::ports::{ByHand, HandAct, HandState, HeuristicEnd, LogError, Remark};
+use unanimous_core::protocol::{Decision, Heuristic};
+
+use crate::bounded::bounded;
+use crate::manager::Inner;
+use crate::wall_clock;
+
+/// Branches that ended otherwise than was decided, and what people did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Heuristics {
+    /// The process id of the application that answered; `null` if the caller read the log.
+    pub application: Option<u32>,
+    /// Every one that is on record.
+    pub ends: Vec<ListedEnd>,
+    /// What people did, oldest first.
+    pub by_hand: Vec<ListedHand>,
+}
+
+/// A branch that ended otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ListedEnd {
+    /// The transaction.
+    pub gtrid: String,
+    /// The branch.
+    pub resource: String,
+    /// `commit`, `rollback`, `mixed`, or `hazard`: it may have ended either way.
+    pub end: String,
+    /// When that was recorded, in seconds since 1970.
+    pub when: Option<u64>,
+    /// A person has dealt with it: `unanimous forget`.
+    pub forgotten: bool,
+}
+
+/// What a person did, or meant to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ListedHand {
+    /// The transaction.
+    pub gtrid: String,
+    /// The branch.
+    pub resource: String,
+    /// `commit`, `rollback` or `forget`.
+    pub act: String,
+    /// `intended`, `unproven`, `done` or `void`.
+    pub state: String,
+    /// Account and host.
+    pub who: String,
+    /// In seconds since 1970, by the clock of whoever recorded it.
+    pub when: u64,
+    /// Why.
+    pub reason: String,
+}
+
+impl Heuristics {
+    /// Something that nobody has dealt with.
+    pub fn is_open(&self) -> bool {
+        self.ends.iter().any(|end| !end.forgotten)
+    }
+}
+
+/// A person says that the heuristic ends of a transaction were dealt with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Forget {
+    /// The transaction.
+    pub gtrid: String,
+    /// Who: account and host. One line.
+    pub who: String,
+    /// Why. One line.
+    pub reason: String,
+}
+
+impl Forget {
+    /// What is to be forgotten, by whom, and why.
+    pub fn new(
+        gtrid: impl Into<String>,
+        who: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self {
+            gtrid: gtrid.into(),
+            who: who.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+async fn read(inner: &Inner) -> Result<(Vec<HeuristicEnd>, Vec<ByHand>), String> {
+    let reading = async {
+        let ends = inner.log.heuristics().await?;
+        let hands = inner.log.by_hand().await?;
+        Ok::<_, LogError>((ends, hands))
+    };
+    let unread = |why: String| format!("the log cannot be read: {why}");
+    let read = bounded(inner.config.recovery_timeout, reading).await;
+    let read = read.map_err(|silence| unread(silence.to_string()))?;
+    read.map_err(|error| unread(error.to_string()))
+}
+
+fn is_forgotten(end: &HeuristicEnd, hands: &[ByHand]) -> bool {
+    hands.iter().any(|hand| {
+        hand.act == HandAct::Forget && (hand.gtrid, &hand.resource) == (end.gtrid, &end.resource)
+    })
+}
+
+/// What is on record.
+pub(super) async fn list(inner: &Inner) -> Result<Heuristics, String> {
+    let (ends, hands) = read(inner).await?;
+    let listed = ends.iter().map(|end| ListedEnd {
+        gtrid: end.gtrid.to_string(),
+        resource: end.resource.to_string(),
+        end: match end.end {
+            Heuristic::Commit => "commit",
+            Heuristic::Rollback => "rollback",
+            Heuristic::Mixed => "mixed",
+            Heuristic::Hazard => "hazard",
+        }
+        .to_owned(),
+        when: end.when.map(|when| when.0),
+        forgotten: is_forgotten(end, &hands),
+    });
+    Ok(Heuristics {
+        application: None,
+        ends: listed.collect(),
+        by_hand: hands.iter().map(ListedHand::from).collect(),
+    })
+}
+
+impl From<&ByHand> for ListedHand {
+    fn from(hand: &ByHand) -> Self {
+        let act = match hand.act {
+            HandAct::End(Decision::Commit) => "commit",
+            HandAct::End(Decision::Rollback) => "rollback",
+            HandAct::Forget => "forget",
+        };
+        let state = match hand.state {
+            HandState::Intended => "intended",
+            HandState::Unproven => "unproven",
+            HandState::Done => "done",
+            HandState::Void => "void",
+        };
+        Self {
+            gtrid: hand.gtrid.to_string(),
+            resource: hand.resource.to_string(),
+            act: act.to_owned(),
+            state: state.to_owned(),
+            who: hand.who.to_string(),
+            when: hand.when.0,
+            reason: hand.reason.to_string(),
+        }
+    }
+}
+
+/// Records that they were dealt with. What they were stays on record.
+pub(super) async fn forget(inner: &Inner, wanted: &Forget) -> Result<Heuristics, String> {
+    let line = |what: &str, text: &str| {
+        Remark::new(text.trim())
+            .ok_or_else(|| format!("{what} has to be one line of text, of at most 1000 bytes"))
+    };
+    let (who, reason) = (
+        line("who", &wanted.who)?,
+        line("the reason", &wanted.reason)?,
+    );
+    let (ends, hands) = read(inner).await?;
+    let of_gtrid = |end: &&HeuristicEnd| end.gtrid.to_string() == wanted.gtrid;
+    let left = ends.iter().filter(of_gtrid);
+    let left: Vec<_> = left.filter(|end| !is_forgotten(end, &hands)).collect();
+    if left.is_empty() {
+        return Err(format!(
+            "no heuristic end of {} is on record that was not dealt with: unanimous list \
+             --heuristic shows them",
+            wanted.gtrid
+        ));
+    }
+    for end in left {
+        let mut id = [0; 8];
+        getrandom::fill(&mut id)
+            .map_err(|_| "the operating system gives no random bits".to_owned())?;
+        let by_hand = ByHand {
+            id: u64::from_le_bytes(id),
+            gtrid: end.gtrid,
+            resource: end.resource.clone(),
+            act: HandAct::Forget,
+            by: inner.log.opening(),
+            who: who.clone(),
+            when: wall_clock::now(),
+            reason: reason.clone(),
+            proof: None,
+            state: HandState::Done,
+        };
+        let recording = inner.log.record_by_hand(&by_hand);
+        let recorded = bounded(inner.config.recovery_timeout, recording).await;
+        let recorded = recorded.map_err(|silence| silence.to_string())?;
+        recorded.map_err(|error| error.to_string())?;
+    }
+    list(inner).await
+}
