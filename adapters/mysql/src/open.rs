@@ -56,7 +56,7 @@ async fn begin(resource: &Mysql, lease: &mut Lease, sql: &str) -> Result<Place, 
         Ok(identity) => identity,
         Err(error) => return Err(cannot_open(resource, error)),
     };
-    session.run(sql).await.map_err(|error| {
+    session.run_first(sql).await.map_err(|error| {
         let kind = match (codes::meaning(&error, During::Open), &error) {
             // A server that answers is there; what it says has to be mended.
             (BranchErrorKind::Undetermined, Error::Server(_)) => BranchErrorKind::Failed,

@@ -374,8 +374,16 @@ impl Description {
                  innodb_lock_wait_timeout = {CONTROL_LOCK_WAIT_SECONDS}"
             );
         }
+        // The driver runs its set-up after each reset, too, in a round trip of its own. What is
+        // not the application's is left to the next branch's first one.
+        let (init, setup) = if has_own_setup {
+            (Vec::new(), vec![setup])
+        } else {
+            (vec![setup], Vec::new())
+        };
         let opts = base_opts(&self.name, opts)
-            .setup(vec![setup])
+            .init(init)
+            .setup(setup)
             .ssl_opts(security.ssl);
         Ok(Ready {
             opts: opts.into(),
@@ -418,7 +426,7 @@ fn base_opts(name: &ResourceName, opts: Opts) -> OptsBuilder {
         .connect_attribute(RESOURCE_ATTRIBUTE, name.as_str())
 }
 
-/// What is run on a session after login and after each reset, in one round trip.
+/// What is run on a session after login and after each reset.
 ///
 /// A reset (COM_RESET_CONNECTION) restores session variables but leaves the current database as the
 /// branch before left it. Autocommit comes last: without it every `SELECT` opens a transaction, and

@@ -60,6 +60,8 @@ pub(crate) enum PairError {
 pub(crate) struct Session {
     conn: Conn,
     server: Server,
+    /// What the next branch has to run first, in its own first round trip: empty on a new session.
+    unset: String,
 }
 
 /// The driver's own text holds the options, with password and key.
@@ -81,7 +83,7 @@ impl Session {
         facts
             .check_connection(conn.id())
             .and_then(|()| facts.into_server())
-            .map(|server| Self { conn, server })
+            .map(|server| Self::new(conn, server))
             .map_err(|finding| {
                 ResourceError::new(Problem::Unfit, config.name.clone(), finding.to_string())
             })
@@ -112,7 +114,11 @@ impl Session {
 
     /// A connection whose server was found fit.
     pub(crate) fn new(conn: Conn, server: Server) -> Self {
-        Self { conn, server }
+        Self {
+            conn,
+            server,
+            unset: String::new(),
+        }
     }
 
     pub(crate) fn server(&self) -> &Server {
@@ -206,17 +212,40 @@ impl Session {
         self.conn.ping().await
     }
 
-    /// Wipes what a branch has left behind and runs the set-up again. Never while a branch is
-    /// prepared here: MariaDB would then answer `XA COMMIT` with OK and commit nothing.
+    /// Wipes what a branch has left behind. Never while a branch is prepared here: MariaDB would
+    /// then answer `XA COMMIT` with OK and commit nothing.
     ///
-    /// A reset leaves the active roles as they are; seen on both servers.
+    /// A reset leaves the current database and the active roles as they are; seen on both servers.
+    /// They, and what else is ours to set, are put right by the next branch's own first request
+    /// ([`run_first`](Self::run_first)); the application's set-up runs here, with the reset.
     pub(crate) async fn reset(&mut self) -> Result<(), Error> {
         if !self.conn.reset().await? {
             let message = "the server cannot reset a connection";
             return Err(Error::Other(message.into()));
         }
-        let set_role = format!("SET ROLE {}", self.server.roles);
-        self.conn.query_drop(set_role).await
+        let opts = self.conn.opts();
+        let own = if opts.setup().is_empty() {
+            opts.init()
+        } else {
+            &[]
+        };
+        let mut unset = own.join(";\n");
+        if !unset.is_empty() {
+            unset.push_str(";\n");
+        }
+        self.unset = format!("{unset}SET ROLE {};\n", self.server.roles);
+        Ok(())
+    }
+
+    /// Runs the first statements of a branch, in one round trip; stops at the first error.
+    pub(crate) async fn run_first(&mut self, sql: &str) -> Result<(), Error> {
+        if self.unset.is_empty() {
+            return self.run(sql).await;
+        }
+        let all = format!("{}{sql}", self.unset);
+        self.run(&all).await?;
+        self.unset.clear();
+        Ok(())
     }
 
     /// Rows or results of the last statement may still be on their way.

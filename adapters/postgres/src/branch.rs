@@ -17,7 +17,7 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryStream};
 use unanimous_core::ports::{
     Branch, BranchEnv, BranchError, BranchErrorKind, OnePhaseReply, PrepareReply, Resource,
     ServerIdentity,
@@ -26,7 +26,7 @@ use unanimous_core::xid::Xid;
 
 use crate::codes::Request;
 use crate::failure::Failure;
-use crate::finish::{As, OnePhaseTrace, end_prepared};
+use crate::finish::{As, OnePhaseTrace, end_answered};
 use crate::gid::Gid;
 use crate::pool::Lease;
 use crate::session::{Replies, Session};
@@ -55,6 +55,8 @@ pub struct PgBranch {
     lease: Lease,
     reader: bool,
     stage: Stage,
+    /// The wipe of the session, sent behind the end of the branch.
+    wiping: Option<SimpleQueryStream>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +111,7 @@ impl Resource for Postgres {
             lease,
             reader: env.read_only,
             stage: Stage::Active,
+            wiping: None,
         })
     }
 }
@@ -186,10 +189,11 @@ impl Branch for PgBranch {
         }
         self.lease.watch_warnings();
         self.lease.forbid_interrupt();
-        let (guard, end) = self.guard_and_commit().await;
+        let (guard, end, wiping) = self.guard_and_commit().await;
         match (guard, end) {
             (Ok(_), Ok(_)) => {
                 self.stage = Stage::Committed;
+                self.wiping = wiping;
                 OnePhaseReply::Committed
             }
             (Err(failure), _) => self.not_committed(failure, None).await,
@@ -253,10 +257,14 @@ impl Branch for PgBranch {
             return;
         }
         let Self {
-            lease, resource, ..
+            lease,
+            resource,
+            wiping,
+            ..
         } = *self;
         tokio::spawn(async move {
-            let wiped = tokio::time::timeout(WIPE_TIMEOUT, wipe(&lease, &resource)).await;
+            let wiped = wipe(&lease, &resource, wiping);
+            let wiped = tokio::time::timeout(WIPE_TIMEOUT, wiped).await;
             match wiped {
                 Ok(Ok(())) => lease.keep(),
                 Ok(Err(failure)) => {
@@ -306,13 +314,16 @@ impl PgBranch {
 
     /// A decision that may not have reached its synchronous standby is not recorded yet: the log
     /// asks for its row, and waits for the standby again.
-    async fn run_last(&self, text: &str) -> Result<(), Failure> {
-        let replies = self.lease.run(text).await?;
+    async fn run_last(&mut self, text: &str) -> Result<(), Failure> {
+        let (answer, wiping) = self.run_and_wipe(text).await;
+        let replies = answer?;
         if self.lease.is_unreplicated() {
             let words = "committed, but perhaps not replicated to a synchronous standby";
             return Err(Failure::lost(words, None));
         }
-        replies.all_of(sql::COMMIT_LAST_STATEMENTS).map(|_| ())
+        replies.all_of(sql::COMMIT_LAST_STATEMENTS)?;
+        self.wiping = wiping;
+        Ok(())
     }
 
     fn prepared(&mut self, replies: &Replies) -> PrepareReply {
@@ -342,10 +353,17 @@ impl PgBranch {
 
     /// Both strings are on their way before the first answer is read: one round trip. If the guard
     /// fails, the `SAVEPOINT` of the second string does, too: the block has failed, or is none.
-    async fn guard_and_commit(&self) -> (Result<Replies, Failure>, Result<Replies, Failure>) {
+    async fn guard_and_commit(
+        &self,
+    ) -> (
+        Result<Replies, Failure>,
+        Result<Replies, Failure>,
+        Option<SimpleQueryStream>,
+    ) {
         let text = sql::one_phase_guard(&self.gid, self.lease.facts().backend.pid);
         let guard = self.lease.send(&text).await;
         let end = self.lease.send(sql::ONE_PHASE_END).await;
+        let wiping = self.send_wipe().await;
         let guard = match guard {
             Ok(stream) => self.lease.read(stream).await,
             Err(failure) => Err(failure),
@@ -355,7 +373,29 @@ impl PgBranch {
             Err(failure) => Err(failure),
         };
         let end = end.and_then(|replies| replies.all_of(sql::ONE_PHASE_END_STATEMENTS));
-        (guard, end)
+        (guard, end, wiping)
+    }
+
+    /// Sends the wipe behind a request that ends the branch, before that is answered: no round trip
+    /// of its own, nor a second awakening of the server's process. It counts only if the end was
+    /// answered as it should be.
+    async fn send_wipe(&self) -> Option<SimpleQueryStream> {
+        let text = sql::wipe(self.resource.settings());
+        self.lease.send(&text).await.ok()
+    }
+
+    /// Sends a request that ends the branch, with the wipe behind it, and reads its answer alone.
+    async fn run_and_wipe(
+        &self,
+        text: &str,
+    ) -> (Result<Replies, Failure>, Option<SimpleQueryStream>) {
+        let sent = self.lease.send(text).await;
+        let wiping = self.send_wipe().await;
+        let answer = match sent {
+            Ok(stream) => self.lease.read(stream).await,
+            Err(failure) => Err(failure),
+        };
+        (answer, wiping)
     }
 
     async fn not_committed(
@@ -383,9 +423,15 @@ impl PgBranch {
         end: Stage,
         asked: &str,
     ) -> Result<(), BranchError> {
-        match end_prepared(&self.lease, &self.gid, text).await {
-            Ok(As::OwnRole | As::Owner) => {
+        let (answer, wiping) = self.run_and_wipe(text).await;
+        match end_answered(&self.lease, &self.gid, text, answer).await {
+            Ok(whose) => {
                 self.stage = end;
+                self.wiping = match whose {
+                    As::OwnRole => wiping,
+                    // A role was taken since.
+                    As::Owner => None,
+                };
                 Ok(())
             }
             Err(failure) => {
@@ -418,17 +464,22 @@ fn still_prepared(kind: BranchErrorKind) -> bool {
     matches!(kind, BranchErrorKind::Unavailable | BranchErrorKind::Failed)
 }
 
-/// Removes what a branch may have left in the session.
-async fn wipe(session: &Session, resource: &Postgres) -> Result<(), Failure> {
-    let replies = session.run(sql::WIPE).await?;
-    let mut again = sql::limits(resource.settings());
-    // The first row is the answer of pg_advisory_unlock_all.
-    for statement in replies.rows.iter().skip(1).filter_map(|row| row.get(0)) {
-        again.push_str("; DEALLOCATE ");
-        again.push_str(statement);
+/// Removes what a branch may have left in the session. `sent` is the wipe that is on its way.
+async fn wipe(
+    session: &Session,
+    resource: &Postgres,
+    sent: Option<SimpleQueryStream>,
+) -> Result<(), Failure> {
+    let settings = resource.settings();
+    let sent = match sent {
+        Some(sent) => sent,
+        None => session.send(&sql::wipe(settings)).await?,
+    };
+    let replies = session.read(sent).await?.all_of(sql::WIPE_STATEMENTS)?;
+    if let Some(deallocate) = replies.field(0) {
+        session.run(deallocate).await?;
     }
-    session.run(&again).await?;
-    if let Some(setup) = &resource.settings().session_setup {
+    if let Some(setup) = &settings.session_setup {
         session.set_up(setup).await?;
     }
     Ok(())

@@ -243,7 +243,18 @@ pub(crate) enum As {
 /// because `SET LOCAL ROLE` has ended or because this is another session, the session takes the
 /// role and asks again; whoever could take it once can as long as he is a member of it.
 pub(crate) async fn end_prepared(session: &Session, gid: &Gid, text: &str) -> Result<As, Failure> {
-    let refused = match session.run(text).await {
+    let answer = session.run(text).await;
+    end_answered(session, gid, text, answer).await
+}
+
+/// The same, when `text` has been sent and answered.
+pub(crate) async fn end_answered(
+    session: &Session,
+    gid: &Gid,
+    text: &str,
+    answer: Result<Replies, Failure>,
+) -> Result<As, Failure> {
+    let refused = match answer {
         Ok(answer) => return answer.all_of(1).map(|_| As::OwnRole),
         Err(failure) => failure,
     };

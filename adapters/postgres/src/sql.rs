@@ -173,11 +173,23 @@ pub(crate) fn account(seen: &Seen) -> String {
 }
 
 /// Makes a session as fresh as a new one, but for `DEALLOCATE ALL`: the driver keeps statements of
-/// its own prepared. What the application prepared by SQL is listed, to be dropped one by one.
-pub(crate) const WIPE: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; \
-    RESET ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; \
-    DISCARD TEMP; DISCARD SEQUENCES; \
-    SELECT pg_catalog.quote_ident(name) FROM pg_catalog.pg_prepared_statements WHERE from_sql";
+/// its own prepared. Its one row is what drops those that the application prepared by SQL, or NULL.
+///
+/// It is sent behind the end of a branch, before that is answered. If that was refused, it fails in
+/// the block that is still open, or does no harm where none is.
+pub(crate) fn wipe(settings: &Settings) -> String {
+    format!(
+        "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; {}; UNLISTEN *; \
+         DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES; \
+         SELECT pg_catalog.string_agg('DEALLOCATE ' || pg_catalog.quote_ident(name), '; '), \
+         pg_catalog.pg_advisory_unlock_all() \
+         FROM pg_catalog.pg_prepared_statements WHERE from_sql",
+        limits(settings)
+    )
+}
+
+/// How many statements [`wipe`] holds: each has to be answered.
+pub(crate) const WIPE_STATEMENTS: usize = 13;
 
 /// Lets the server notice that our host has vanished, and end the session with its locks.
 pub(crate) fn limits(settings: &Settings) -> String {

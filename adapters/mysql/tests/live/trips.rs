@@ -57,7 +57,7 @@ pub(crate) async fn until_quiet(commands: &AtomicUsize) {
     .await;
 }
 
-/// Open, prepare, commit: one each. Rollback of an active branch and one-phase commit: one.
+/// Open, prepare, commit, wipe: one each. Rollback of an active branch and one-phase commit: one.
 async fn every_step_of_the_protocol_is_one_round_trip(db: &Db) {
     let (url, commands) = proxy(&db.url).await;
     let resource = Mysql::builder("ledger", url).build().unwrap();
@@ -77,6 +77,9 @@ async fn every_step_of_the_protocol_is_one_round_trip(db: &Db) {
     assert_eq!(taken(), 1, "prepare");
     branch.commit().await.unwrap();
     assert_eq!(taken(), 1, "commit");
+    Box::new(branch).release().await;
+    until_quiet(&commands).await;
+    assert_eq!(taken(), 1, "the wipe");
 
     let mut branch = resource.open(db.env(3)).await.unwrap();
     db.insert(&mut branch, 3).await.unwrap();

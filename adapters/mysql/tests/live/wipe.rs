@@ -114,7 +114,10 @@ async fn i8_a_role_that_was_taken_is_not_carried_over(db: &Db) {
         .unwrap();
     let resource = db.build(|builder| builder.pool_size(1));
     let mut branch = resource.open(db.env(1)).await.unwrap();
-    branch.query_drop(format!("SET ROLE {role}")).await.unwrap();
+    branch
+        .query_drop(format!("SET ROLE {role}; USE information_schema"))
+        .await
+        .unwrap();
     let taken: Option<String> = branch
         .query_first("SELECT CURRENT_ROLE()")
         .await
@@ -130,6 +133,8 @@ async fn i8_a_role_that_was_taken_is_not_carried_over(db: &Db) {
         .unwrap()
         .unwrap();
     let none = taken.is_none_or(|role| role == "NONE");
+    let database: Option<String> = next.query_first("SELECT DATABASE()").await.unwrap();
+    assert_eq!(database.as_deref(), Some("app"), "put right without set-up");
     next.rollback().await.unwrap();
     admin.query_drop(format!("DROP ROLE {role}")).await.unwrap();
     assert!(none, "the role was carried over");

@@ -67,7 +67,7 @@ async fn pooled_connections_survive_a_restart_of_the_server(kind: Kind) {
         Box::new(branch).release().await;
     }
     db.resource.recover().await.unwrap();
-    let wiped = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SET tcp_user_timeout%'";
+    let wiped = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CLOSE ALL;%' AND state = 'idle'";
     eventually("they are pooled", async || db.sql(wiped).await.len() == 3).await;
     server.kill();
     server.restart().unwrap();

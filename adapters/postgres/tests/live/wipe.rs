@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use unanimous_core::ports::{Branch, BranchErrorKind, Resource, ResourceManager};
 use unanimous_postgres::{PgBranch, Postgres};
+use unanimous_testing::Wire;
 
 use crate::support::{Db, backend_pid, eventually, expect_prepared, random};
 
@@ -165,6 +166,32 @@ async fn a_resource_that_is_dropped_closes_its_connections(db: &Db) {
     .await;
     drop(resource);
     db.wait_gone(pid).await;
+}
+
+/// Begin, work, prepare, commit: as many as by hand. On one thread, so that nothing is sent before
+/// all that belongs together is there.
+#[tokio::test]
+async fn the_wipe_takes_no_round_trip_of_its_own() {
+    let db = Db::shared(xtask::servers::Kind::PostgresNewest).await;
+    let (wire, url) = Wire::between(&db.url).await.unwrap();
+    let resource = Postgres::builder("orders", url)
+        .pool_size(1)
+        .build()
+        .unwrap();
+    let mut trips = 0;
+    for sequence in 1..=3 {
+        // Waits until the only session is wiped.
+        let mut branch = resource.open(db.env(sequence)).await.unwrap();
+        if sequence > 1 {
+            assert_eq!(wire.round_trips() - trips, 5, "four, and the next BEGIN");
+        }
+        trips = wire.round_trips() - 1;
+        db.insert_by_text(&branch, sequence).await;
+        expect_prepared(branch.prepare().await);
+        branch.commit().await.unwrap();
+        Box::new(branch).release().await;
+    }
+    db.clean().await;
 }
 
 on_both!(
