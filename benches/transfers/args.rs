@@ -12,7 +12,8 @@ cargo xtask bench [OPTION…]
 
   (nothing)          transfers on every server with 1, 8, 32 and 128 workers; writes the table and
                      the plots into docs/benchmarks
-  --quick            the same in less than five minutes, with a wider spread; writes no files
+  --quick            the same in less than five minutes, with a wider spread; counts and writes
+                     nothing unless told to (--count, --out, --json)
   --short            one server, 1 and 8 workers, in seconds
   --coordinator      the coordinator and the logs alone, beside bare loops
   --growth           what grows: branches, decisions, transactions, members, waiting transactions
@@ -93,7 +94,8 @@ impl Args {
                 "--rounds" => self.rounds = value()?.parse()?,
                 "--json" => self.json = Some(value()?.into()),
                 "--out" => self.out = Some(value()?.into()),
-                // The second is what cargo says to every benchmark.
+                "--count" => self.count = true,
+                // The last is what cargo says to every benchmark.
                 "--quick" | "--short" | "--bench" => {}
                 _ => return Err(format!("unknown argument {word}\n\n{USAGE}").into()),
             }
@@ -102,8 +104,9 @@ impl Args {
     }
 
     fn be_quick(&mut self) {
-        self.time = Duration::from_secs(150);
+        self.time = Duration::from_secs(120);
         self.rounds = 5;
+        self.count = false;
         self.out = None;
     }
 
@@ -113,7 +116,6 @@ impl Args {
         self.ledgers = vec![Ledger::Mysql];
         self.workers = vec![1, 8];
         self.rounds = 3;
-        self.count = false;
         self.alternatives
             .retain(|one| !matches!(one, Alternative::Sqlalchemy | Alternative::BarePiped));
     }

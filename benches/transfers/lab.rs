@@ -177,8 +177,8 @@ impl Lab {
     pub(crate) fn cpu(&self) -> Result<ServerCpu, Error> {
         let processes = Processes::read()?;
         Ok(ServerCpu {
-            postgres: processes.used_below(self.postgres_pid),
-            mysql: processes.used_below(self.mysql_pid),
+            postgres: processes.used_below(self.postgres_pid, used_by),
+            mysql: processes.used_below(self.mysql_pid, used_by),
         })
     }
 }
@@ -198,9 +198,10 @@ pub(crate) fn own_cpu() -> Duration {
     Duration::new(seconds, nanos)
 }
 
-/// Processor time of another process and of all that it has started.
+/// Processor time of another process and of all that it has started, to a hundredth of a second:
+/// also of threads that have ended.
 pub(crate) fn cpu_below(pid: u32) -> Result<Duration, Error> {
-    Ok(Processes::read()?.used_below(pid))
+    Ok(Processes::read()?.used_below(pid, ticks_of))
 }
 
 /// Who has started whom.
@@ -227,10 +228,20 @@ impl Processes {
         Ok(Self(children))
     }
 
-    fn used_below(&self, pid: u32) -> Duration {
+    fn used_below(&self, pid: u32, used_by: fn(u32) -> Duration) -> Duration {
         let below = self.0.get(&pid).into_iter().flatten();
-        used_by(pid) + below.map(|child| self.used_below(*child)).sum::<Duration>()
+        let below = below.map(|child| self.used_below(*child, used_by));
+        used_by(pid) + below.sum::<Duration>()
     }
+}
+
+/// `utime` and `stime` of `stat`, in hundredths of a second, as Linux counts them for programs.
+fn ticks_of(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    let ticks = ticks.filter_map(|ticks| ticks.parse::<u64>().ok());
+    Duration::from_millis(10 * ticks.sum::<u64>())
 }
 
 /// Nanoseconds on a processor, of every thread that lives: the first field of `schedstat`.

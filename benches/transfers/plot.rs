@@ -86,11 +86,12 @@ macro_rules! drawn {
                 .x_label_area_size(36)
                 .y_label_area_size(52)
                 .right_y_label_area_size(0)
-                .build_cartesian_2d(-0.4..(columns - 0.1), $range)?;
+                .build_cartesian_2d(-0.4..(columns - 1.0) * 1.25 + 0.4, $range)?;
             let label = |at: &f64| label_of(workers, *at);
             chart
                 .configure_mesh()
                 .disable_x_mesh()
+                .max_light_lines(1)
                 .x_labels(workers.len() * 2 + 1)
                 .x_label_formatter(&label)
                 .y_label_formatter(&|value| format!("{value}"))
