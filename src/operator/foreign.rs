@@ -134,7 +134,7 @@ fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
 /// With padding, as pgjdbc writes it.
 fn base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=');
-    let is_padded = text.len() % 4 == 0 && text.len() - digits.len() <= 2;
+    let is_padded = text.len().is_multiple_of(4) && text.len() - digits.len() <= 2;
     if !is_padded {
         return None;
     }

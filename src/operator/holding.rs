@@ -121,7 +121,8 @@ pub(super) type Inspected = HashMap<String, Result<Inspection, String>>;
 /// Looks at all resources at the same time. Changes nothing.
 pub(super) async fn inspect_all(inner: &Arc<Inner>, options: InspectOptions) -> Inspected {
     let mut looks = JoinSet::new();
-    for resource in inner.resources.values().cloned() {
+    for resource in inner.resources.values() {
+        let resource = Arc::clone(resource);
         let limit = inner.config.recovery_timeout;
         looks.spawn(async move {
             let seen = match bounded(limit, resource.inspect(options)).await {
