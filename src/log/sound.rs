@@ -35,7 +35,7 @@ pub(super) struct Sound {
     pub(super) has_beginning: bool,
     /// Empty: it is whole.
     pub(super) losses: Vec<Loss>,
-    /// Where bytes are that nobody has written, without a meaning: the rest of a batch's last block.
+    /// Where bytes are that nobody has written, without a meaning: behind a batch, in its block.
     pub(super) strange: Vec<u64>,
 }
 

@@ -142,8 +142,8 @@ impl FolderVerified {
         let at = (IDENTITY, None);
         let Some(bytes) = bytes else {
             if has_segments {
-                let mend = "put it back; if it is lost and this folder is the original, adopt it by \
-                            `FileLog::adopt`";
+                let mend = "put it back; if it is lost and this folder is the original, adopt it \
+                            by `FileLog::adopt`";
                 self.add(Severity::Error, "identity", at, "it is gone", mend);
             }
             return;
@@ -192,8 +192,8 @@ impl FolderVerified {
                  {} when the log was made, now device {} inode {})",
                 identity.folder.device, identity.folder.inode, here.device, here.inode
             );
-            let mend = "if the original is used by nobody and this is its latest state, adopt it by \
-                        `FileLog::adopt`; else begin a new log in another folder";
+            let mend = "if the original is used by nobody and this is its latest state, adopt it \
+                        by `FileLog::adopt`; else begin a new log in another folder";
             self.add(Severity::Error, "place", (IDENTITY, None), evidence, mend);
         }
     }
@@ -280,7 +280,7 @@ impl FolderVerified {
             );
         }
         for at in &sound.strange {
-            let evidence = "bytes behind a batch that nobody of this program has written; they mean \
+            let evidence = "bytes behind a batch that this program has not written; they mean \
                             nothing, but the disk, or another program, has changed this file";
             self.add(
                 Severity::Warning,
@@ -309,8 +309,8 @@ impl FolderVerified {
                 )
             };
             let evidence = format!(
-                "bytes {} to {} cannot be read: decisions of epoch {epoch} may be missing ({seem}); \
-                 those of earlier epochs are not concerned",
+                "bytes {} to {} cannot be read: decisions of epoch {epoch} may be missing \
+                 ({seem}); those of earlier epochs are not concerned",
                 loss.from, loss.to
             );
             let place = (&*loss.segment, Some(loss.from));
@@ -323,7 +323,7 @@ impl FolderVerified {
             );
         }
         if !sound.has_beginning {
-            let evidence = "the state that the segment began with is lost, and with it every earlier \
+            let evidence = "the state that the segment began with is lost, and so is every earlier \
                             opening: their branches will be shown, and left to a person";
             let place = (&*segment_name(sound.header.number), None);
             self.add(
@@ -370,8 +370,8 @@ impl FolderVerified {
 const KNOWN: [&str; 4] = ["lock", "control.sock", "lost+found", IDENTITY];
 const UNDER_WAY: [&str; 3] = [SEGMENT_TEMP, IDENTITY_TEMP, MOVED_TEMP];
 
-const SALVAGE: &str = "stop the application, keep a copy of the folder as it is, check the disk; what \
-     is sound can be brought to a new home:\n\
+const SALVAGE: &str = "stop the application, keep a copy of the folder as it is, check the disk; \
+     what is sound can be brought to a new home:\n\
      unanimous log export --seal --salvage --out log.jsonl\n\
      unanimous --config NEW.toml log import --incomplete log.jsonl\n\
      then unanimous recover; what may have been decided in the lost part is left to a person";

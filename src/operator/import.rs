@@ -143,9 +143,9 @@ fn closed(mut export: Export) -> Result<Export, OperatorError> {
 fn refusal(export: &Export) -> String {
     if export.losses.is_empty() {
         return "this is a copy of a log that was not sealed: decisions that were made since are \
-                not in it. Seal the log when it is exported (unanimous log export --seal). If it is \
-                lost, and this copy is all that is left, say --incomplete: what may be missing is \
-                then left to a person"
+                not in it. Seal the log when it is exported (unanimous log export --seal). If it \
+                is lost, and this copy is all that is left, say --incomplete: what may be missing \
+                is then left to a person"
             .to_owned();
     }
     let lost = export.losses.iter().map(|loss| {
@@ -155,7 +155,7 @@ fn refusal(export: &Export) -> String {
     let lost: Vec<_> = lost.collect();
     format!(
         "this is what was sound of a damaged log ({} could not be read): decisions may be missing. \
-         If there is no better copy, say --incomplete: what may be missing is then left to a person",
+         If there is no better copy, say --incomplete: what may be missing is left to a person",
         lost.join("; ")
     )
 }
@@ -169,8 +169,8 @@ async fn is_begun(to: &End, export: &Export, from: &str) -> Result<bool, Operato
             Ok(true)
         }
         Standing::Here(manager) if manager == export.manager => Err(failed(&format!(
-            "{place}: the log of manager {manager} is here already: an import of it has ended, or it \
-             never left; nothing was imported"
+            "{place}: the log of manager {manager} is here already: an import of it has ended, or \
+             it never left; nothing was imported"
         ))),
         Standing::Here(manager) => Err(failed(&format!(
             "{place}: there is a log of manager {manager} already: two logs cannot become one; \

@@ -197,10 +197,8 @@ impl Move {
         reached("ended").await;
         Ok(self.plan)
     }
-}
 
-impl Move {
-    /// A fail-over of the old home's server can lose the seal; then somebody may have gone on there.
+    /// A fail-over of the old home's server can lose the seal; then somebody may have gone on.
     async fn check_seal(&self) -> Result<(), OperatorError> {
         let (from, to) = (self.from.place(), self.to.place());
         let standing = self.from.standing().await?;

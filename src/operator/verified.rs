@@ -1,8 +1,8 @@
 //! Whether a log is sound, to its last byte or row. It is only read.
 //!
 //! Subjects of findings, which stay the same: of a folder `segments`, `segment`, `damage`, `loss`,
-//! `torn tail`, `padding`, `identity`, `place`, `mark of a move`, `other file`; of a table `tables`,
-//! `rows`, `orphan row`, `strange row`, `mark of a move`.
+//! `torn tail`, `padding`, `identity`, `place`, `mark of a move`, `other file`; of a table
+//! `tables`, `rows`, `orphan row`, `strange row`, `mark of a move`.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -35,8 +35,8 @@ pub(crate) struct Import {
     /// What `unanimous log export` has written; `-` for standard input.
     #[arg(value_name = "FILE")]
     pub(crate) from: PathBuf,
-    /// Import a file of which decisions may be missing: a copy of a log that was not sealed, or what
-    /// was sound of a damaged one. What may be missing is left to a person, for good.
+    /// Import a file of which decisions may be missing: a copy of a log that was not sealed, or
+    /// what was sound of a damaged one. What may be missing is left to a person, for good.
     #[arg(long)]
     pub(crate) incomplete: bool,
     /// Do not ask.

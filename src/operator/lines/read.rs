@@ -1,4 +1,4 @@
-//! Reads a log from JSON lines: line by line and field by field, so that whatever is wrong is named.
+//! Reads a log from JSON lines, line by line and field by field: whatever is wrong is named.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
