@@ -9,9 +9,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{
-    Absence, BranchRecord, ByHand, HandAct, HandState, LogError, Lookup, Remark,
-};
+use unanimous_core::ports::{Absence, BranchRecord, ByHand, HandAct, HandState, LogError, Remark};
 use unanimous_core::protocol::{ByHandCase, Decision, Heuristic, LeaveReason};
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
@@ -370,11 +368,8 @@ async fn tell_log(inner: &Inner, asked: &Asked<'_>, told: &mut Resolved) -> Resu
     let read = read.map_err(|silence| format!("the log cannot be read: {silence}"))?;
     let (found, hands, when) = read.map_err(|error| format!("the log cannot be read: {error}"))?;
     told.decided_at = when.first().map(|(_, when)| when.0);
-    let (ends, beside) = match found {
-        Lookup::Heuristic { ends, beside } => (ends, *beside),
-        beside => (Vec::new(), beside),
-    };
-    if matches!(beside, Lookup::Pending(_) | Lookup::Completed) {
+    let (ends, beside) = found.apart();
+    if beside.is_decided() {
         told.decided = Some(true);
     }
     for (name, end) in ends {

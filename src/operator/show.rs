@@ -283,9 +283,10 @@ async fn decision(inner: &Inner, gtrid: Gtrid) -> (DecisionShown, String) {
         Lookup::Heuristic { ends, beside } => {
             let branches = ends.iter().map(|(at, end)| format!("{at}: {end:?}"));
             let branches: Vec<_> = branches.collect();
-            let decision = match *beside {
-                Lookup::Pending(_) | Lookup::Completed => "commit",
-                _ => "none",
+            let decision = if beside.is_decided() {
+                "commit"
+            } else {
+                "none"
             };
             (
                 DecisionShown::Heuristic,

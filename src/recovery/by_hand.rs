@@ -324,10 +324,7 @@ async fn settle_one(inner: &Inner, by_hand: &ByHand) -> Result<(), String> {
 
 /// Of a branch that is gone. `None`: not known yet.
 async fn what_became(inner: &Inner, by_hand: &ByHand, found: Lookup) -> Option<HandState> {
-    let (ends, beside) = match found {
-        Lookup::Heuristic { ends, beside } => (ends, *beside),
-        beside => (Vec::new(), beside),
-    };
+    let (ends, beside) = found.apart();
     let mut ends = ends.into_iter();
     let end = ends.find(|(name, _)| *name == by_hand.resource);
     let wanted = by_hand.ended()?;

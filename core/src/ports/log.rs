@@ -65,6 +65,26 @@ pub enum Lookup {
     MayBeLost,
 }
 
+impl Lookup {
+    /// Whether it was decided to commit.
+    pub fn is_decided(&self) -> bool {
+        match self {
+            Self::Pending(_) | Self::Completed => true,
+            Self::Heuristic { beside, .. } => beside.is_decided(),
+            Self::NoRecord | Self::Open | Self::UnknownOpening | Self::MayBeLost => false,
+        }
+    }
+
+    /// The heuristic ends, and what is known besides.
+    pub fn apart(self) -> (Vec<(ResourceName, Heuristic)>, Self) {
+        if let Self::Heuristic { ends, beside } = self {
+            (ends, *beside)
+        } else {
+            (Vec::new(), self)
+        }
+    }
+}
+
 /// One line of the log's list of openings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpeningState {
