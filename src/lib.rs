@@ -140,6 +140,7 @@ struct Readme;
 #[doc = include_str!("../docs/first-service.md")]
 #[doc = include_str!("../docs/testing.md")]
 #[doc = include_str!("../docs/operations.md")]
+#[doc = include_str!("../docs/by-hand.md")]
 #[doc = include_str!("../docs/servers.md")]
 #[doc = include_str!("../docs/adapters.md")]
 #[doc = include_str!("../docs/shared-log.md")]

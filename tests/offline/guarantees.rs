@@ -12,6 +12,7 @@ const DOCUMENTS: &[(&str, usize)] = &[
     ("docs/servers.md", 15),
     ("docs/findings.md", 30),
     ("docs/operations.md", 5),
+    ("docs/by-hand.md", 1),
     ("docs/planted-bugs.md", 40),
     ("docs/shared-log.md", 30),
     ("docs/kubernetes.md", 3),

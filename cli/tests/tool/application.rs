@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mysql_async::prelude::Queryable;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use unanimous::mysql::Mysql;
 use unanimous::operator::{ConfigFile, Parts};
 use unanimous::postgres::Postgres;
@@ -29,6 +30,10 @@ pub(crate) enum Plan {
     Idle,
     /// Commits one transaction after another.
     Busy,
+    /// Says that it is ready. Told a number, it commits a row with it and says how that went. Told
+    /// `full`, it can write to no file from then on, as if its disk was full; told `room`, it can;
+    /// told `stop`, it shuts down and says that, too.
+    Obedient,
 }
 
 impl Service {
@@ -41,8 +46,11 @@ impl Service {
 
     /// Starts an application that has not said anything yet.
     pub(crate) fn launch(&self, plan: Plan) -> Application {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut command = Command::new("sh");
         command
+            // A file that becomes too long is an error for it, not its end.
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().unwrap())
             .args(["application::application", "--exact", "--nocapture"])
             .env(
                 PLAN,
@@ -82,7 +90,23 @@ impl Application {
 
     /// Lets it go on.
     pub(crate) fn go_on(&mut self) {
-        writeln!(self.stdin).unwrap();
+        self.tell("");
+    }
+
+    pub(crate) fn tell(&mut self, word: &str) {
+        writeln!(self.stdin, "{word}").unwrap();
+    }
+
+    /// Has an obedient one commit a row, and hears how that went.
+    pub(crate) fn commit(&mut self, id: u32) -> String {
+        self.tell(&id.to_string());
+        self.word().unwrap()
+    }
+
+    /// Has an obedient one shut down.
+    pub(crate) fn stop(mut self) {
+        self.tell("stop");
+        assert_eq!(self.word().unwrap(), "stopped");
     }
 
     /// SIGKILL. The transaction that it stood in.
@@ -141,6 +165,7 @@ async fn application() {
         "DecisionDurable" => insert_and_stop(&parts, Point::DecisionDurable, table).await,
         "Idle" => idle(&parts).await,
         "Busy" => busy(&parts, table).await,
+        "Obedient" => obedient(&parts, table).await,
         other => panic!("no such plan: {other}"),
     }
 }
@@ -190,4 +215,42 @@ async fn busy(parts: &Parts, table: &str) {
             say(gtrid);
         }
     }
+}
+
+async fn obedient(parts: &Parts, table: &str) {
+    let tm = match parts.builder().start().await {
+        Ok(tm) => tm,
+        Err(error) => return say(error),
+    };
+    say("ready");
+    loop {
+        let read = || std::io::stdin().lines().next();
+        let line = tokio::task::spawn_blocking(read).await.unwrap();
+        let Some(line) = line else {
+            return std::future::pending().await;
+        };
+        match &*line.unwrap() {
+            "full" => limit_files(Some(1)),
+            "room" => limit_files(None),
+            "stop" => {
+                tm.shutdown().await.unwrap();
+                return say("stopped");
+            }
+            id => {
+                let mut tx = tm.begin();
+                insert(parts, &mut tx, table, id.parse().unwrap()).await;
+                say(match tx.commit().await {
+                    Ok(_) => "committed".to_owned(),
+                    Err(error) => error.to_string(),
+                });
+            }
+        }
+    }
+}
+
+/// For this process alone.
+fn limit_files(bytes: Option<u64>) {
+    let maximum = getrlimit(Resource::Fsize).maximum;
+    let current = bytes.or(maximum);
+    setrlimit(Resource::Fsize, Rlimit { current, maximum }).unwrap();
 }

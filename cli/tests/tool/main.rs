@@ -16,6 +16,7 @@ mod log_file;
 mod moved_log;
 mod not_ours;
 mod resolve;
+mod runbook;
 mod schema;
 mod secrets;
 mod shared_log;

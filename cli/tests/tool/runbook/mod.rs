@@ -1,0 +1,14 @@
+//! What `docs/operations.md` tells somebody to do at three in the morning, done: each symptom is
+//! made on real servers, the commands of its section are read from the page and run one after the
+//! other, each has to say what the page shows, and at the end plain clients look into both
+//! databases.
+
+mod failover;
+mod full_disk;
+mod gone;
+mod locked_table;
+mod log_lost;
+mod page;
+mod restored;
+mod shop;
+mod slots;
