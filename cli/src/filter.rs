@@ -299,6 +299,11 @@ mod tests {
             },
             &["a1", "b1"],
         );
+    }
+
+    #[test]
+    fn filters_by_name_hide_all_others() {
+        let new = Filter::default;
         shows(
             Filter {
                 foreign: Foreign::Hide,

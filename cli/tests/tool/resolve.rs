@@ -291,7 +291,7 @@ async fn i5_beside_members_what_they_may_still_decide_is_refused() {
     let mend = format!("unanimous recover --close {epoch}");
     assert!(refused.stderr.contains(&mend), "{refused:?}");
     what_no_log_knows_is_ended(service, &gtrid).await;
-    assert_eq!(service.prepared(&gtrid).is_empty(), false);
+    assert!(!service.prepared(&gtrid).is_empty());
     service.unprepare_orders(&gid(&gtrid, "orders")).await;
     shared.drop_databases().await;
 }

@@ -34,6 +34,32 @@ fn at(ran: &Ran, resource: &str) -> serde_json::Value {
         .clone()
 }
 
+fn is_told_by_every_name(service: &Service, gtrid: &str) {
+    for name in [
+        format!("unanimous:{gtrid}:orders"),
+        format!("{gtrid}:ledger"),
+        gtrid[..gtrid.len() - 2].to_owned(),
+    ] {
+        let shown = service.run(&["show", &name]).exits(1);
+        for words in [
+            &*format!("transaction  {gtrid}"),
+            "decision     commit; not every branch is known to be committed",
+            "a run that has ended (epoch 1)",
+            "orders: commit; when the application starts, or: unanimous recover",
+            "unanimous recover is safe: it commits what was decided",
+            "RESOURCE  STATE    AGE",
+            "RESOURCE  SESSION",
+            "transactions since it began",
+        ] {
+            assert!(shown.stdout.contains(words), "{words}: {}", shown.stdout);
+        }
+        assert!(
+            shown.stderr.contains("note: ") || shown.stdout.contains("note "),
+            "{shown:?}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_is_shown_with_what_was_decided_whom_it_blocks_and_what_to_do() {
     let service = Service::new("shown");
@@ -63,29 +89,7 @@ async fn a_transaction_is_shown_with_what_was_decided_whom_it_blocks_and_what_to
     assert_eq!(held["horizon"]["limit"], 200_000_000);
     assert_eq!(at(&json, "ledger")["branch"]["state"], "decided");
 
-    for name in [
-        format!("unanimous:{gtrid}:orders"),
-        format!("{gtrid}:ledger"),
-        gtrid[..gtrid.len() - 2].to_owned(),
-    ] {
-        let shown = service.run(&["show", &name]).exits(1);
-        for words in [
-            &*format!("transaction  {gtrid}"),
-            "decision     commit; not every branch is known to be committed",
-            "a run that has ended (epoch 1)",
-            "orders: commit; when the application starts, or: unanimous recover",
-            "unanimous recover is safe: it commits what was decided",
-            "RESOURCE  STATE    AGE",
-            "RESOURCE  SESSION",
-            "transactions since it began",
-        ] {
-            assert!(shown.stdout.contains(words), "{words}: {}", shown.stdout);
-        }
-        assert!(
-            shown.stderr.contains("note: ") || shown.stdout.contains("note "),
-            "{shown:?}"
-        );
-    }
+    is_told_by_every_name(&service, &gtrid);
     let unknown = service.run(&["show", "nobody's"]).exits(2);
     assert!(unknown.stderr.contains("see unanimous list"), "{unknown:?}");
 
