@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::future::try_join;
 use mysql_async::prelude::Queryable;
@@ -97,7 +98,8 @@ impl Contender {
             | Alternative::TablePgLast
             | Alternative::TableMysql
             | Alternative::TableMysqlLast => {
-                Self::Ours(Ours::start(which, postgres_url, mysql_url, workers).await?)
+                let size = pool_size(workers);
+                Self::Ours(Ours::start(which, postgres_url, mysql_url, size, None).await?)
             }
             Alternative::Sqlalchemy => {
                 let child = Sqlalchemy::start(postgres_url, mysql_url, workers).await?;
@@ -127,24 +129,32 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    async fn start(
+    /// `patience`: how long a transaction may wait for its connections, if not as usual.
+    pub(crate) async fn start(
         which: Alternative,
         postgres_url: &str,
         mysql_url: &str,
-        workers: usize,
+        size: usize,
+        patience: Option<Duration>,
     ) -> Result<Self, Error> {
-        let size = pool_size(workers);
-        let orders = Postgres::builder("orders", postgres_url).pool_size(size);
-        let orders = orders.build()?;
+        let mut orders = Postgres::builder("orders", postgres_url).pool_size(size);
         // Those by hand are not encrypted either.
         let mysql_url = format!("{mysql_url}?ssl-mode=DISABLED");
-        let ledger = Mysql::builder("ledger", mysql_url).pool_size(size);
-        let ledger = ledger.build()?;
+        let mut ledger = Mysql::builder("ledger", mysql_url).pool_size(size);
+        if let Some(patience) = patience {
+            orders = orders.pool_timeout(patience);
+            ledger = ledger.pool_timeout(patience);
+        }
+        let (orders, ledger) = (orders.build()?, ledger.build()?);
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let synced = Arc::new(AtomicU64::new(0));
         let builder = TransactionManager::builder()
             .resource(&orders)
-            .resource(&ledger);
+            .resource(&ledger)
+            .config(|config| {
+                config.open_timeout = patience.unwrap_or(config.open_timeout);
+                config.deadline = config.deadline.max(config.open_timeout);
+            });
         let builder = match which {
             Alternative::TablePg => builder.log(TableLog::on(&orders).last_resource(false)),
             Alternative::TablePgLast => builder.log(TableLog::on(&orders)),

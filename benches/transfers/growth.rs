@@ -17,7 +17,7 @@ use unanimous_core::ports::{DecisionLog as _, DecisionRecord};
 use crate::Error;
 use crate::appends::Append as _;
 use crate::args::Args;
-use crate::contender::{Alternative, Contender};
+use crate::contender::{Alternative, Contender, Ours};
 use crate::coordinator::Transactions;
 use crate::figures::{quantile, sorted};
 use crate::lab::{ACCOUNTS, Lab, Ledger, start_postgres};
@@ -177,16 +177,20 @@ async fn waiting() -> Result<String, Error> {
     const TRANSACTIONS: usize = 1000;
     const EACH: usize = 5;
     const CONNECTIONS: usize = 50;
+    /// A stall would be seen as an error.
+    const PATIENCE: Duration = Duration::from_secs(60);
     let postgres = start_postgres()?;
     let mut lab = Lab::open(Ledger::Mysql, &postgres).await?;
-    // The pool has some connections more than workers.
-    let opened = Contender::open(
+    let (postgres_url, mysql_url) = (&lab.postgres_url, &lab.mysql_url);
+    let patience = Some(PATIENCE);
+    let ours = Ours::start(
         Alternative::File,
-        &lab.postgres_url,
-        &lab.mysql_url,
-        CONNECTIONS - 4,
+        postgres_url,
+        mysql_url,
+        CONNECTIONS,
+        patience,
     );
-    let contender = Arc::new(opened.await?);
+    let contender = Arc::new(Contender::Ours(ours.await?));
     let begun = Instant::now();
     let workers = (0..TRANSACTIONS).map(|worker| {
         let contender = Arc::clone(&contender);
@@ -214,7 +218,8 @@ async fn waiting() -> Result<String, Error> {
     let (times, ends) = (sorted(times), sorted(ends));
     Ok(format!(
         "### Many transactions, few connections\n\n{TRANSACTIONS} at a time, {EACH} transfers each, \
-         with pools of {CONNECTIONS} connections to PostgreSQL and MySQL: none failed; {speed:.0} \
+         with pools of {CONNECTIONS} connections to PostgreSQL and MySQL: none failed \
+         or waited longer than {PATIENCE:?}; {speed:.0} \
          transfers/s. A transfer took {:.0} ms (p50), {:.0} ms (p99), {:.0} ms at most, waiting \
          for a connection included. The first was through with its {EACH} after {:.0} ms, half of \
          them after {:.0} ms, the last after {:.0} ms.\n",
