@@ -51,6 +51,39 @@ fn session(branch: &InspectedBranch, pid: i32) -> BlockedSession {
     found.next().unwrap_or_else(|| panic!("{branch:?}")).clone()
 }
 
+/// Who waits for the row, for the table, and behind that.
+fn tells_of_sessions(
+    seen: &Inspection,
+    branch: &InspectedBranch,
+    [writer, admin, reader]: [i32; 3],
+) -> (BlockedSession, BlockedSession) {
+    let writer = session(branch, writer);
+    assert_eq!(
+        (writer.user.as_deref(), writer.is_behind),
+        (Some("app"), false)
+    );
+    let statement = writer.statement.clone().unwrap();
+    assert!(
+        statement.starts_with("UPDATE ") && statement.contains('é'),
+        "{statement}"
+    );
+    assert_eq!(statement.chars().count(), 120, "it is cut");
+    assert!(writer.waiting.is_some());
+    let admin = session(branch, admin);
+    assert_eq!(
+        (admin.user.as_deref(), admin.is_behind),
+        (Some("postgres"), false)
+    );
+    assert_eq!(admin.statement, None, "not for this role");
+    let note = seen
+        .notes
+        .iter()
+        .find(|note| note.contains("GRANT pg_read_all_stats"));
+    assert!(note.is_some(), "{:?}", seen.notes);
+    assert!(session(branch, reader).is_behind);
+    (writer, admin)
+}
+
 /// One waits for a row, an administrator for the table behind both, a reader behind him.
 async fn a_branch_is_told_with_its_locks_and_whom_it_blocks(db: &Db) {
     let table = &db.table;
@@ -96,30 +129,7 @@ async fn a_branch_is_told_with_its_locks_and_whom_it_blocks(db: &Db) {
         3,
         "{branch:?}"
     );
-    let writer = session(&branch, writer);
-    assert_eq!(
-        (writer.user.as_deref(), writer.is_behind),
-        (Some("app"), false)
-    );
-    let statement = writer.statement.unwrap();
-    assert!(
-        statement.starts_with("UPDATE ") && statement.contains('é'),
-        "{statement}"
-    );
-    assert_eq!(statement.chars().count(), 120, "it is cut");
-    assert!(writer.waiting.is_some());
-    let admin = session(&branch, admin);
-    assert_eq!(
-        (admin.user.as_deref(), admin.is_behind),
-        (Some("postgres"), false)
-    );
-    assert_eq!(admin.statement, None, "not for this role");
-    let note = seen
-        .notes
-        .iter()
-        .find(|note| note.contains("GRANT pg_read_all_stats"));
-    assert!(note.is_some(), "{:?}", seen.notes);
-    assert!(session(&branch, reader).is_behind);
+    let (writer, admin) = tells_of_sessions(&seen, &branch, [writer, admin, reader]);
 
     // Ours holds the same table in a mode that hinders the administrator, and nobody's row.
     let ours = of(&seen, &XidOwner::Unanimous(db.xid(1)));
