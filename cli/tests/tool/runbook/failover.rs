@@ -22,7 +22,7 @@ async fn a_branch_that_a_failover_lost_is_found_and_its_rows_are_brought_back() 
     shop.servers().orders.restart().unwrap();
     page.until(&shop, "the old server is stopped").await;
     shop.servers().orders.kill();
-    page.to_its_end(&shop).await;
+    page.follow(&shop).await;
     assert_eq!(shop.service.rows().await, (1, 1));
     drop(standby);
     shop.close().await;

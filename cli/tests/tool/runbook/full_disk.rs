@@ -31,7 +31,7 @@ async fn with_room_on_the_disk_of_the_log_all_goes_on() {
     {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    page.to_its_end(&shop).await;
+    page.follow(&shop).await;
     application.stop();
     assert_eq!(shop.service.rows().await, (2, 2));
     shop.is_over();

@@ -5,7 +5,7 @@ use super::shop::Shop;
 use crate::application::Plan;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_names_a_resource_that_is_gone_for_good_comes_to_its_end() {
+async fn what_names_a_resource_that_is_gone_for_good_comes_follow() {
     let mut shop = Shop::open().await;
     shop.service.start(Plan::DecisionDurable).kill();
     shop.servers().ledger.kill();
@@ -14,7 +14,7 @@ async fn what_names_a_resource_that_is_gone_for_good_comes_to_its_end() {
     let whole = shop.service.config_text();
     let (without, _) = whole.split_once("[resources.ledger]").unwrap();
     shop.service.write_config(without);
-    page.to_its_end(&shop).await;
+    page.follow(&shop).await;
     shop.servers().ledger.restart().unwrap();
     assert_eq!(shop.service.rows().await, (1, 0));
     shop.close().await;

@@ -54,7 +54,7 @@ async fn a_table_that_a_dead_application_holds_is_let_go() {
     page.sees(&shop, &shop.refusal("orders", sql).await);
     let sql = "SET innodb_lock_wait_timeout = 1, lock_wait_timeout = 1; SELECT * FROM booking";
     page.sees(&shop, &shop.refusal("ledger", sql).await);
-    page.to_its_end(&shop).await;
+    page.follow(&shop).await;
     for waiting in waiting {
         let limit = Duration::from_secs(60);
         tokio::time::timeout(limit, waiting).await.unwrap().unwrap();

@@ -36,7 +36,7 @@ async fn what_a_lost_log_had_under_way_is_ended_the_same_way_in_both_databases()
     page.choose(&both);
     page.until(&shop, "the third one").await;
     page.choose(&half);
-    page.to_its_end(&shop).await;
+    page.follow(&shop).await;
     assert_eq!(shop.service.rows().await, (1, 1));
     shop.is_over();
     shop.close().await;

@@ -88,7 +88,7 @@ impl Section {
     }
 
     /// Does all that is left.
-    pub(super) async fn to_its_end(mut self, shop: &Shop) {
+    pub(super) async fn follow(mut self, shop: &Shop) {
         while self.next < self.steps.len() {
             let step = self.take();
             assert!(step.kind != MARK, "{}: {step:?}", self.heading);

@@ -51,7 +51,7 @@ async fn what_a_restored_postgresql_lacks_is_found_and_brought_back() {
     shop.servers().orders.restart().unwrap();
     page.until(&shop, "one came back").await;
     page.choose(&prepared);
-    page.to_its_end(&shop).await;
+    page.follow(&shop).await;
     assert_eq!(shop.service.rows().await, (2, 2));
     shop.is_over();
     shop.close().await;
@@ -66,7 +66,7 @@ async fn a_restored_mysql_under_a_new_name_is_not_taken_for_one_that_has_committ
     let mut page = Section::open("If it is MySQL or MariaDB");
     page.until(&shop, "the server is started").await;
     shop.servers().ledger.restart().unwrap();
-    page.to_its_end(&shop).await;
+    page.follow(&shop).await;
     assert_eq!(shop.service.rows().await, (1, 1));
     shop.close().await;
 }

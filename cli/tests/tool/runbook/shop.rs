@@ -181,10 +181,11 @@ impl Shop {
     pub(super) async fn refusal(&self, at: &str, sql: &str) -> String {
         if at == "ledger" {
             let mut ledger = self.service.ledger().await;
-            return match ledger.query_drop(sql).await.unwrap_err() {
-                mysql_async::Error::Server(error) => error.to_string(),
-                error => panic!("{error}"),
+            let error = ledger.query_drop(sql).await.unwrap_err();
+            let mysql_async::Error::Server(error) = error else {
+                panic!("{error}");
             };
+            return error.to_string();
         }
         let (url, sql) = (self.orders_urls[0].clone(), sql.to_owned());
         let asked = tokio::task::spawn_blocking(move || {

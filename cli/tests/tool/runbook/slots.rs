@@ -35,7 +35,7 @@ async fn a_server_without_a_free_slot_gets_its_slots_back_and_more() {
         .await;
     let wanted = wanted.lines().last().unwrap().trim();
     shop.servers().orders.restart_with(&slots(wanted)).unwrap();
-    page.to_its_end(&shop).await;
+    page.follow(&shop).await;
     application.stop();
     assert_eq!(shop.service.rows().await, (1, 1));
     shop.servers().orders.restart_with(&Options::new()).unwrap();
