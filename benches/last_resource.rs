@@ -4,7 +4,8 @@
 //! proxy in between.
 //!
 //! ```text
-//! cargo bench -p unanimous-benches --bench last_resource -- [--transactions N] [--binlog] [--json FILE]
+//! cargo bench -p unanimous-benches --bench last_resource --
+//!     [--transactions N] [--binlog] [--json FILE]
 //! ```
 //! It starts servers of its own, so that nobody else is counted. Each figure is the difference of
 //! two runs, one of which makes `N` transactions more: what starting, connecting and shutting down

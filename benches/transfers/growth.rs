@@ -217,8 +217,8 @@ async fn waiting() -> Result<String, Error> {
     contender.close().await?;
     let (times, ends) = (sorted(times), sorted(ends));
     Ok(format!(
-        "### Many transactions, few connections\n\n{TRANSACTIONS} at a time, {EACH} transfers each, \
-         with pools of {CONNECTIONS} connections to PostgreSQL and MySQL: none failed \
+        "### Many transactions, few connections\n\n{TRANSACTIONS} at a time, {EACH} transfers \
+         each, with pools of {CONNECTIONS} connections to PostgreSQL and MySQL: none failed \
          or waited longer than {PATIENCE:?}; {speed:.0} \
          transfers/s. A transfer took {:.0} ms (p50), {:.0} ms (p99), {:.0} ms at most, waiting \
          for a connection included. The first was through with its {EACH} after {:.0} ms, half of \
@@ -253,8 +253,9 @@ async fn transactions(args: &Args) -> Result<String, Error> {
         })
         .collect();
     let mut text = format!(
-        "### Many transactions\n\nThrough one manager, {CONCURRENT} at a time, with two branches in \
-         memory and the file log.\n\n| transactions | after s | memory MiB | log folder MiB |\n\
+        "### Many transactions\n\nThrough one manager, {CONCURRENT} at a time, with two \
+         branches in memory and the file log.\n\n\
+         | transactions | after s | memory MiB | log folder MiB |\n\
          |---|---|---|---|\n"
     );
     let mut mark = 10_000;

@@ -117,11 +117,9 @@ macro_rules! drawn {
                 chart.draw_series(points.iter().map(|(at, [low, _, high])| {
                     PathElement::new([(*at, *low), (*at, *high)], colour.stroke_width(1))
                 }))?;
-                chart.draw_series(
-                    points
-                        .iter()
-                        .map(|(at, [_, middle, _])| Circle::new((*at, *middle), 3, colour.filled())),
-                )?;
+                chart.draw_series(points.iter().map(|(at, [_, middle, _])| {
+                    Circle::new((*at, *middle), 3, colour.filled())
+                }))?;
             }
             chart
                 .configure_series_labels()
