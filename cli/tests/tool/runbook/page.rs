@@ -82,7 +82,7 @@ impl Section {
             match (&*step.kind, &step.lines[0]) {
                 (MARK, found) if found == mark => return,
                 (MARK | "text", _) => panic!("{}: before {mark:?}: {step:?}", self.heading),
-                _ => self.follow(shop, &step).await,
+                _ => self.carry_out(shop, &step).await,
             }
         }
     }
@@ -92,12 +92,12 @@ impl Section {
         while self.next < self.steps.len() {
             let step = self.take();
             assert!(step.kind != MARK, "{}: {step:?}", self.heading);
-            self.follow(shop, &step).await;
+            self.carry_out(shop, &step).await;
         }
         assert!(!self.shown.is_empty(), "{}: nothing was done", self.heading);
     }
 
-    async fn follow(&mut self, shop: &Shop, step: &Step) {
+    async fn carry_out(&mut self, shop: &Shop, step: &Step) {
         match &*step.kind {
             "console" => self.run(shop, step),
             "sql" => self.query(shop, step).await,
