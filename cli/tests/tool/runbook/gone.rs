@@ -5,7 +5,7 @@ use super::shop::Shop;
 use crate::application::Plan;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_names_a_resource_that_is_gone_for_good_comes_follow() {
+async fn what_names_a_resource_that_is_gone_for_good_comes_to_its_end() {
     let mut shop = Shop::open().await;
     shop.service.start(Plan::DecisionDurable).kill();
     shop.servers().ledger.kill();

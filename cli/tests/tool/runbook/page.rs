@@ -285,7 +285,7 @@ fn lasting_word(word: &str) -> String {
         let is_part = |c: char| c.is_alphanumeric() || "-_.".contains(c);
         let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
         let (part, behind) = rest.split_at(end);
-        let is_small = part.parse::<u8>().is_ok_and(|number| number < 100);
+        let is_small = part.len() <= 2 && part.parse::<u8>().is_ok();
         let has_digit = part.contains(|c: char| c.is_ascii_digit());
         // A manager's id has sixteen characters, of which each may be a letter.
         let is_id = part.len() == 16 && !part.contains(['i', 'l', 'o', 'u', '-', '_', '.']);
@@ -321,6 +321,7 @@ fn a_page_that_says_something_else_is_told_from_one_that_does_not() {
         matches(&lines(page), &lines(said))
     };
     assert!(said("ledger  decided  5s", "ledger decided   1m 7s"));
+    assert!(said("identity pg:77:00000001:5", "identity pg:77:00000002:5"));
     assert!(said(
         "2 in doubt; manager k19vvc3g4pqywgza",
         "2 in doubt; manager ryb6tzp8tesgq76m"
