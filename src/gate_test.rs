@@ -89,14 +89,15 @@ impl World {
             .config(|config| config.decide_timeout = Duration::from_millis(50))
             .start()
             .await
-            .unwrap()
+            .expect("it starts")
     }
 
     async fn begin(&self, tm: &TransactionManager) -> Transaction {
         let mut tx = tm.begin();
-        let (orders, ledger) = tx.enlist((&self.orders, &self.ledger)).await.unwrap();
-        orders.put("k", "1").unwrap();
-        ledger.put("k", "1").unwrap();
+        let both = tx.enlist((&self.orders, &self.ledger)).await;
+        let (orders, ledger) = both.expect("both are there");
+        orders.put("k", "1").expect("nobody holds it");
+        ledger.put("k", "1").expect("nobody holds it");
         tx
     }
 

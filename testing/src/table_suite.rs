@@ -71,7 +71,8 @@ pub async fn run<P: Place>(make: impl AsyncFn() -> P) {
         ($module:ident: $($property:ident),+ $(,)?) => {
             $(
                 println!("{}", stringify!($property));
-                $module::$property(&make().await).await;
+                // On the heap: each property's future would be a part of this one.
+                Box::pin(async { $module::$property(&make().await).await }).await;
             )+
         };
     }

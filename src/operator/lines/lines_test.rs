@@ -134,90 +134,93 @@ fn a_file_that_was_cut_or_changed_anywhere_is_not_read() {
     assert!(said.contains("there is something behind the end"), "{said}");
 }
 
+/// Instead of what, which, and what is said of it.
+const WRONG: &[(&str, &str, &str)] = &[
+    (
+        "\"format\":1",
+        "\"format\":2",
+        "line 1, field format: it is of version 2",
+    ),
+    (
+        "\"sealed\":true",
+        "\"sealed\":1",
+        "line 1, field sealed: invalid type",
+    ),
+    (
+        "\"kind\":\"log\"",
+        "\"kind\":\"opening\"",
+        "line 1: the first line of an export",
+    ),
+    (
+        "\"epoch\":2",
+        "\"epoch\":1",
+        "line 3, field epoch: it is 0, or was there before",
+    ),
+    (
+        "\"epoch\":2",
+        "\"epoch\":-2",
+        "line 3, field epoch: invalid value",
+    ),
+    (
+        "\"random\":\"0000",
+        "\"random\":\"+000",
+        "line 2, field random: write 16 digits",
+    ),
+    (
+        "\"released\":true,",
+        "",
+        "line 2, field released: it is missing",
+    ),
+    (
+        "\"doubtful\":true",
+        "\"doubtful\":false",
+        "line 3, field doubtful: it does not agree",
+    ),
+    (
+        "\"pending\"",
+        "\"maybe\"",
+        "line 4, field state: \"maybe\" is none",
+    ),
+    (
+        "\"orders\",\"server\"",
+        "\"o rders\",\"server\"",
+        "line 4, field branches: a resource",
+    ),
+    (
+        "\"server\":\"pg:7/1\",",
+        "",
+        "line 4, field branches: missing field",
+    ),
+    (
+        "\"end\":\"mixed\"",
+        "\"end\":\"both\"",
+        "line 7, field end: \"both\" is none",
+    ),
+    (
+        "\"kind\":\"loss\"",
+        "\"kind\":\"boss\"",
+        "line 10, field kind: \"boss\" is none",
+    ),
+    (
+        "\"start\":4096",
+        "\"start\":4096,\"more\":1",
+        "line 10: it has a field \"more\"",
+    ),
+    (
+        "{\"kind\":\"loss\"",
+        "\"kind\":\"loss\"",
+        "line 10: it is no JSON object",
+    ),
+];
+
 #[test]
 fn what_is_wrong_names_its_line_and_field() {
     let text = String::from_utf8(written(&export())).unwrap();
-    for (from, to, said) in [
-        (
-            "\"format\":1",
-            "\"format\":2",
-            "line 1, field format: it is of version 2",
-        ),
-        (
-            "\"sealed\":true",
-            "\"sealed\":1",
-            "line 1, field sealed: invalid type",
-        ),
-        (
-            "\"kind\":\"log\"",
-            "\"kind\":\"opening\"",
-            "line 1: the first line of an export",
-        ),
-        (
-            "\"epoch\":2",
-            "\"epoch\":1",
-            "line 3, field epoch: it is 0, or was there before",
-        ),
-        (
-            "\"epoch\":2",
-            "\"epoch\":-2",
-            "line 3, field epoch: invalid value",
-        ),
-        (
-            "\"random\":\"0000",
-            "\"random\":\"+000",
-            "line 2, field random: write 16 digits",
-        ),
-        (
-            "\"released\":true,",
-            "",
-            "line 2, field released: it is missing",
-        ),
-        (
-            "\"doubtful\":true",
-            "\"doubtful\":false",
-            "line 3, field doubtful: it does not agree",
-        ),
-        (
-            "\"pending\"",
-            "\"maybe\"",
-            "line 4, field state: \"maybe\" is none",
-        ),
-        (
-            "\"orders\",\"server\"",
-            "\"o rders\",\"server\"",
-            "line 4, field branches: a resource",
-        ),
-        (
-            "\"server\":\"pg:7/1\",",
-            "",
-            "line 4, field branches: missing field",
-        ),
-        (
-            "\"end\":\"mixed\"",
-            "\"end\":\"both\"",
-            "line 7, field end: \"both\" is none",
-        ),
-        (
-            "\"kind\":\"loss\"",
-            "\"kind\":\"boss\"",
-            "line 10, field kind: \"boss\" is none",
-        ),
-        (
-            "\"start\":4096",
-            "\"start\":4096,\"more\":1",
-            "line 10: it has a field \"more\"",
-        ),
-        (
-            "{\"kind\":\"loss\"",
-            "\"kind\":\"loss\"",
-            "line 10: it is no JSON object",
-        ),
-    ] {
+    for (from, to, said) in WRONG {
         let changed = text.replacen(from, to, 1);
         assert_ne!(changed, text, "{from}");
         let found = read(&sealed_again(&changed)).unwrap_err().to_string();
-        assert!(found.starts_with(said), "{found}");
+        assert!(found.starts_with(*said), "{found}");
     }
     let stranger = text.replacen("\"gtrid\":\"", "\"gtrid\":\"x", 1);
     let found = read(&sealed_again(&stranger)).unwrap_err().to_string();

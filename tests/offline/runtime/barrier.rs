@@ -125,7 +125,7 @@ async fn whoever_joins_or_leaves_meanwhile_waits() {
     assert!(waited.is_err(), "it has joined");
     assert_eq!(held.table.openings().len(), 1);
     assert!(!held.table.openings()[0].is_closed);
-    assert!(held.world.journal.count(|event| is_join(event)) > 3);
+    assert!(held.world.journal.count(is_join) > 3);
     barrier.end().await.unwrap();
     let tm = joining.await;
     held.world

@@ -187,7 +187,7 @@ async fn i7_barrier_end() {
         let barrier = access.barrier(&BarrierOptions::default()).await.unwrap();
         let ended = drop_after(polls, barrier.end()).await;
         let is_done = ended.is_some();
-        drop(ended.map(Result::unwrap));
+        let _ = ended.map(Result::unwrap);
         another_barrier_stands(&access).await;
         access.close().await.unwrap();
         is_done
