@@ -238,9 +238,9 @@ async fn a_branch_without_the_rights_of_a_last_resource_prepares_from_then_on() 
         .await
         .unwrap();
     let count = |wanted| {
-        world.journal.count(|event| match event {
-            Event::Asked { resource, step, .. } => resource.as_str() == "orders" && *step == wanted,
-            _ => false,
+        world.journal.count(|event| {
+            matches!(event, Event::Asked { resource, step, .. }
+                if resource.as_str() == "orders" && *step == wanted)
         })
     };
     assert_eq!((count(Step::CommitLast), count(Step::Prepare)), (1, 2));
