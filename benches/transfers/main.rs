@@ -66,12 +66,21 @@ fn page(args: &Args, name: &str, text: &str) -> Result<(), Error> {
     Ok(std::fs::write(folder.join(format!("{name}.md")), text)?)
 }
 
-/// The line that was typed, as far as it matters.
+/// The line that was typed, without the places of this machine.
 fn command() -> String {
-    let words = std::env::args().skip(1).filter(|word| word != "--bench");
-    let words: Vec<_> = words.collect();
-    let command = format!("cargo xtask bench {}", words.join(" "));
-    command.trim().to_owned()
+    let mut command = "cargo xtask bench".to_owned();
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--bench" => {}
+            "--json" | "--out" => drop(words.next()),
+            _ => {
+                command.push(' ');
+                command.push_str(&word);
+            }
+        }
+    }
+    command
 }
 
 fn transfers(args: &Args) -> Result<(), Error> {
