@@ -117,6 +117,14 @@ pub(crate) async fn end_by_hand(
     let Some(_claim) = inner.recovery.claim(xid) else {
         return Err("recovery is ending it just now: look again".to_owned());
     };
+    // Under the claim: since it was shown somebody here may have ended it, and what is gone before
+    // anything was recorded is not to be anybody's doing.
+    let listed = scan(inner, resource).await;
+    let listed = listed.map_err(|error| format!("nothing was done: {error}"))?;
+    if !ours(listed, &mut Vec::new()).contains(xid) {
+        let words = "it was not prepared any more when it was its turn";
+        return Ok(EndedByHand::Otherwise(words.to_owned()));
+    }
     let recording = ask_log(inner, inner.log.record_by_hand(by_hand)).await;
     recording.map_err(|error| format!("nothing was done, for it cannot be recorded: {error}"))?;
     let finishing = resource.finish(xid, decision, branch.record.as_ref());
@@ -132,7 +140,9 @@ pub(crate) async fn end_by_hand(
     let ended = match (listed, heard) {
         (Ok(true), _) => EndedByHand::Still(words),
         (Ok(false) | Err(_), Heard::Done) => EndedByHand::AsTold,
-        (Ok(false), Heard::NotDone) => EndedByHand::Otherwise(words),
+        (Ok(false), Heard::NotDone) | (Ok(false) | Err(_), Heard::RolledBack) => {
+            EndedByHand::Otherwise(words)
+        }
         (Ok(false), Heard::Nothing) => EndedByHand::Unproven(words),
         (Err(error), Heard::NotDone | Heard::Nothing) => EndedByHand::Still(format!(
             "{words}; and it cannot be seen whether it is still prepared: {error}"
@@ -141,7 +151,7 @@ pub(crate) async fn end_by_hand(
     if heard == Heard::NotDone && matches!(ended, EndedByHand::Still(_)) {
         mark(inner, by_hand, HandState::Void).await;
     } else {
-        note_end(inner, branch, by_hand, &ended).await;
+        note_end(inner, branch, by_hand, (&ended, heard)).await;
     }
     Ok(ended)
 }
@@ -150,6 +160,8 @@ pub(crate) async fn end_by_hand(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heard {
     Done,
+    /// It was to be committed, and the server has rolled it back instead.
+    RolledBack,
     /// This command has not ended it.
     NotDone,
     /// It may have, now or later.
@@ -160,9 +172,9 @@ impl Heard {
     const fn of(kind: BranchErrorKind, decision: Decision) -> Self {
         match (kind, decision) {
             (BranchErrorKind::RolledBack(_), Decision::Rollback) => Self::Done,
+            (BranchErrorKind::RolledBack(_), Decision::Commit) => Self::RolledBack,
             (
-                BranchErrorKind::RolledBack(_)
-                | BranchErrorKind::UnknownXid
+                BranchErrorKind::UnknownXid
                 | BranchErrorKind::WrongState
                 | BranchErrorKind::Unavailable
                 | BranchErrorKind::Failed,
@@ -175,11 +187,25 @@ impl Heard {
 
 /// After the end: first the heuristic end, then the record's new state. What the log does not take
 /// now is found by [`settle`].
-async fn note_end(inner: &Inner, branch: &ForHand, by_hand: &ByHand, ended: &EndedByHand) {
+async fn note_end(
+    inner: &Inner,
+    branch: &ForHand,
+    by_hand: &ByHand,
+    (ended, heard): (&EndedByHand, Heard),
+) {
     let xid = &branch.xid;
+    let is_unproven = matches!(ended, EndedByHand::Unproven(_));
+    if is_unproven && branch.record.is_some() {
+        // Perhaps the database can prove it: a pass asks, and finds the record as it is.
+        inner.recovery.wake.resource(&xid.bqual);
+        return;
+    }
     let end = match (ended, branch.case) {
         (EndedByHand::AsTold, ByHandCase::Against(end)) => Some(end),
         (EndedByHand::Unproven(_), ByHandCase::Against(_)) => Some(Heuristic::Hazard),
+        (EndedByHand::Otherwise(_), ByHandCase::AsRecovery) if heard == Heard::RolledBack => {
+            Some(Heuristic::Rollback)
+        }
         (
             EndedByHand::AsTold
             | EndedByHand::Unproven(_)
@@ -240,26 +266,28 @@ pub(super) async fn close_records(inner: &Inner, hands: &[ByHand], xid: &Xid, de
 }
 
 /// Of a branch that was to be committed and is gone without proof: how it ended, if people are on
-/// record who meant to roll it back.
+/// record who meant to roll it back, and nobody who has committed it.
 pub(super) fn rolled_back_by_hand(hands: &[ByHand], xid: &Xid) -> Option<(Heuristic, String)> {
-    let rollbacks = of_branch(hands, xid);
-    let rollbacks = rollbacks.filter(|hand| hand.ended() == Some(Decision::Rollback));
     let mut hazard = None;
-    for hand in rollbacks {
+    for hand in of_branch(hands, xid) {
         let (who, reason) = (&hand.who, &hand.reason);
-        match hand.state {
-            HandState::Done => {
+        match (hand.ended(), hand.state) {
+            (Some(Decision::Commit), HandState::Done) => return None,
+            (Some(Decision::Rollback), HandState::Done) => {
                 let words = format!("it was rolled back by {who}: {reason}");
                 return Some((Heuristic::Rollback, words));
             }
-            HandState::Intended | HandState::Unproven => {
+            (Some(Decision::Rollback), HandState::Intended | HandState::Unproven) => {
                 let words = format!(
                     "it is gone, and nobody can prove whether {who} has rolled it back as was \
                      intended: {reason}"
                 );
                 hazard = Some((Heuristic::Hazard, words));
             }
-            HandState::Void => {}
+            (
+                None | Some(Decision::Commit | Decision::Rollback),
+                HandState::Intended | HandState::Unproven | HandState::Done | HandState::Void,
+            ) => {}
         }
     }
     hazard
@@ -282,14 +310,14 @@ pub(crate) async fn settle(inner: &Inner) {
     };
     let is_open = |hand: &&ByHand| hand.state == HandState::Intended && hand.ended().is_some();
     for by_hand in hands.iter().filter(is_open) {
-        if let Err(why) = settle_one(inner, by_hand).await {
+        if let Err(why) = settle_one(inner, by_hand, &hands).await {
             let gtrid = by_hand.gtrid;
             warn!(target: "unanimous", %gtrid, %why, "what a person did is looked at again later");
         }
     }
 }
 
-async fn settle_one(inner: &Inner, by_hand: &ByHand) -> Result<(), String> {
+async fn settle_one(inner: &Inner, by_hand: &ByHand, hands: &[ByHand]) -> Result<(), String> {
     let Some(resource) = inner.resources.get(&by_hand.resource) else {
         return Ok(());
     };
@@ -315,7 +343,7 @@ async fn settle_one(inner: &Inner, by_hand: &ByHand) -> Result<(), String> {
         return Ok(());
     }
     let found = ask_log(inner, inner.log.lookup(xid.gtrid)).await;
-    let state = what_became(inner, by_hand, found.map_err(unread)?).await;
+    let state = what_became(inner, by_hand, hands, found.map_err(unread)?).await;
     if let Some(state) = state {
         mark(inner, by_hand, state).await;
     }
@@ -323,7 +351,12 @@ async fn settle_one(inner: &Inner, by_hand: &ByHand) -> Result<(), String> {
 }
 
 /// Of a branch that is gone. `None`: not known yet.
-async fn what_became(inner: &Inner, by_hand: &ByHand, found: Lookup) -> Option<HandState> {
+async fn what_became(
+    inner: &Inner,
+    by_hand: &ByHand,
+    hands: &[ByHand],
+    found: Lookup,
+) -> Option<HandState> {
     let (ends, beside) = found.apart();
     let mut ends = ends.into_iter();
     let end = ends.find(|(name, _)| *name == by_hand.resource);
@@ -339,23 +372,37 @@ async fn what_became(inner: &Inner, by_hand: &ByHand, found: Lookup) -> Option<H
             (Heuristic::Mixed | Heuristic::Hazard, _) => HandState::Unproven,
         });
     }
+    let is_done = |hand: &ByHand| hand.ended().is_some() && hand.state == HandState::Done;
+    let is_its = |hand: &ByHand| (hand.gtrid, &hand.resource) == (by_hand.gtrid, &by_hand.resource);
+    if hands.iter().any(|hand| is_its(hand) && is_done(hand)) {
+        return Some(HandState::Void);
+    }
     match (beside, wanted) {
         // A pass proves how it ended.
         (Lookup::Pending(_), _) => None,
         (Lookup::Completed, Decision::Commit) => Some(HandState::Done),
-        (Lookup::Completed, Decision::Rollback) => Some(HandState::Void),
-        (Lookup::NoRecord | Lookup::Open, Decision::Rollback) => Some(HandState::Done),
-        (Lookup::NoRecord | Lookup::Open, Decision::Commit) => {
-            let (gtrid, resource, hazard) = (by_hand.gtrid, &by_hand.resource, Heuristic::Hazard);
-            let (who, reason) = (&by_hand.who, &by_hand.reason);
-            error!(target: "unanimous", %gtrid, %resource, %who, %reason,
-                "a branch of a transaction that was not decided is gone, and nobody can prove \
-                 whether it was committed by hand as was intended");
-            let recovery = &inner.recovery;
-            let recorded = recovery.record_heuristic(inner, gtrid, resource, hazard);
-            recorded.await.then_some(HandState::Unproven)
+        // A pass would not have completed what it could neither prove nor record.
+        (Lookup::Completed | Lookup::NoRecord | Lookup::Open, Decision::Rollback)
+            if by_hand.proof.is_some() =>
+        {
+            Some(HandState::Void)
         }
+        (Lookup::NoRecord | Lookup::Open, Decision::Rollback) => Some(HandState::Done),
+        (Lookup::Completed, Decision::Rollback)
+        | (Lookup::NoRecord | Lookup::Open, Decision::Commit) => hazard(inner, by_hand).await,
         (Lookup::UnknownOpening | Lookup::MayBeLost, _) => Some(HandState::Unproven),
         (Lookup::Heuristic { .. } | _, _) => None,
     }
+}
+
+/// It may have been ended as was intended, and that was against the decision.
+async fn hazard(inner: &Inner, by_hand: &ByHand) -> Option<HandState> {
+    let (gtrid, resource) = (by_hand.gtrid, &by_hand.resource);
+    let (who, reason) = (&by_hand.who, &by_hand.reason);
+    error!(target: "unanimous", %gtrid, %resource, %who, %reason,
+        "a branch is gone, and nobody can prove whether it was ended by hand against the decision, \
+         as was intended");
+    let recovery = &inner.recovery;
+    let recorded = recovery.record_heuristic(inner, gtrid, resource, Heuristic::Hazard);
+    recorded.await.then_some(HandState::Unproven)
 }

@@ -418,6 +418,19 @@ async fn prove_absent(
     if let Some(end) = inner.recovery.unrecorded(xid) {
         return heuristic(inner, xid, end, "it ended against the decision".to_owned()).await;
     }
+    let by_hand = rolled_back_by_hand(hands, xid);
+    match is_on_record(inner, xid, by_hand.as_ref()).await {
+        Ok(false) => {}
+        Ok(true) => {
+            inner
+                .recovery
+                .note_resolved(xid.gtrid, std::iter::once(xid.bqual.clone()));
+            return Done::Left(Left::Plan(LeaveReason::Gone));
+        }
+        Err(error) => {
+            return Done::Left(Left::Retry(format!("the log cannot be read: {error}")));
+        }
+    }
     let proving = resource.absent(xid, branch);
     inner.probes.at(&xid.bqual, Point::BeforeProof).await;
     let proven = bounded(inner.config.recovery_timeout, proving).await;
@@ -426,7 +439,6 @@ async fn prove_absent(
         Ok(proven) => proven,
         Err(silence) => return Done::Left(Left::Retry(silence.to_string())),
     };
-    let by_hand = rolled_back_by_hand(hands, xid);
     match (proven, by_hand) {
         (Ok(Absence::Presumed), Some((end, why))) => heuristic(inner, xid, end, why).await,
         (Ok(Absence::Finished | Absence::Presumed), _) => {
@@ -442,6 +454,20 @@ async fn prove_absent(
         (Ok(Absence::Hazard(why)), _) => Done::Left(Left::Person(why)),
         (Err(error), _) => Done::Left(Left::Retry(error.to_string())),
     }
+}
+
+/// Whether a person has rolled it back, and that is recorded as the heuristic end that it is: they
+/// know, and nobody has to look again.
+async fn is_on_record(
+    inner: &Inner,
+    xid: &Xid,
+    by_hand: Option<&(Heuristic, String)>,
+) -> Result<bool, LogError> {
+    let Some((Heuristic::Rollback, _)) = by_hand else {
+        return Ok(false);
+    };
+    let (ends, _) = ask_log(inner, inner.log.lookup(xid.gtrid)).await?.apart();
+    Ok(ends.contains(&(xid.bqual.clone(), Heuristic::Rollback)))
 }
 
 /// What a person had meant to do with a branch that was ended just now is over.

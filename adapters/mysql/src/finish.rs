@@ -43,8 +43,18 @@ pub(crate) async fn finish(
         failed(BranchErrorKind::Unavailable, message).with_source(error)
     };
     let mut is_handed_over = false;
+    let mut may_be_done = false;
+    // That the second request did nothing says nothing of the first.
+    let told = |may_be_done: bool, error: BranchError| {
+        if !may_be_done || matches!(error.kind(), BranchErrorKind::RolledBack(_)) {
+            return error;
+        }
+        let message = format!("cannot tell whether an earlier attempt has done it: {error}");
+        failed(BranchErrorKind::Undetermined, message).with_source(error)
+    };
     loop {
-        let mut lease = resource.lend_control().await.map_err(unavailable)?;
+        let lent = resource.lend_control().await;
+        let mut lease = lent.map_err(|error| told(may_be_done, unavailable(error)))?;
         let Some(session) = lease.session() else {
             continue;
         };
@@ -65,6 +75,7 @@ pub(crate) async fn finish(
         } else if !lease.is_fresh() {
             // Stale. Repeating is harmless: at worst the branch is unknown now, which proves
             // nothing.
+            may_be_done = true;
             resource.purge_control();
             continue;
         }
@@ -76,7 +87,8 @@ pub(crate) async fn finish(
             return Ok(());
         }
         let kind = codes::meaning(&error, during);
-        return Err(failed(kind, format!("cannot {verb} {xid}: {error}")).with_source(error));
+        let message = format!("cannot {verb} {xid}: {error}");
+        return Err(told(may_be_done, failed(kind, message).with_source(error)));
     }
 }
 

@@ -295,8 +295,9 @@ pub trait ResourceManager: Send + Sync + 'static {
     /// the decision's branches are known no more.
     ///
     /// # Errors
-    /// By kind: `UnknownXid` proves nothing; `RolledBack` under [`Decision::Commit`] is a
-    /// heuristic; else the branch is as it was, or undetermined: scan again.
+    /// By kind: `Undetermined` if any request for it may have ended it, now or later. With any
+    /// other, this call has not: `UnknownXid` proves nothing of how, or whether, it ended;
+    /// `RolledBack` under [`Decision::Commit`] is a heuristic; else it was left as it was.
     async fn finish(
         &self,
         xid: &Xid,
