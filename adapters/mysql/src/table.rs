@@ -94,10 +94,15 @@ impl MysqlTable {
         self.known().ok_or_else(unknown)
     }
 
-    /// A forced write of one's own.
+    /// A forced write of one's own. Not of the log's row, on which a barrier may be, if possible.
     async fn force(&self, doing: &str) -> Result<(), TableError> {
-        let force = vec![self.names(doing).await?.force()];
-        self.ask(doing, |_, _| Request::new(force)).await.map(drop)
+        let tables = self.names(doing).await?;
+        let newest = tables.force_by_newest();
+        let answer = self.ask(doing, |_, _| Request::new(newest)).await?;
+        if !answer.is_counted(1) {
+            self.change(doing, vec![tables.force()]).await?;
+        }
+        Ok(())
     }
 
     /// A transaction whose results nobody needs.

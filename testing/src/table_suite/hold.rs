@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use unanimous_core::ports::{HeldDecisions, RowState, SLOTS};
+use unanimous_core::ports::{HeldDecisions, RowAnswer, RowState, SLOTS};
 
 use super::{PENDING, Place, Suite, row, slot, until_answered};
 
@@ -82,7 +82,17 @@ pub async fn what_was_decided_is_ended_while_decisions_are_held<P: Place>(place:
     let put = table.put_rollback(suite.own.gtrid(99)).await;
     assert_eq!(put.expect("no lock"), RowState::RolledBack);
     table.close(closed.epoch).await.expect("no lock");
+    // Whoever has lost its epoch is told so, and whoever has no member's row reads on.
+    let late = [row(closed, 1)];
+    let told = table.decide(slot(closed, 0), None, &late).await;
+    assert_eq!(told.expect("no lock").answers, [RowAnswer::EpochClosed]);
     table.release(closed.epoch).await.expect("no lock");
+    let told = table.decide(slot(closed, 0), None, &late).await;
+    assert!(told.expect("no lock").is_released);
+    let read = table.read(suite.own.epoch, Some(closed.epoch)).await;
+    assert_eq!(read.expect("no lock").pending, []);
+    let found = table.find(late[0].gtrid, Some(closed.epoch)).await;
+    assert_eq!(found.expect("no lock").row, None);
     assert_eq!(suite.pending().await, []);
     held.end().await.expect("it has held until now");
 }

@@ -427,6 +427,17 @@ impl Tables {
         format!("UPDATE {} SET writes = writes + 1 WHERE one = 1", self.log)
     }
 
+    /// The same on the newest opening, and whether there is one.
+    pub(super) fn force_by_newest(&self) -> Vec<String> {
+        vec![
+            format!(
+                "UPDATE {} SET writes = writes + 1 ORDER BY epoch DESC LIMIT 1",
+                self.opening
+            ),
+            "SELECT ROW_COUNT()".to_owned(),
+        ]
+    }
+
     /// The same on a row that nobody else writes to, and whether it was there.
     pub(super) fn force_by(&self, member: Epoch) -> Vec<String> {
         vec![
