@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
 use unanimous_core::ports::{
     DecideError, Decided, DecisionRecord, DecisionRow, EpochSlot, Refusal, RowAnswer, RowState,
@@ -63,8 +63,16 @@ async fn run_first(
 ) {
     let mut waiting = Vec::new();
     while requests.recv_many(&mut waiting, BATCH_MAX).await > 0 {
+        let mut busy = None;
         for (opening, batch) in by_opening(shared, waiting.drain(..), &repeated) {
-            write(shared, opening, batch, Attempt::First).await;
+            busy = busy.or(write(shared, opening, batch, Attempt::First).await);
+        }
+        let Some(error) = busy else { continue };
+        // Those who wait for their turn hear of the lock that they would wait for now, and not
+        // when each batch before theirs has waited for it.
+        waiting.extend(std::iter::from_fn(|| requests.try_recv().ok()));
+        for (_, batch) in by_opening(shared, waiting.drain(..), &repeated) {
+            failed(shared, &error, batch, Attempt::First);
         }
     }
 }
@@ -75,7 +83,7 @@ async fn run_repeated(shared: &Shared, mut requests: mpsc::UnboundedReceiver<Req
             let (opening, gtrid) = (decision.gtrid.opening, decision.gtrid);
             let replies = vec![reply];
             let alone = Batch::from([(gtrid, Asked { decision, replies })]);
-            write(shared, opening, alone, Attempt::Repeated)
+            write(shared, opening, alone, Attempt::Repeated).map(drop)
         })
         .await;
 }
@@ -109,7 +117,13 @@ fn by_opening(
     batches
 }
 
-async fn write(shared: &Shared, opening: Opening, batch: Batch, attempt: Attempt) {
+/// The error, if a lock was not free in time.
+async fn write(
+    shared: &Shared,
+    opening: Opening,
+    batch: Batch,
+    attempt: Attempt,
+) -> Option<TableError> {
     let row = |asked: &Asked| DecisionRow {
         gtrid: asked.decision.gtrid,
         branches: codec::encode(&asked.decision.branches),
@@ -125,20 +139,26 @@ async fn write(shared: &Shared, opening: Opening, batch: Batch, attempt: Attempt
         // Another one has its number since it was asked for.
         let message = format!("{place}: the opening is not listed any more");
         let error = TableError::new(TableErrorKind::Unfit, message);
-        return failed(shared, &error, batch, attempt);
+        failed(shared, &error, batch, attempt);
+        return None;
     };
     let home = (!shared.options.lossless_failover).then_some(&row.identity);
     let deciding = shared.desk.table.decide(at, home, &rows);
     match shared.desk.ask(deciding).await {
         Ok(decided) if decided.answers.len() == rows.len() => {
             answered(shared, opening, decided, batch, attempt);
+            None
         }
         Ok(_) => {
             let message = format!("{place}: not every row was answered");
             let error = TableError::new(TableErrorKind::Lost, message);
             failed(shared, &error, batch, attempt);
+            None
         }
-        Err(error) => failed(shared, &error, batch, attempt),
+        Err(error) => {
+            failed(shared, &error, batch, attempt);
+            (error.kind() == TableErrorKind::Busy).then_some(error)
+        }
     }
 }
 

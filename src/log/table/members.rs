@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use unanimous_core::ports::{Beat, LogError, Member};
 use unanimous_core::xid::{Epoch, ManagerId};
@@ -82,6 +83,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(shared.options.suspect_after / ROUNDS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut rounds = 0_u64;
+    let mut beside = JoinSet::new();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -97,21 +99,39 @@ pub(super) async fn run(shared: Arc<Shared>) {
             // Even if its epoch could not be closed: then the others do it.
             return;
         }
-        round(&shared).await;
+        while beside.try_join_next().is_some() {}
+        let suspects = round(&shared).await;
+        if !suspects.is_empty() && beside.is_empty() {
+            beside.spawn(close_all(Arc::clone(&shared), suspects));
+        }
         rounds += 1;
         if rounds.is_multiple_of(RELEASE_EVERY) {
-            release_old(&shared).await;
+            let shared = Arc::clone(&shared);
+            beside.spawn(async move { release_old(&shared).await });
         }
     }
 }
 
-async fn round(shared: &Shared) {
+/// Beside the rounds: it waits for locks, a barrier's perhaps, and whoever waits here gives signs
+/// of life all the same.
+async fn close_all(shared: Arc<Shared>, suspects: Vec<Epoch>) {
+    let mut is_news = false;
+    for suspect in suspects {
+        is_news |= close(&shared, suspect).await.is_ok();
+    }
+    if is_news {
+        shared.wake();
+    }
+}
+
+/// Answers whom to close.
+async fn round(shared: &Shared) -> Vec<Epoch> {
     let own = shared.known().own().epoch;
     let beats = match shared.desk.ask(shared.desk.table.beat(own)).await {
         Ok(beats) => beats,
         Err(error) => {
             tracing::debug!(target: "unanimous", %error, "no sign of life could be given");
-            return;
+            return Vec::new();
         }
     };
     if !beats
@@ -119,20 +139,17 @@ async fn round(shared: &Shared) {
         .any(|beat| beat.epoch == own && !beat.is_closed)
     {
         join_anew(shared).await;
-        return;
+        return Vec::new();
     }
     let closed = beats.iter().filter(|beat| beat.is_closed);
     let news: Vec<_> = {
         let mut known = shared.known();
         closed.filter(|beat| known.see_closed(beat.epoch)).collect()
     };
-    let mut is_news = !news.is_empty();
-    for suspect in shared.watch.round(own, &beats) {
-        is_news |= close(shared, suspect).await.is_ok();
-    }
-    if is_news {
+    if !news.is_empty() {
         shared.wake();
     }
+    shared.watch.round(own, &beats)
 }
 
 pub(super) async fn close(shared: &Shared, epoch: Epoch) -> Result<(), LogError> {

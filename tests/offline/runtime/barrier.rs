@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use unanimous::log::TableLog;
-use unanimous::ports::DecisionTable;
+use unanimous::ports::{DecisionTable, LogHome};
 use unanimous::{CommitError, RollbackCause, TransactionManager, TransactionOutcome};
 use unanimous_core::ports::HeldDecisions;
 use unanimous_testing::{MemoryTable, TableStep};
@@ -142,4 +142,66 @@ async fn whoever_joins_or_leaves_meanwhile_waits() {
 fn is_join(event: &unanimous_testing::Event) -> bool {
     let wanted = unanimous_testing::LogStep::Table(TableStep::Join);
     *event == unanimous_testing::Event::Log(wanted)
+}
+
+/// Whoever wants to close a dead member's epoch waits for the barrier, and gives signs of life all
+/// the same.
+#[tokio::test(start_paused = true)]
+async fn i5_nobody_alive_is_taken_for_dead_because_of_a_barrier() {
+    for quarters_of_a_second in 6..24 {
+        let held = Held::new();
+        held.table.set_lock_wait(Duration::from_secs(3));
+        let open = || {
+            let log = TableLog::on(&held.table.another_link());
+            Box::new(log.suspect_after(Duration::from_secs(1))).open()
+        };
+        let living = [open().await.unwrap(), open().await.unwrap()];
+        drop(open().await.unwrap());
+        let before = [living[0].opening(), living[1].opening()];
+        let barrier = held.hold().await;
+        tokio::time::sleep(Duration::from_millis(250 * quarters_of_a_second)).await;
+        barrier.end().await.unwrap();
+        tokio::time::sleep(LONG).await;
+        assert_eq!([living[0].opening(), living[1].opening()], before);
+        let closed: Vec<_> = held
+            .table
+            .openings()
+            .iter()
+            .map(|row| row.is_closed)
+            .collect();
+        assert_eq!(closed, [false, false, true]);
+    }
+}
+
+/// With the limits that everybody has who sets none: they wait for more than one batch's turn.
+#[tokio::test(start_paused = true)]
+async fn i3_however_many_are_held_nobody_is_told_that_nobody_knows() {
+    let held = Held::new();
+    held.table.set_lock_wait(Duration::from_secs(5));
+    let log = TableLog::on(&held.table).last_resource(false);
+    let builder = held.world.builder().log(log).config(|config| {
+        config.deadline = LONG;
+        config.decide_timeout = Duration::from_secs(10);
+    });
+    let (orders, ledger) = (&held.world.orders, &held.world.ledger);
+    let tm = builder
+        .resource(orders)
+        .resource(ledger)
+        .start()
+        .await
+        .unwrap();
+    let barrier = held.hold().await;
+    let mut committing = tokio::task::JoinSet::new();
+    for number in 0..600 {
+        let mut tx = tm.begin();
+        let (one, other) = tx.enlist((orders, ledger)).await.unwrap();
+        one.put(&format!("k{number}"), "1").unwrap();
+        other.put(&format!("k{number}"), "1").unwrap();
+        committing.spawn(tx.commit());
+    }
+    tokio::time::sleep(LONG / 2).await;
+    barrier.end().await.unwrap();
+    while let Some(committed) = committing.join_next().await {
+        committed.unwrap().unwrap();
+    }
 }
