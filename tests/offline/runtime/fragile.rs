@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use unanimous::ports::{
-    Absence, Branch, BranchEnv, BranchError, BranchRecord, DecideError, DecisionLog,
-    DecisionRecord, LogError, LogHome, Lookup, OnePhaseReply, OpeningState, Preflight,
-    PrepareReply, Problem, RecoveryScan, Resource, ResourceError, ResourceManager, ServerIdentity,
+    Absence, Branch, BranchEnv, BranchError, BranchRecord, ByHand, DecideError, DecisionLog,
+    DecisionRecord, HeuristicEnd, LogError, LogHome, Lookup, OnePhaseReply, OpeningState,
+    Preflight, PrepareReply, Problem, RecoveryScan, Resource, ResourceError, ResourceManager,
+    ServerIdentity,
 };
 use unanimous::{Decision, Gtrid, Heuristic, Opening, ResourceName, Xid};
 use unanimous_core::protocol::LogSeq;
@@ -30,9 +31,16 @@ pub(crate) enum Call {
     /// Met when the scan is done and its answer is on its way.
     RecoverAnswered,
     Finish,
+    /// Met when the branch has ended and the answer is on its way.
+    FinishAnswered,
     Absent,
     Decide,
     RecordHeuristic,
+    /// Met when it is recorded and the answer is on its way.
+    HeuristicAnswered,
+    RecordByHand,
+    /// Met when it is recorded and the answer is on its way.
+    ByHandAnswered,
     Lookup,
     /// Met when the look is done and its answer is on its way.
     LookupAnswered,
@@ -152,7 +160,9 @@ impl ResourceManager for FragileResource {
         recorded: Option<&BranchRecord>,
     ) -> Result<(), BranchError> {
         self.fates.meet(Call::Finish).await;
-        self.inner.finish(xid, decision, recorded).await
+        let finished = self.inner.finish(xid, decision, recorded).await;
+        self.fates.meet(Call::FinishAnswered).await;
+        finished
     }
 
     async fn absent(&self, xid: &Xid, branch: &BranchRecord) -> Result<Absence, ResourceError> {
@@ -277,9 +287,27 @@ impl DecisionLog for FragileMember {
         if self.fates.meet(Call::RecordHeuristic).await.is_some() {
             return unwell();
         }
-        self.inner
-            .record_heuristic(gtrid, resource, heuristic)
-            .await
+        let recorded = self.inner.record_heuristic(gtrid, resource, heuristic);
+        let recorded = recorded.await;
+        self.fates.meet(Call::HeuristicAnswered).await;
+        recorded
+    }
+
+    async fn heuristics(&self) -> Result<Vec<HeuristicEnd>, LogError> {
+        self.inner.heuristics().await
+    }
+
+    async fn record_by_hand(&self, by_hand: &ByHand) -> Result<(), LogError> {
+        if self.fates.meet(Call::RecordByHand).await.is_some() {
+            return unwell();
+        }
+        let recorded = self.inner.record_by_hand(by_hand).await;
+        self.fates.meet(Call::ByHandAnswered).await;
+        recorded
+    }
+
+    async fn by_hand(&self) -> Result<Vec<ByHand>, LogError> {
+        self.inner.by_hand().await
     }
 
     async fn close(&self, epoch: Epoch) -> Result<(), LogError> {

@@ -4,6 +4,7 @@ mod attack;
 mod attack_shared;
 mod bad_input;
 mod barrier;
+mod by_hand;
 mod cancel;
 mod commit;
 mod every_poll;
