@@ -86,7 +86,6 @@ mod preflight;
 mod recovery;
 mod retry;
 mod transaction;
-mod wall_clock;
 
 pub use unanimous_core::ports::{
     BranchError, BranchErrorKind, Cause, LogError, Problem, Refusal, ResourceError,

@@ -20,8 +20,8 @@ impl TransactionManager {
     /// Runs `work` with a new transaction, again and again while it is rolled back by a conflict
     /// (serialization failure, deadlock), or because a server had no room to prepare it (all slots
     /// for prepared transactions in use), this member's epoch was closed, or a branch lacked the
-    /// rights of a last resource (it prepares from then on); at most `retry_attempts_max` times, with
-    /// growing pauses.
+    /// rights of a last resource (it prepares from then on); at most `retry_attempts_max` times,
+    /// with growing pauses.
     ///
     /// It tries again only if *this transaction itself* is known to be rolled back, and such a
     /// reason is found among the error and its sources. What is undetermined is never tried again.

@@ -25,8 +25,8 @@ use super::record::{BRANCHES_MAX, Id, encode_decision};
 use super::request::{Reply, Request};
 use super::segment::BLOCK;
 use super::shared::{End, Shared, View, shut_down, writer_died};
+use super::wall_clock;
 use super::writer::{enter, run, visit};
-use crate::wall_clock;
 
 /// A decision log in a folder of its own, for one process at a time: where it lies and how it
 /// behaves. The folder is made if its parent exists; it belongs to the log alone.

@@ -81,7 +81,8 @@ fn by_hand() -> [HandRow; 4] {
             resource: "ledger".parse().unwrap(),
             state,
             words: format!(
-                "act {act}\nby {by}\nwho alice@db7\nwhen 1790000000\nreason \u{9867}\u{5ba2}\n{proof}"
+                "act {act}\nby {by}\nwho alice@db7\nwhen 1790000000\n\
+                 reason \u{9867}\u{5ba2}\n{proof}"
             ),
         }
     })

@@ -73,6 +73,7 @@ mod storage;
 mod table;
 #[cfg(feature = "operator")]
 mod verify;
+pub(crate) mod wall_clock;
 mod writer;
 
 pub use file::{FileLog, LogContents, OpenFileLog};

@@ -91,7 +91,8 @@ impl Staged {
             }
             Some(at) => {
                 let change = &self.changes[*at];
-                let is_same = matches!(change, Change::Decided { bytes: b, .. } if is_same_decision(b, &bytes));
+                let is_same = matches!(change, Change::Decided { bytes: other, .. }
+                    if is_same_decision(other, &bytes));
                 if !is_same {
                     return answer(reply, Err(conflict(gtrid)));
                 }

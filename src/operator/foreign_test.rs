@@ -1,3 +1,5 @@
+//! Names of other managers, as servers print them.
+
 use super::*;
 
 fn said(text: &str) -> Option<String> {

@@ -5,8 +5,8 @@ use unanimous_core::ports::{ByHand, HandAct, HandState, HeuristicEnd, LogError, 
 use unanimous_core::protocol::{Decision, Heuristic};
 
 use crate::bounded::bounded;
+use crate::log::wall_clock;
 use crate::manager::Inner;
-use crate::wall_clock;
 
 /// Branches that ended otherwise than was decided, and what people did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

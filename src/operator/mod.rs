@@ -64,6 +64,7 @@ mod barrier;
 mod barrier_shared;
 #[cfg(test)]
 mod barrier_test;
+mod cargo;
 mod check;
 mod check_log;
 mod check_table;

@@ -15,12 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{
-    LogError, LogImage, OpeningRow, RowState, ServerIdentity, Standing, TableMove,
-};
+use unanimous_core::ports::{LogError, LogImage, OpeningRow, RowState, Standing, TableMove};
 use unanimous_core::xid::{Epoch, ManagerId};
 
 use super::access::refuse_other_user;
+use super::cargo::without_lost;
 use super::error::OperatorError;
 use super::file::ConfigFile;
 use super::place::Place;
@@ -449,41 +448,6 @@ impl End {
             Self::Table { table, .. } => asked(table.end_arrival(from)).await,
         }
     }
-}
-
-/// Openings that were made on another server than the one that answers now may have lost decisions
-/// since. Without them their branches are of no listed opening, and are left to a person.
-fn without_lost(
-    mut image: LogImage,
-    server: &ServerIdentity,
-    place: &str,
-) -> Result<(LogImage, BTreeSet<Epoch>), OperatorError> {
-    let is_elsewhere = |row: &&OpeningRow| row.identity != *server && !row.is_doubtful();
-    let elsewhere = image.openings.iter().filter(is_elsewhere);
-    let lost: BTreeSet<Epoch> = elsewhere.map(|row| row.opening.epoch).collect();
-    let is_lost = |gtrid: &unanimous_core::xid::Gtrid| lost.contains(&gtrid.opening.epoch);
-    let mut pending = image.rows.iter();
-    if let Some(kept) =
-        pending.find(|kept| kept.state == RowState::Pending && is_lost(&kept.row.gtrid))
-    {
-        return Err(failed(&format!(
-            "{place}: {} is decided and not completed, and its epoch was opened on another server: \
-             run unanimous recover first, until nothing is in doubt",
-            kept.row.gtrid
-        )));
-    }
-    image.rows.retain(|kept| !is_lost(&kept.row.gtrid));
-    image.heuristics.retain(|noted| !is_lost(&noted.gtrid));
-    image
-        .openings
-        .retain(|row| !lost.contains(&row.opening.epoch));
-    if image.openings.is_empty() {
-        return Err(failed(&format!(
-            "{place}: every opening was made on another server than the one that answers: if its \
-             fail-over lost nothing, say so by lossless_failover = true"
-        )));
-    }
-    Ok((image, lost))
 }
 
 pub(super) async fn asked<T>(

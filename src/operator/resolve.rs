@@ -15,9 +15,9 @@ use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
 use crate::TransactionManager;
 use crate::bounded::bounded;
+use crate::log::wall_clock;
 use crate::manager::{AnyResource, Inner};
 use crate::recovery::{EndedByHand, ForHand, Left, end_by_hand, look_for_hand};
-use crate::wall_clock;
 
 /// What a person wants to be done with the prepared branches of one transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,8 +144,8 @@ impl<'r> Asked<'r> {
         };
         let gtrid = wanted.gtrid.parse().map_err(|_| {
             format!(
-                "{} is no transaction of Unanimous's: it is never touched here. Whoever prepared it \
-                 has to end it, by its own manager or by the database's own client",
+                "{} is no transaction of Unanimous's: it is never touched here. Whoever prepared \
+                 it has to end it, by its own manager or by the database's own client",
                 wanted.gtrid
             )
         })?;
@@ -287,8 +287,8 @@ fn tell_case(wanted: &Resolve, name: &ResourceName, branch: &ForHand, told: &mut
             if !wanted.its_log_is_lost {
                 told.refusals.push(format!(
                     "{name}: {xid}: nobody here knows what was decided: its opening is not in this \
-                     log, its decision may be lost, or it is another manager's. Use the log that it \
-                     belongs to. If that is lost for good, and nobody uses it any more, add \
+                     log, its decision may be lost, or it is another manager's. Use the log that \
+                     it belongs to. If that is lost for good, and nobody uses it any more, add \
                      --its-log-is-lost"
                 ));
             }

@@ -1,3 +1,5 @@
+//! One transaction among many, by every name it has.
+
 use super::*;
 
 const GTRID: &str = "d2pvrbw7eznvf096-2-97d0c4mxdk4r9-1";

@@ -6,7 +6,8 @@
 //! 2. What is about to be done is recorded, durably. Alone it changes no branch: if nothing
 //!    follows, recovery goes on by the decision.
 //! 3. The branch is ended, under the same claim by which passes keep out of each other's way.
-//! 4. If that was against the decision, the heuristic end is recorded; then the record of 2 is done.
+//! 4. If that was against the decision, the heuristic end is recorded; then the record of 2 is
+//!    done.
 //!
 //! Whoever dies between 2 and 4 leaves a record that is still open. A pass that ends the branch
 //! itself closes it. Where the branch is gone and nobody can prove how it ended, it is a hazard

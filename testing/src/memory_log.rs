@@ -5,7 +5,6 @@
 //! a forced write, a look or a shutdown has followed it, so [`MemoryLog::crash`] can lose it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +19,10 @@ use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
 
 use crate::gate::{Gate, Hang};
 use crate::journal::{Event, Journal, LogStep};
+
+mod state;
+
+use state::{LogState, random};
 
 /// Its clock stands still.
 const ITS_TIME: UnixTime = UnixTime(1_790_000_000);
@@ -39,25 +42,6 @@ enum Planned {
     Fault(DecideFault),
     Hang(Gate),
     Late(Gate),
-}
-
-struct LogState {
-    manager: ManagerId,
-    openings: Vec<OpeningState>,
-    decided: BTreeMap<Gtrid, (LogSeq, DecisionRecord)>,
-    completed: BTreeSet<Gtrid>,
-    completed_lazily: BTreeSet<Gtrid>,
-    heuristics: BTreeMap<Gtrid, Vec<(ResourceName, Heuristic)>>,
-    by_hand: Vec<ByHand>,
-    next_seq: u64,
-    planned: VecDeque<Planned>,
-    /// Decisions that are held up, per epoch.
-    in_flight: BTreeMap<Epoch, usize>,
-    /// The opening of whoever opened the log last.
-    latest: Option<Arc<Mutex<Opening>>>,
-    /// How long whatever is asked takes on its way, and its answer.
-    latency: Duration,
-    journal: Journal,
 }
 
 struct Shared {
@@ -238,76 +222,6 @@ impl MemoryLog {
         drop(state);
         let log = self.clone();
         MemoryLogMember { log, opening }
-    }
-}
-
-impl LogState {
-    fn next_opening(&mut self) -> Opening {
-        let last = self.openings.iter().map(|listed| listed.opening.epoch.0);
-        let opening = Opening {
-            manager: self.manager,
-            epoch: Epoch(last.max().unwrap_or(0) + 1),
-            nonce: random(),
-        };
-        self.openings.push(OpeningState {
-            opening,
-            closed: false,
-        });
-        self.journal
-            .push(Event::Log(LogStep::Opened(opening.epoch)));
-        opening
-    }
-
-    /// A forced write takes the lazy ones before it along.
-    fn force(&mut self) {
-        self.completed.append(&mut self.completed_lazily);
-    }
-
-    fn is_open(&self, opening: Opening) -> bool {
-        let mut listed = self.openings.iter();
-        listed.any(|listed| listed.opening == opening && !listed.closed)
-    }
-
-    fn record(&mut self, decision: &DecisionRecord) -> Result<LogSeq, DecideError> {
-        let gtrid = decision.gtrid;
-        if let Some((seq, _)) = self.decided.get(&gtrid) {
-            return Ok(*seq);
-        }
-        if !self.is_open(gtrid.opening) {
-            return Err(DecideError::Refused(Refusal::EpochClosed));
-        }
-        self.force();
-        self.next_seq += 1;
-        let seq = LogSeq(self.next_seq);
-        self.decided.insert(gtrid, (seq, decision.clone()));
-        self.journal.push(Event::Log(LogStep::Decided(gtrid)));
-        Ok(seq)
-    }
-
-    /// Without heuristic ends.
-    fn lookup(&self, gtrid: Gtrid) -> Lookup {
-        if self.completed.contains(&gtrid) {
-            return Lookup::Completed;
-        }
-        if let Some((_, decision)) = self.decided.get(&gtrid) {
-            return Lookup::Pending(decision.clone());
-        }
-        let mut openings = self.openings.iter();
-        match openings.find(|listed| listed.opening == gtrid.opening) {
-            None => Lookup::UnknownOpening,
-            Some(OpeningState { closed: true, .. }) => Lookup::NoRecord,
-            Some(OpeningState { closed: false, .. }) => Lookup::Open,
-        }
-    }
-
-    fn close(&mut self, epoch: Epoch) {
-        self.force();
-        for listed in &mut self.openings {
-            if listed.opening.epoch == epoch && !listed.closed {
-                listed.closed = true;
-                self.journal.push(Event::Log(LogStep::Closed(epoch)));
-            }
-        }
     }
 }
 
@@ -522,9 +436,4 @@ impl DecisionLog for MemoryLogMember {
     async fn shutdown(&self) -> Result<(), LogError> {
         self.close(self.opening().epoch).await
     }
-}
-
-fn random() -> u64 {
-    // Each `RandomState` has keys of its own; nothing here has to resist guessing.
-    RandomState::new().build_hasher().finish()
 }

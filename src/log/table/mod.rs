@@ -15,8 +15,8 @@
 //!
 //! Layers: `codec` (branches as text), `known` (what this process has seen and done), `desk` (one
 //! question to the table, bounded), `batches` (decisions, many in one write), `lazy` (completions),
-//! `members` (heartbeats, suspicion, joining anew), `shared` (what all of these share), `ends` (what
-//! ended otherwise, and by whose hand), `open` (the port).
+//! `members` (heartbeats, suspicion, joining anew), `shared` (what all of these share), `ends`
+//! (what ended otherwise, and by whose hand), `open` (the port).
 
 mod batches;
 mod codec;

@@ -161,7 +161,8 @@ pub async fn beats_rise_and_list_the_members<P: Place>(place: &P) {
     }
 }
 
-/// The first stays, unless it is `h`; with or without a decision; names are told apart by every letter.
+/// The first stays, unless it is `h`; with or without a decision; names are told apart by every
+/// letter.
 pub async fn a_heuristic_is_noted_once<P: Place>(place: &P) {
     let suite = Suite::start(place).await;
     let [decided, bare, clean] = [1, 2, 3].map(|sequence| suite.own.gtrid(sequence));

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use unanimous::mysql::Mysql;
 use unanimous::ports::{
-    Absence, Branch, BranchError, BranchErrorKind, BranchRecord, OnePhaseReply, PrepareReply,
-    XidOwner,
+    Absence, Branch, BranchError, BranchErrorKind, BranchRecord, InspectOptions, OnePhaseReply,
+    PrepareReply, XidOwner,
 };
 use unanimous::postgres::Postgres;
 use unanimous::{Decision, Gtrid, Opening, Xid};
@@ -272,6 +272,13 @@ impl<R: Narrow> Port<R> {
             let looked = self.turns.polled(polls, self.resource.checkup()).await;
             assert!(looked.as_ref().is_none_or(Result::is_ok), "{looked:?}");
             looked.is_some()
+        })
+        .await;
+        at_every_poll(&format!("{db:?}, inspect"), 2, async |polls| {
+            let asked = self.resource.inspect(InspectOptions::DETAILS);
+            let seen = self.turns.polled(polls, asked).await;
+            assert!(seen.as_ref().is_none_or(Result::is_ok), "{seen:?}");
+            seen.is_some()
         })
         .await;
         at_every_poll(&format!("{db:?}, recover"), 2, async |polls| {

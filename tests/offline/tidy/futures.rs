@@ -113,6 +113,12 @@ pub(super) const TESTS: &[(&str, &str, &str, &[&str])] = &[
     (
         OFFLINE,
         "file_log.rs",
+        "i7_a_record_by_hand_in_a_file_log",
+        &["OpenFileLog::record_by_hand"],
+    ),
+    (
+        OFFLINE,
+        "file_log.rs",
         "i7_closing_an_epoch_of_a_file_log",
         &["OpenFileLog::close"],
     ),
@@ -121,6 +127,9 @@ pub(super) const TESTS: &[(&str, &str, &str, &[&str])] = &[
         "file_log.rs",
         "i7_questions_to_a_file_log",
         &[
+            "OpenFileLog::by_hand",
+            "OpenFileLog::decided_at",
+            "OpenFileLog::heuristics",
             "OpenFileLog::lookup",
             "OpenFileLog::openings",
             "OpenFileLog::pending",
@@ -159,6 +168,12 @@ pub(super) const TESTS: &[(&str, &str, &str, &[&str])] = &[
     (
         OFFLINE,
         "table_log.rs",
+        "i7_a_record_by_hand_in_a_table_log",
+        &["OpenTableLog::record_by_hand"],
+    ),
+    (
+        OFFLINE,
+        "table_log.rs",
         "i7_closing_an_epoch_of_a_table_log",
         &["OpenTableLog::close"],
     ),
@@ -167,6 +182,9 @@ pub(super) const TESTS: &[(&str, &str, &str, &[&str])] = &[
         "table_log.rs",
         "i7_questions_to_a_table_log",
         &[
+            "OpenTableLog::by_hand",
+            "OpenTableLog::decided_at",
+            "OpenTableLog::heuristics",
             "OpenTableLog::lookup",
             "OpenTableLog::members",
             "OpenTableLog::openings",
@@ -270,6 +288,7 @@ const POSTGRES_PORTS: &[&str] = &[
     "Postgres::absent",
     "Postgres::checkup",
     "Postgres::finish",
+    "Postgres::inspect",
     "Postgres::open",
     "Postgres::preflight",
     "Postgres::recover",
@@ -279,6 +298,7 @@ const MYSQL_PORTS: &[&str] = &[
     "Mysql::absent",
     "Mysql::checkup",
     "Mysql::finish",
+    "Mysql::inspect",
     "Mysql::open",
     "Mysql::preflight",
     "Mysql::recover",
@@ -318,6 +338,18 @@ const EXEMPT: &[(&str, &str)] = &[
         "Initialised::run",
         "whatever was made stays, and the next one makes the rest: `tables_are_made_once`, \
          `a_member_joins_while_the_tables_are_made_again`",
+    ),
+    ("Access::ended", "it looks and changes nothing"),
+    ("Access::heuristics", "it looks and changes nothing"),
+    ("Access::plan_resolve", "it looks and changes nothing"),
+    ("Access::show", "it looks and changes nothing"),
+    (
+        "Access::resolve",
+        "`tests/offline/runtime/by_hand.rs` lets whoever acts die at every step",
+    ),
+    (
+        "Access::forget",
+        "one durable record, as `i7_a_record_by_hand_in_a_file_log` drops it",
     ),
     ("Checked::run_for", "it looks and changes nothing"),
     ("Move::plan", "it looks and changes nothing"),

@@ -11,7 +11,7 @@ use unanimous::ports::{
 use unanimous::{Gtrid, Heuristic, TransactionManager, TransactionOutcome};
 use unanimous_testing::drop_after;
 
-use super::{completed_after, soon};
+use super::{by_hand, completed_after, soon};
 use crate::runtime::World;
 
 /// Runs `one` with 0, 1, 2, … polls, each with a folder of its own, until it says that the future
@@ -116,6 +116,23 @@ async fn i7_a_heuristic_in_a_file_log() {
 }
 
 #[tokio::test]
+async fn i7_a_record_by_hand_in_a_file_log() {
+    at_every_poll(1, async |folder, polls| {
+        let log = open_again(folder).await;
+        let record = by_hand(log.opening());
+        let is_done = drop_after(polls, log.record_by_hand(&record))
+            .await
+            .is_some();
+        log.shutdown().await.unwrap();
+        drop(log);
+        let found = open_again(folder).await.by_hand().await.unwrap();
+        assert_eq!(found.len(), usize::from(polls > 0), "{polls} polls");
+        is_done
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn i7_forcing_a_file_log() {
     at_every_poll(1, async |folder, polls| {
         let log = open_again(folder).await;
@@ -160,10 +177,13 @@ async fn i7_questions_to_a_file_log() {
             drop_after(polls, log.lookup(gtrid)).await.is_some(),
             drop_after(polls, log.pending()).await.is_some(),
             drop_after(polls, log.openings()).await.is_some(),
+            drop_after(polls, log.heuristics()).await.is_some(),
+            drop_after(polls, log.by_hand()).await.is_some(),
+            drop_after(polls, log.decided_at(&[gtrid])).await.is_some(),
         ];
         assert_eq!(log.pending().await.unwrap().len(), 1);
         log.shutdown().await.unwrap();
-        answered == [true; 3]
+        answered == [true; 6]
     })
     .await;
 }

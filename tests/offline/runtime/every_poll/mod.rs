@@ -22,9 +22,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::sleep;
+use unanimous::ports::{ByHand, HandAct, HandState, Remark, UnixTime};
 use unanimous::{
-    Gtrid, Point, Probe, Transaction, TransactionManager, TransactionManagerBuilder,
-    TransactionOutcome,
+    Decision, Gtrid, Opening, Point, Probe, Transaction, TransactionManager,
+    TransactionManagerBuilder, TransactionOutcome,
 };
 use unanimous_testing::drop_after_ticks;
 
@@ -146,5 +147,21 @@ async fn ended(tm: &TransactionManager, gtrid: Gtrid) -> TransactionOutcome {
             return outcome;
         }
         sleep(TICK).await;
+    }
+}
+
+/// What a person meant to do with a branch.
+fn by_hand(by: Opening) -> ByHand {
+    ByHand {
+        id: 7,
+        gtrid: by.gtrid(1),
+        resource: "orders".parse().unwrap(),
+        act: HandAct::End(Decision::Rollback),
+        by,
+        who: Remark::new("alice@db7").unwrap(),
+        when: UnixTime(1_790_000_000),
+        reason: Remark::new("it blocks the orders").unwrap(),
+        proof: None,
+        state: HandState::Intended,
     }
 }

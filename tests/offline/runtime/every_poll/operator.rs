@@ -123,7 +123,9 @@ async fn i7_access_recover() {
         let access = Access::open(&place.file()).await.unwrap();
         let recovered = drop_after(polls, access.recover(None, &[])).await;
         let is_done = recovered.is_some();
-        soon("the next pass", access.recover(None, &[])).await.unwrap();
+        soon("the next pass", access.recover(None, &[]))
+            .await
+            .unwrap();
         access.close().await.unwrap();
         is_done
     })

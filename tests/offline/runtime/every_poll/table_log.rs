@@ -9,7 +9,7 @@ use unanimous::ports::{
 use unanimous::{Gtrid, Heuristic};
 use unanimous_testing::MemoryTable;
 
-use super::{TICK, completed_after, polled};
+use super::{TICK, by_hand, completed_after, polled};
 
 /// Runs `one` with 0, 1, 2, … polls, each with a table of its own, until it says that the future
 /// was completed.
@@ -123,6 +123,19 @@ async fn i7_a_heuristic_in_a_table_log() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn i7_a_record_by_hand_in_a_table_log() {
+    at_every_poll(2, async |table, polls| {
+        let log = open(table).await;
+        let record = by_hand(log.opening());
+        let is_done = polled(polls, log.record_by_hand(&record)).await.is_some();
+        log.record_by_hand(&record).await.unwrap();
+        assert_eq!(log.by_hand().await.unwrap(), [record], "{polls} polls");
+        is_done
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn i7_closing_an_epoch_of_a_table_log() {
     at_every_poll(2, async |table, polls| {
         let log = open(table).await;
@@ -149,10 +162,13 @@ async fn i7_questions_to_a_table_log() {
             polled(polls, log.openings()).await.is_some(),
             polled(polls, log.members()).await.is_some(),
             polled(polls, log.snapshot()).await.is_some(),
+            polled(polls, log.heuristics()).await.is_some(),
+            polled(polls, log.by_hand()).await.is_some(),
+            polled(polls, log.decided_at(&[gtrid])).await.is_some(),
         ];
         assert_eq!(log.pending().await.unwrap().len(), 1);
         log.shutdown().await.unwrap();
-        answered == [true; 5]
+        answered == [true; 8]
     })
     .await;
 }
