@@ -268,6 +268,15 @@ impl MemoryTable {
         }
     }
 
+    /// Its server is of this identity from now on: another one has taken over its data, be it one
+    /// that it was at before.
+    ///
+    /// # Panics
+    /// When `identity` is not printable ASCII of at most 128 bytes.
+    pub fn move_to(&self, identity: &str) {
+        drop(self.fail_over_alone(parse_identity(identity), true));
+    }
+
     fn plan(&self, step: TableStep, planned: Planned) {
         locked(&self.link.planned).push((step, planned));
     }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use unanimous_core::ports::{
-    Beat, DecisionRow, EpochSlot, HandRow, OpeningRow, RowState, ServerIdentity, TableError,
-    TableErrorKind, TableState,
+    Beat, DecisionRow, ELSEWHERE, EpochSlot, HandRow, OpeningRow, RowState, ServerIdentity,
+    TableError, TableErrorKind, TableState,
 };
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
 
@@ -314,6 +314,11 @@ impl TableRows {
             self.set_slots(epoch, Some(true));
             let mut closed = line;
             closed.row.is_closed = true;
+            let opened_at = &closed.row.identity;
+            if *opened_at != self.identity && !closed.row.is_doubtful() {
+                let elsewhere = ServerIdentity::new(format!("{ELSEWHERE}{opened_at}"));
+                closed.row.identity = elsewhere.unwrap_or_else(|| opened_at.clone());
+            }
             closed.closed_at = Some(Instant::now());
             self.set_opening(epoch, closed);
             self.note(LogStep::Closed(epoch));

@@ -423,8 +423,8 @@ impl DecisionTable for MysqlTable {
     async fn close(&self, epoch: Epoch) -> Result<(), TableError> {
         let doing = "close an epoch";
         let tables = self.names(doing).await?;
-        let request = Request::new(tables.close(epoch));
-        let answer = self.ask(doing, |_, _| request).await?;
+        let asked = self.ask(doing, |_, now| Request::new(tables.close(epoch, now)));
+        let answer = asked.await?;
         if answer.is_counted(2) {
             return Ok(());
         }

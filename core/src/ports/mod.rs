@@ -29,9 +29,9 @@ pub use resource::{
 };
 
 pub use table::{
-    Beat, DOUBTFUL, Decided, DecisionRow, DecisionTable, Ends, EpochSlot, Found, HandRow, NotedEnd,
-    OpeningRow, RowAnswer, RowState, SLOTS, Snapshot, TableError, TableErrorKind, TableHome,
-    TableState,
+    Beat, DOUBTFUL, Decided, DecisionRow, DecisionTable, ELSEWHERE, Ends, EpochSlot, Found,
+    HandRow, NotedEnd, OpeningRow, RowAnswer, RowState, SLOTS, Snapshot, TableError,
+    TableErrorKind, TableHome, TableState,
 };
 pub use table::{HELD_SILENCE_MAX, HeldDecisions};
 pub use table_move::{KeptRow, LogImage, Standing, TableMove, TableMoves};

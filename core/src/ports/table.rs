@@ -94,6 +94,9 @@ pub struct OpeningRow {
 /// What [`OpeningRow::identity`] says of an opening whose decisions are not all there.
 pub const DOUBTFUL: &str = "doubtful";
 
+/// How [`OpeningRow::identity`] begins once the epoch was closed by another server.
+pub const ELSEWHERE: &str = "elsewhere: ";
+
 impl OpeningRow {
     /// Decisions made under it may be missing, for good: it came here from what was left of a log.
     /// Whatever is declared of fail-overs, that there is no row proves nothing.
@@ -399,6 +402,10 @@ pub trait DecisionTable: Send + Sync + 'static {
 
     /// Closes an epoch: locks its slots exclusively, which waits for decisions in flight, and marks
     /// slots and opening. Forced. Closed already: nothing to do, and forced all the same.
+    ///
+    /// A server that can have its identity again, with the data of its successor, must not be taken
+    /// for the one on which the epoch was opened: closed by another server, its opening's identity
+    /// is [`ELSEWHERE`] and what it was (cut to the longest), which is no server's.
     ///
     /// # Errors
     /// `Unfit` if it is not listed. See the module.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
 use unanimous_core::ports::{
-    DecideError, Decided, DecisionRecord, DecisionRow, EpochSlot, Refusal, RowAnswer, RowState,
-    SLOTS, TableError, TableErrorKind,
+    DecideError, Decided, DecisionRecord, DecisionRow, EpochSlot, OpeningRow, Refusal, RowAnswer,
+    RowState, SLOTS, TableError, TableErrorKind,
 };
 use unanimous_core::protocol::LogSeq;
 use unanimous_core::xid::{Gtrid, Opening};
@@ -146,7 +146,10 @@ async fn write(
     let deciding = shared.desk.table.decide(at, home, &rows);
     match shared.desk.ask(deciding).await {
         Ok(decided) if decided.answers.len() == rows.len() => {
-            answered(shared, opening, decided, batch, attempt);
+            match is_final(shared, opening, &decided, attempt).await {
+                Ok(is_final) => answered(shared, opening, decided, batch, is_final),
+                Err(error) => failed(shared, &error, batch, attempt),
+            }
             None
         }
         Ok(_) => {
@@ -162,11 +165,26 @@ async fn write(
     }
 }
 
-fn answered(shared: &Shared, opening: Opening, decided: Decided, batch: Batch, attempt: Attempt) {
+/// Whether no row of a closed epoch says that nothing was recorded: at a first attempt, always.
+/// The opening is looked at as it is there now: who has closed it may not be known here.
+async fn is_final(
+    shared: &Shared,
+    opening: Opening,
+    decided: &Decided,
+    attempt: Attempt,
+) -> Result<bool, TableError> {
+    if attempt == Attempt::First || !decided.answers.contains(&RowAnswer::EpochClosed) {
+        return Ok(true);
+    }
+    let table = &shared.desk.table;
+    let found = shared.desk.ask(table.find(opening.gtrid(0), None)).await?;
+    let is_whole = |row: OpeningRow| !row.is_released && shared.is_whole(&row, &decided.identity);
+    let is_same = found.identity == decided.identity;
+    Ok(!decided.is_released && is_same && found.opening.is_some_and(is_whole))
+}
+
+fn answered(shared: &Shared, opening: Opening, decided: Decided, batch: Batch, is_final: bool) {
     let is_closed = decided.answers.contains(&RowAnswer::EpochClosed);
-    let row = shared.known().listed(opening).cloned();
-    let is_whole =
-        row.is_some_and(|row| shared.is_whole(&row, &decided.identity)) && !decided.is_released;
     for (asked, answer) in batch.into_values().zip(decided.answers) {
         let gtrid = asked.decision.gtrid;
         let answer = match answer {
@@ -181,7 +199,7 @@ fn answered(shared: &Shared, opening: Opening, decided: Decided, batch: Batch, a
                 shared.known().settle(gtrid);
                 Err(DecideError::Refused(Refusal::LastRolledBack))
             }
-            RowAnswer::EpochClosed if attempt == Attempt::First || is_whole => {
+            RowAnswer::EpochClosed if is_final => {
                 shared.known().settle(gtrid);
                 Err(DecideError::Refused(Refusal::EpochClosed))
             }

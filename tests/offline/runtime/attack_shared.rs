@@ -63,6 +63,26 @@ async fn i3_a_rollback_that_was_put_there_after_a_fail_over_proves_nothing() {
     }
 }
 
+/// It was away while another server had the log, and its own has come back with that one's data.
+#[tokio::test(start_paused = true)]
+async fn i3_a_server_that_came_back_with_anothers_data_refuses_nobody() {
+    let table = MemoryTable::new("log");
+    let link = table.another_link();
+    let owner = open(&link).await;
+    let decided = decision(owner.opening(), 1);
+    link.fail_next(TableStep::Decide, TableFault::LoseReply);
+    owner.decide(&decided).await.unwrap_err();
+    assert!(table.row(decided.gtrid).is_some());
+    link.set_reachable(false);
+    table.fail_over(false);
+    let other = open(&table).await;
+    other.close(decided.gtrid.opening.epoch).await.unwrap();
+    table.move_to("log");
+    link.set_reachable(true);
+    let told = owner.decide(&decided).await.unwrap_err();
+    assert!(!matches!(told, DecideError::Refused(_)), "{told}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn i1_a_rollback_of_a_last_resource_is_believed_on_the_same_server() {
     let table = MemoryTable::new("log");

@@ -112,6 +112,24 @@ async fn i3_a_transaction_whose_decision_a_fail_over_may_have_lost_is_left_to_a_
     tx.commit().await.unwrap();
 }
 
+/// The old server was given the data of the new one, and takes over again: its identity is the one
+/// on which the decision was made, and its data are not.
+#[tokio::test(start_paused = true)]
+async fn i1_a_server_that_comes_back_without_the_decision_is_not_taken_for_the_one_that_had_it() {
+    let world = World::new();
+    let table = MemoryTable::with("log", world.journal.clone());
+    let tm = start(&world, home(&table).last_resource(false)).await;
+    table.fail_next(TableStep::Decide, TableFault::LoseReply);
+    let tx = world.begin_with_both(&tm, "1").await;
+    let gtrid = tx.gtrid();
+    let answer = tokio::spawn(tx.commit());
+    sleep(Duration::from_millis(10)).await;
+    table.fail_over(false);
+    assert_undetermined(answer.await.unwrap());
+    table.move_to("log");
+    assert_left_to_a_person(&world, &tm, gtrid, 2).await;
+}
+
 /// The last resource has committed, and is lost with the decision.
 #[tokio::test(start_paused = true)]
 async fn i3_a_transaction_whose_last_resource_a_fail_over_has_lost_is_left_to_a_person() {

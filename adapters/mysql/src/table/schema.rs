@@ -4,9 +4,10 @@
 //! DDL commits by itself, so making the tables is a row of steps, each of which may be repeated;
 //! the row that says whose log it is comes last, and without it nothing uses the tables.
 
+use unanimous_core::ports::{DOUBTFUL, ELSEWHERE, ServerIdentity};
 use unanimous_core::xid::ManagerId;
 
-use super::sql::Tables;
+use super::sql::{Tables, quoted};
 
 /// Of the schema, as the table `unanimous_log` holds it.
 pub(super) const VERSION: u32 = 1;
@@ -61,6 +62,16 @@ fn opening(tables: &Tables) -> String {
             "released TINYINT NOT NULL DEFAULT 0",
             WRITES,
         ],
+    )
+}
+
+/// What stands in `identity` once the epoch is closed by this server.
+pub(super) fn identity_closed_by(now: &ServerIdentity) -> String {
+    format!(
+        "IF(closed IS NULL AND identity NOT IN ({}, '{DOUBTFUL}'), \
+         LEFT(CONCAT('{ELSEWHERE}', identity), {}), identity)",
+        quoted(now.as_str()),
+        ServerIdentity::BYTES_MAX
     )
 }
 

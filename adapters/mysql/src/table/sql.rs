@@ -16,7 +16,7 @@ use std::time::Duration;
 use unanimous_core::ports::{DecisionRow, EpochSlot, HandRow, SLOTS, ServerIdentity};
 use unanimous_core::xid::{Epoch, Gtrid, ResourceName};
 
-use super::schema::VERSION;
+use super::schema::{self, VERSION};
 use crate::session::Flavour;
 
 /// The longest label that is kept, in characters.
@@ -317,13 +317,15 @@ impl Tables {
         )]
     }
 
-    pub(super) fn close(&self, epoch: Epoch) -> Vec<String> {
+    /// Closed by another server than the one on which it was opened, it is of none for good.
+    pub(super) fn close(&self, epoch: Epoch, now: &ServerIdentity) -> Vec<String> {
         vec![
             format!("UPDATE {} SET closed = 1 WHERE epoch = {epoch}", self.epoch),
             format!(
-                "UPDATE {} SET closed = COALESCE(closed, UTC_TIMESTAMP(6)), writes = writes + 1 \
-                 WHERE epoch = {epoch}",
-                self.opening
+                "UPDATE {} SET identity = {}, closed = COALESCE(closed, UTC_TIMESTAMP(6)), \
+                 writes = writes + 1 WHERE epoch = {epoch}",
+                self.opening,
+                schema::identity_closed_by(now)
             ),
             "SELECT ROW_COUNT()".to_owned(),
         ]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use unanimous_core::ports::{RowAnswer, SLOTS, TableErrorKind, TableHome};
+use unanimous_core::ports::{DOUBTFUL, ELSEWHERE, RowAnswer, SLOTS, TableErrorKind, TableHome};
 
 use super::support::{PENDING, TableDb, assert_error};
 use crate::support::Db;
@@ -28,6 +28,31 @@ async fn two_joins_at_once_get_epochs_of_their_own(db: &Db) {
     assert_eq!(epochs, (2..6).collect());
     let slots = t.count("unanimous_epoch WHERE closed = 0").await;
     assert_eq!(slots, 5 * u64::from(SLOTS));
+    t.drop_database().await;
+}
+
+/// A server that was given another one's data has its identity all the same.
+async fn i1_what_another_server_has_closed_is_of_none_for_good(db: &Db) {
+    let t = TableDb::new(db).await;
+    let here = t.table.join(7, "another").await.unwrap();
+    let (gone, doubtful) = (t.own.opening, t.table.join(8, "third").await.unwrap());
+    for (epoch, identity) in [(gone.epoch, "gone"), (doubtful.opening.epoch, DOUBTFUL)] {
+        let sql = "UPDATE unanimous_opening SET identity =";
+        t.db.sql(&format!("{sql} '{identity}' WHERE epoch = {epoch}"))
+            .await;
+    }
+    for (opening, identity) in [
+        (here.opening, here.identity.as_str()),
+        (gone, &format!("{ELSEWHERE}gone")),
+        (doubtful.opening, DOUBTFUL),
+    ] {
+        for _ in 0..2 {
+            t.table.close(opening.epoch).await.unwrap();
+            let found = t.table.find(opening.gtrid(1), None).await.unwrap();
+            let row = found.opening.unwrap();
+            assert_eq!((row.identity.as_str(), row.is_closed), (identity, true));
+        }
+    }
     t.drop_database().await;
 }
 
@@ -162,4 +187,5 @@ on_both!(
     a_decision_waits_for_a_close_in_flight,
     what_waits_too_long_is_refused_and_leaves_nothing_open,
     batches_that_overlap_are_locked_in_one_order,
+    i1_what_another_server_has_closed_is_of_none_for_good,
 );
