@@ -126,8 +126,8 @@ async fn an_account_without_rights_is_told_what_to_grant(db: &Db) {
     let says = ["grant the account SELECT, INSERT, UPDATE and DELETE"];
     assert_error(t.decide(&[1]).await, TableErrorKind::Refused, &says);
     assert_error(t.table.check().await, TableErrorKind::Refused, &says);
-    let tables = ["log", "opening", "epoch", "decision", "heuristic", "member"];
-    for table in tables {
+    let tables = "log opening epoch decision heuristic by_hand member";
+    for table in tables.split(' ') {
         let rights = "SELECT, INSERT, UPDATE, DELETE";
         let grant = format!("GRANT {rights} ON {name}.unanimous_{table} TO '{user}'@'%'");
         admin.query_drop(grant).await.unwrap();
