@@ -6,13 +6,15 @@
 //! the server (observed with 10.11 and 11.8). They back off while there is nothing to do.
 
 mod by_hand;
+#[cfg(feature = "operator")]
+mod end_by_hand;
 mod pass;
 mod report;
 mod survey;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
 pub(crate) use self::by_hand::settle;
 #[cfg(feature = "operator")]
-pub(crate) use self::by_hand::{EndedByHand, ForHand, end_by_hand, look_for_hand};
+pub(crate) use self::end_by_hand::{EndedByHand, ForHand, end_by_hand, look_for_hand};
 #[cfg(feature = "operator")]
 pub(crate) use self::pass::ask_log as ask;
 pub use self::report::{Left, RecoveryReport, ResourceReport};
@@ -209,7 +211,7 @@ impl Recovery {
     /// How many branches passes have ended so far.
     #[cfg(feature = "operator")]
     pub(crate) fn ended(&self) -> u64 {
-        self.ended.load(Ordering::Relaxed)
+        self.ended.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// How long until the next pass there, if none is under way.

@@ -1,8 +1,8 @@
 //! What the table says of one transaction, of branches that ended otherwise, and of people.
 
 use unanimous_core::ports::{
-    ByHand, DecisionRecord, Ends, Found, HandRow, HeuristicEnd, LogError, Lookup, NotedEnd,
-    RowState, UnixTime,
+    ByHand, DecisionRecord, Found, HandRow, HeuristicEnd, LogError, Lookup, NotedEnd, RowState,
+    UnixTime,
 };
 use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::{Gtrid, ResourceName};
@@ -32,7 +32,7 @@ pub(super) fn with_ends(ends: Vec<(ResourceName, Heuristic)>, beside: Lookup) ->
 
 /// As far as they can be read.
 #[cfg(feature = "operator")]
-pub(crate) fn read_ends(ends: &Ends) -> (Vec<HeuristicEnd>, Vec<ByHand>) {
+pub(crate) fn read_ends(ends: &unanimous_core::ports::Ends) -> (Vec<HeuristicEnd>, Vec<ByHand>) {
     let noted = |noted: &NotedEnd| {
         Some(HeuristicEnd {
             gtrid: noted.gtrid,

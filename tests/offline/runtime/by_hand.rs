@@ -142,17 +142,17 @@ impl Scene {
         let tm = self.world.start().await;
         tm.recover().await;
         self.world.settle().await;
-        let ends = match tm.outcome(self.gtrid).await.unwrap() {
-            TransactionOutcome::Heuristic(ends) => ends,
-            other => {
-                let expected = match self.wanted {
-                    Decision::Rollback => TransactionOutcome::Committed,
-                    // Without a record: long completed, or rolled back.
-                    Decision::Commit => TransactionOutcome::Unknown,
-                };
-                assert_eq!(other, expected);
-                Vec::new()
-            }
+        let outcome = tm.outcome(self.gtrid).await.unwrap();
+        let ends = if let TransactionOutcome::Heuristic(ends) = outcome {
+            ends
+        } else {
+            let expected = match self.wanted {
+                Decision::Rollback => TransactionOutcome::Committed,
+                // Without a record: long completed, or rolled back.
+                Decision::Commit => TransactionOutcome::Unknown,
+            };
+            assert_eq!(outcome, expected);
+            Vec::new()
         };
         let hands = self.owner.by_hand().await.unwrap();
         let is_decided = self.wanted == Decision::Rollback;
@@ -394,6 +394,21 @@ async fn i3_what_came_back_after_its_decision_was_completed_is_a_hazard_too() {
     scene.dies_at(Call::FinishAnswered, At::Orders).await;
     let told = scene.recovered().await;
     assert_eq!(told, unheard(Flavour::Mariadb, true));
+}
+
+/// MariaDB forgets rollbacks in a crash. What was told of it stays told: see the guarantees.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_by_hand_that_the_server_has_lost_goes_on_as_decided() {
+    let scene = Scene::closed(Flavour::Mariadb, true).await;
+    assert!(scene.resolve(scene.wanted).await.is_done());
+    scene.world.orders.server().crash_losing_rollbacks();
+    assert!(scene.is_prepared(), "it is back");
+    let told = scene.recovered().await;
+    let expected = Told {
+        is_committed: true,
+        ..done(true)
+    };
+    assert_eq!(told, expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -164,6 +164,17 @@ async fn every_method_once(table: &dyn DecisionTable, own: unanimous_core::xid::
     assert_eq!(put, RowState::RolledBack);
     let name = "orders".parse().unwrap();
     table.record_heuristic(gtrid, &name, 'r').await.unwrap();
+    let by_hand = unanimous_core::ports::HandRow {
+        id: 1,
+        gtrid,
+        resource: name,
+        state: 'I',
+        words: "because".to_owned(),
+    };
+    table.record_by_hand(&by_hand).await.unwrap();
+    let ends = table.ends(Some(own.epoch)).await.unwrap();
+    assert_eq!(ends.by_hand, [by_hand]);
+    assert_eq!(table.decided_at(&[gtrid]).await.unwrap().len(), 1);
     table.complete(&[gtrid]).await.unwrap();
     table.forget(&[gtrid]).await.unwrap();
     table.beat(own.epoch).await.unwrap();
@@ -185,10 +196,10 @@ async fn every_method_is_one_round_trip(db: &Db) {
     commands.store(0, std::sync::atomic::Ordering::SeqCst);
     let own = table.join(1, "another").await.unwrap().opening;
     every_method_once(&*table, own).await;
-    // Twelve with the join: decide, put, note, complete, forget, beat, read, find, close, list and
-    // release.
+    // With the join: decide, put, note, by hand, ends, when, complete, forget, beat, read, find,
+    // close, list and release.
     let taken = commands.load(std::sync::atomic::Ordering::SeqCst);
-    assert_eq!(taken, 12);
+    assert_eq!(taken, 15);
     t.drop_database().await;
 }
 

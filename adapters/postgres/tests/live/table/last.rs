@@ -202,6 +202,8 @@ async fn i3_a_lost_reply_is_undetermined_and_the_row_tells(db: &Db) {
         let mut branch = branch(&t, &resource, &own, sequence).await;
         let pid = backend_pid(&branch).await;
         let text = statement(&t.table, &own, sequence);
+        // What the driver sends when a statement is dropped must not be what is cut.
+        branch.batch_execute("SELECT 1").await.unwrap();
         wire.set(fault);
         let reply = branch.commit_last(&text).await;
         match reply {

@@ -1,6 +1,7 @@
 //! The tables themselves: how they are made, looked at, and what an account needs.
 
-use unanimous_core::ports::{Branch, TableErrorKind, TableHome};
+use unanimous_core::ports::{Branch, HandRow, TableErrorKind, TableHome};
+use unanimous_core::xid::Gtrid;
 use unanimous_postgres::Postgres;
 use xtask::servers::{Kind, Options, Server, standby_of};
 
@@ -93,7 +94,7 @@ async fn an_account_needs_the_documented_rights_and_no_more(db: &Db) {
     assert_error(&refused, TableErrorKind::Refused, "lacks rights");
     let text = refused.to_string();
     let grants: Vec<_> = text.split("GRANT ").skip(1).collect();
-    assert_eq!(grants.len(), 7, "the schema, and each table: {text}");
+    assert_eq!(grants.len(), 8, "the schema, and each table: {text}");
     for method in ["join", "read", "beat"] {
         let error = match method {
             "join" => table.join(1, "a").await.map(|_| ()),
@@ -119,6 +120,11 @@ async fn an_account_needs_the_documented_rights_and_no_more(db: &Db) {
         .record_heuristic(gtrid, &"orders".parse().unwrap(), 'r')
         .await
         .unwrap();
+    for state in ['I', 'D'] {
+        table.record_by_hand(&by_hand(gtrid, state)).await.unwrap();
+    }
+    assert_eq!(table.ends(None).await.unwrap().by_hand[0].state, 'D');
+    assert_eq!(table.decided_at(&[gtrid]).await.unwrap().len(), 1);
     table.complete(&[gtrid]).await.unwrap();
     table.forget(&[gtrid]).await.unwrap();
     table.beat(epoch).await.unwrap();
@@ -129,6 +135,16 @@ async fn an_account_needs_the_documented_rights_and_no_more(db: &Db) {
     t.db.admin(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
         .await;
     t.drop_from(db).await;
+}
+
+fn by_hand(gtrid: Gtrid, state: char) -> HandRow {
+    HandRow {
+        id: 1,
+        gtrid,
+        resource: "orders".parse().unwrap(),
+        state,
+        words: "because".to_owned(),
+    }
 }
 
 async fn tables_that_would_lose_decisions_are_unfit(db: &Db) {
