@@ -1,5 +1,5 @@
-//! A wrong clock: one place reads the time of day, to write it beside decisions and what people did,
-//! for people. So a clock that jumps by years changes nothing but what they read.
+//! A wrong clock: one place reads the time of day, to write it beside decisions and what people
+//! did, for people. So a clock that jumps by years changes nothing but what they read.
 //!
 //! What is measured is measured by the monotonic clock, which nobody sets, and decides about speed
 //! alone. Ages are reckoned by the server, from its own clock, for people to read.
@@ -54,6 +54,14 @@ const MONOTONIC: &[(&str, &str)] = &[
         "how long joining and leaving wait for a barrier's locks",
     ),
     ("src/manager.rs", "how long the start waits"),
+    (
+        "src/operator/barrier.rs",
+        "how long a barrier stands, and how long it took, which a person reads",
+    ),
+    (
+        "src/operator/barrier_shared.rs",
+        "how long a barrier waits for what was decided before",
+    ),
     (
         "src/operator/shared.rs",
         "how long a look waits for signs of life, which a person reads",

@@ -348,6 +348,10 @@ const EXEMPT: &[(&str, &str)] = &[
         "`tests/offline/runtime/by_hand.rs` lets whoever acts die at every step",
     ),
     (
+        "Resolve::within",
+        "`tests/offline/runtime/by_hand.rs` lets whoever acts die at every step",
+    ),
+    (
         "Access::forget",
         "one durable record, as `i7_a_record_by_hand_in_a_file_log` drops it",
     ),

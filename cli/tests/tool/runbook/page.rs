@@ -321,7 +321,10 @@ fn a_page_that_says_something_else_is_told_from_one_that_does_not() {
         matches(&lines(page), &lines(said))
     };
     assert!(said("ledger  decided  5s", "ledger decided   1m 7s"));
-    assert!(said("identity pg:77:00000001:5", "identity pg:77:00000002:5"));
+    assert!(said(
+        "identity pg:77:00000001:5",
+        "identity pg:77:00000002:5"
+    ));
     assert!(said(
         "2 in doubt; manager k19vvc3g4pqywgza",
         "2 in doubt; manager ryb6tzp8tesgq76m"
