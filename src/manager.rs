@@ -24,7 +24,9 @@ use crate::gate::Gate;
 use crate::observe::{Point, Probe, Probes};
 use crate::outcome::{RecentEnds, TransactionOutcome};
 use crate::preflight;
-use crate::recovery::{Recovery, RecoveryReport, ResourceReport, Survey, run_passes, survey};
+use crate::recovery::{
+    Recovery, RecoveryReport, ResourceReport, Survey, run_passes, survey, unknown_resources,
+};
 use crate::transaction::Transaction;
 
 /// A registered resource, whose type is found again by whoever enlists it.
@@ -345,19 +347,6 @@ fn found_alone(found: Lookup, was_active: bool) -> TransactionOutcome {
         _ if was_active => TransactionOutcome::InDoubt,
         Lookup::NoRecord | Lookup::Open | Lookup::UnknownOpening | _ => TransactionOutcome::Unknown,
     }
-}
-
-async fn unknown_resources(inner: &Inner) -> Result<Vec<ResourceName>, LogError> {
-    let pending = match bounded(inner.config.recovery_timeout, inner.log.pending()).await {
-        Ok(pending) => pending?,
-        Err(silence) => return Err(LogError::new(silence.to_string())),
-    };
-    let named = pending
-        .into_iter()
-        .flat_map(|record| record.branches)
-        .map(|b| b.resource);
-    let unknown = named.filter(|name| !inner.resources.contains_key(name));
-    Ok(unknown.collect::<BTreeSet<_>>().into_iter().collect())
 }
 
 impl TransactionManager {

@@ -115,6 +115,11 @@ pub(crate) enum Verb {
     /// Note that the heuristic ends of a transaction were dealt with.
     ///
     /// `list --heuristic` shows them. They stay on record, with who has dealt with them, and why.
+    ///
+    /// With `--lost NAME` a branch is given up that is neither prepared nor provable any more, and
+    /// never will be: its database is gone for good, or a failover or a restored backup has lost
+    /// it. Shows first what it means, and asks; refuses whatever recovery can still find out. Exits
+    /// with 0 if it was done, with 1 if the answer was no, with 2 if it was refused or failed.
     #[command(after_help = examples::FORGET)]
     Forget(Forget),
     /// Hold new decisions briefly, so that backups or snapshots of all databases agree.

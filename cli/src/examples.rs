@@ -54,7 +54,9 @@ Examples:
 pub(crate) const FORGET: &str = "\
 Examples:
   unanimous list --heuristic       which transactions ended in part?
-  unanimous forget GTRID --reason 'booked by hand, ticket 4711'";
+  unanimous forget GTRID --reason 'booked by hand, ticket 4711'
+  unanimous forget GTRID --lost ledger --reason 'the ledger is gone for good, ticket 4711'
+                                   a decision waits for a branch that will never come back";
 
 pub(crate) const BARRIER: &str = "\
 Examples:

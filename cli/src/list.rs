@@ -218,7 +218,9 @@ pub(crate) fn unknown(resources: &[String]) {
     for name in resources {
         talk(&format!(
             "in doubt: the log has decisions for resource {name}, which is not registered: name it \
-             in the application (and in the config file) again, at the same database"
+             in the application (and in the config file) again, at the same database; or, if it is \
+             gone for good: unanimous forget GTRID --lost {name} --reason … (unanimous log show \
+             --pending lists them)"
         ));
     }
 }

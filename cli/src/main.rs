@@ -10,6 +10,7 @@ mod examples;
 mod filter;
 mod list;
 mod log;
+mod lost;
 mod manual;
 mod output;
 mod progress;

@@ -4,6 +4,7 @@ use clap::Args;
 use unanimous::operator::{self, ConfigFile, Heuristics, Resolved};
 
 use crate::args::Format;
+use crate::lost;
 use crate::output::{blank, or_dash, plain, table, to_json};
 use crate::recover::asked;
 use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
@@ -48,6 +49,17 @@ pub(crate) struct Forget {
     /// What was done about it. Kept in the decision log, with who and when.
     #[arg(long)]
     pub(crate) reason: String,
+    /// The branch at this resource is lost: its database is gone for good, or another server has
+    /// taken its place. Its decision waits for it no more, and the transaction is reported as a
+    /// hazard.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) lost: Option<String>,
+    /// Only show what it would mean.
+    #[arg(long, requires = "lost")]
+    pub(crate) dry_run: bool,
+    /// Do not ask.
+    #[arg(long, short, requires = "lost")]
+    pub(crate) yes: bool,
 }
 
 pub(crate) async fn run(
@@ -164,6 +176,9 @@ pub(crate) async fn forget(
     options: &Forget,
     format: Format,
 ) -> Result<u8, Failure> {
+    if let Some(resource) = &options.lost {
+        return lost::run(file, options, resource, format).await;
+    }
     let access = open(file).await?;
     let wanted = operator::Forget::new(&options.gtrid, who(), &options.reason);
     let listed = match patiently(access.forget(&wanted)).await {
@@ -242,7 +257,7 @@ const fn date(days: u64) -> (u64, u64, u64) {
 }
 
 /// The account and the host of whoever runs this, for people to read.
-fn who() -> String {
+pub(crate) fn who() -> String {
     let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
     let user = user.filter_map(|name| std::env::var(name).ok());
     let user = { user }.find(|user| !user.is_empty());

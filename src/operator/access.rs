@@ -15,6 +15,7 @@ use super::client::Client;
 use super::error::OperatorError;
 use super::file::{ConfigFile, Parts};
 use super::heuristics::{self, Forget, Heuristics};
+use super::lost::{self, GiveUp, GivenUp};
 use super::place::Place;
 use super::report::{Listing, Recovered};
 use super::resolve::{Resolve, Resolved, carry_out};
@@ -268,6 +269,37 @@ impl Access {
             Way::Shared(shared) => {
                 let noting = async |inner: &Arc<Inner>| heuristics::forget(inner, wanted).await;
                 of_resolve(shared.as_member("forget", noting).await?)
+            }
+        }
+    }
+
+    /// What it would mean to give up a branch that is lost. Changes nothing.
+    ///
+    /// # Errors
+    /// The request was not understood, or the application did not answer.
+    pub async fn plan_give_up(&self, wanted: &GiveUp) -> Result<GivenUp, OperatorError> {
+        match &self.0 {
+            Way::Application(client) => client.ask(Verb::PlanGiveUp(wanted.clone())).await,
+            Way::Alone(inner) => of_resolve(lost::carry_out(inner, wanted, false).await),
+            Way::Shared(shared) => {
+                of_resolve(lost::carry_out(shared.observer(), wanted, false).await)
+            }
+        }
+    }
+
+    /// Gives it up, if nothing stands against it; who, when and why are recorded before. The
+    /// decision waits for it no more, and recovery completes it once the others have ended.
+    ///
+    /// # Errors
+    /// As [`plan_give_up`](Self::plan_give_up), or the log did not take all of it: says how far it
+    /// has come. It may be asked for again.
+    pub async fn give_up(&self, wanted: &GiveUp) -> Result<GivenUp, OperatorError> {
+        match &self.0 {
+            Way::Application(client) => client.ask(Verb::GiveUp(wanted.clone())).await,
+            Way::Alone(inner) => of_resolve(lost::carry_out(inner, wanted, true).await),
+            Way::Shared(shared) => {
+                let giving = async |inner: &Arc<Inner>| lost::carry_out(inner, wanted, true).await;
+                of_resolve(shared.as_member("forget", giving).await?)
             }
         }
     }

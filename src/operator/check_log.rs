@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{ByHand, DecisionRecord, Finding, HandAct, HeuristicEnd, Severity};
+use unanimous_core::ports::{ByHand, DecisionRecord, Finding, HeuristicEnd, Severity};
 
 use super::client::Client;
 use super::file::ConfigFile;
@@ -19,6 +19,7 @@ use super::place::Place;
 use super::{twins, volume};
 use crate::bounded::bounded;
 use crate::log::{FileLog, LogContents};
+use crate::recovery::is_dealt_with;
 
 /// How long the folder may take to be read: a network file system can hang for ever.
 const READ_LIMIT: Duration = Duration::from_secs(30);
@@ -147,12 +148,7 @@ impl CheckedLog {
 
     /// Those that no person has dealt with.
     pub(super) fn judge_heuristics(&mut self, ends: &[HeuristicEnd], by_hand: &[ByHand]) {
-        let is_forgotten = |end: &HeuristicEnd| {
-            by_hand.iter().any(|hand| {
-                (hand.gtrid, &hand.resource) == (end.gtrid, &end.resource)
-                    && hand.act == HandAct::Forget
-            })
-        };
+        let is_forgotten = |end: &HeuristicEnd| is_dealt_with(by_hand, end.gtrid, &end.resource);
         let ends: Vec<_> = ends.iter().filter(|end| !is_forgotten(end)).collect();
         self.heuristics = ends.len();
         for end in ends.iter().take(NAMED_MAX) {

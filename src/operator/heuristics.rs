@@ -7,6 +7,7 @@ use unanimous_core::protocol::{Decision, Heuristic};
 use crate::bounded::bounded;
 use crate::log::wall_clock;
 use crate::manager::Inner;
+use crate::recovery::is_dealt_with;
 
 /// Branches that ended otherwise than was decided, and what people did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,9 +104,7 @@ async fn read(inner: &Inner) -> Result<(Vec<HeuristicEnd>, Vec<ByHand>), String>
 }
 
 fn is_forgotten(end: &HeuristicEnd, hands: &[ByHand]) -> bool {
-    hands.iter().any(|hand| {
-        hand.act == HandAct::Forget && (hand.gtrid, &hand.resource) == (end.gtrid, &end.resource)
-    })
+    is_dealt_with(hands, end.gtrid, &end.resource)
 }
 
 /// What is on record.

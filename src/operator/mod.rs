@@ -85,6 +85,7 @@ mod import;
 mod init;
 mod limits;
 mod lines;
+mod lost;
 mod place;
 mod relocate;
 mod report;
@@ -116,6 +117,7 @@ pub use heuristics::{Forget, Heuristics, ListedEnd, ListedHand};
 pub use holding::{Held, ListedHorizon, ListedLock, ListedSession};
 pub use import::{Imported, LogImport};
 pub use init::Initialised;
+pub use lost::{GiveUp, GivenUp};
 pub use relocate::{Move, Moved};
 pub use report::{
     LeftBranch, ListedBranch, ListedMember, ListedResource, Listing, MemberState, Recovered,

@@ -19,6 +19,7 @@ use unanimous_core::xid::ResourceName;
 use super::barrier::serve_barrier;
 use super::heuristics::{self, Heuristics};
 use super::holding::inspect_all;
+use super::lost::{GiveUp, GivenUp, carry_out as carry_out_give_up};
 use super::report::{Listing, Recovered};
 use super::resolve::{Resolve, Resolved, carry_out as carry_out_resolve};
 use super::show;
@@ -169,6 +170,18 @@ async fn resolve_apart(inner: &Arc<Inner>, wanted: Resolve) -> Result<Resolved, 
     acting.await.map_err(panicked)?
 }
 
+/// Acting, in a task of its own, too.
+async fn give_up(inner: &Arc<Inner>, wanted: GiveUp, act: bool) -> Result<Vec<u8>, String> {
+    let inner = Arc::clone(inner);
+    let acting = tokio::spawn(async move { carry_out_give_up(&inner, &wanted, act).await });
+    let panicked = |_| "it panicked, which is a bug; what is recorded stays".to_owned();
+    let given_up = acting.await.map_err(panicked)??;
+    done(GivenUp {
+        application: Some(std::process::id()),
+        ..given_up
+    })
+}
+
 /// The line that answers.
 async fn carry_out(inner: &Arc<Inner>, verb: Verb) -> Result<Vec<u8>, String> {
     let application = Some(std::process::id());
@@ -216,6 +229,8 @@ async fn carry_out(inner: &Arc<Inner>, verb: Verb) -> Result<Vec<u8>, String> {
                 ..listed
             })
         }
+        Verb::PlanGiveUp(wanted) => give_up(inner, wanted, false).await,
+        Verb::GiveUp(wanted) => give_up(inner, wanted, true).await,
         Verb::Barrier(_) => Err("a barrier has an end of its own".into()),
         Verb::Ended => done(inner.recovery.ended()),
         Verb::Recover => recover(inner, None).await,

@@ -44,6 +44,10 @@ pub(super) enum Verb {
     Heuristics,
     /// Note that heuristic ends were dealt with: the same.
     Forget(super::Forget),
+    /// What it would mean to give up a branch that is lost: [`GivenUp`](super::GivenUp).
+    PlanGiveUp(super::GiveUp),
+    /// Give it up: the same.
+    GiveUp(super::GiveUp),
     /// Hold new decisions as long as the connection is open: [`Stood`](super::Stood), and, once
     /// anything more is said, [`BarrierEnded`](super::BarrierEnded).
     Barrier(super::BarrierOptions),

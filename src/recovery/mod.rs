@@ -8,6 +8,9 @@
 mod by_hand;
 #[cfg(feature = "operator")]
 mod end_by_hand;
+#[cfg(feature = "operator")]
+mod give_up;
+mod lost;
 mod pass;
 mod report;
 mod survey;
@@ -29,6 +32,11 @@ use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 pub(crate) use self::by_hand::settle;
 #[cfg(feature = "operator")]
 pub(crate) use self::end_by_hand::{EndedByHand, ForHand, end_by_hand, look_for_hand};
+#[cfg(feature = "operator")]
+pub(crate) use self::give_up::{LostBranch, give_up, look_for_lost};
+#[cfg(feature = "operator")]
+pub(crate) use self::lost::is_dealt_with;
+pub(crate) use self::lost::unknown_resources;
 #[cfg(feature = "operator")]
 pub(crate) use self::pass::ask_log as ask;
 pub use self::report::{Left, RecoveryReport, ResourceReport};

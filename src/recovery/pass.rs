@@ -23,6 +23,7 @@ use unanimous_core::protocol::{Decision, EpochView, Heuristic, LeaveReason, Reso
 use unanimous_core::xid::{Gtrid, Opening, Xid};
 
 use super::by_hand::{close_records, rolled_back_by_hand};
+use super::lost::{complete_what_is_over, how_to_give_up, note_given_up};
 use super::{Left, ResourceReport};
 use crate::bounded::bounded;
 use crate::manager::Inner;
@@ -141,7 +142,6 @@ async fn observe(
         }
     };
     reached(Point::LogRead).await;
-    t.complete_those_without_branches(inner);
     let named = match t.named(inner, resource).await {
         Ok(named) => named,
         Err(error) => {
@@ -149,6 +149,7 @@ async fn observe(
             return None;
         }
     };
+    complete_what_is_over(inner, t.ours_to_end(inner));
     if p.is_empty() && named.is_empty() {
         return None;
     }
@@ -241,6 +242,10 @@ impl Recorded {
         })
     }
 
+    pub(super) fn decision(&self, gtrid: Gtrid) -> Option<&DecisionRecord> {
+        self.pending.get(&gtrid)
+    }
+
     /// What a pending decision says of a branch.
     pub(super) fn branch(&self, xid: &Xid) -> Option<&BranchRecord> {
         let mut branches = self.branches(xid.gtrid).iter();
@@ -267,8 +272,8 @@ impl Recorded {
         resource: &dyn ResourceManager,
     ) -> Result<Vec<(Xid, BranchRecord)>, LogError> {
         let mut named = Vec::new();
-        let ours = |decision: &&DecisionRecord| self.is_ours_to_end(inner, decision.gtrid);
-        for decision in self.pending.values().filter(ours) {
+        note_given_up(inner, self.ours_to_end(inner)).await?;
+        for decision in self.ours_to_end(inner) {
             for branch in decision
                 .branches
                 .iter()
@@ -288,19 +293,16 @@ impl Recorded {
         Ok(named)
     }
 
+    fn ours_to_end(&self, inner: &Inner) -> impl Iterator<Item = &DecisionRecord> {
+        let pending = self.pending.values();
+        pending.filter(|decision| self.is_ours_to_end(inner, decision.gtrid))
+    }
+
     /// The set A is asked after T: whoever is not in it has ended.
-    fn is_ours_to_end(&self, inner: &Inner, gtrid: Gtrid) -> bool {
+    pub(super) fn is_ours_to_end(&self, inner: &Inner, gtrid: Gtrid) -> bool {
         let opening = gtrid.opening;
         let closed = self.openings.get(&opening) == Some(&true);
         (closed || opening == self.own) && !inner.active.contains(gtrid)
-    }
-
-    /// A last resource that decided for itself alone: no branch is left to be looked at.
-    fn complete_those_without_branches(&self, inner: &Inner) {
-        let alone = self.pending.values().filter(|d| d.branches.is_empty());
-        for decision in alone.filter(|d| self.is_ours_to_end(inner, d.gtrid)) {
-            inner.log.complete(decision.gtrid);
-        }
     }
 }
 
@@ -451,7 +453,7 @@ async fn prove_absent(
             heuristic(inner, xid, end, "it is gone, and not as decided".to_owned()).await
         }
         (Ok(Absence::InDoubt(why)), _) => Done::Left(Left::Retry(why)),
-        (Ok(Absence::Hazard(why)), _) => Done::Left(Left::Person(why)),
+        (Ok(Absence::Hazard(why)), _) => Done::Left(Left::Person(how_to_give_up(&why, xid))),
         (Err(error), _) => Done::Left(Left::Retry(error.to_string())),
     }
 }

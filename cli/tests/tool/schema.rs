@@ -18,6 +18,7 @@ fn name_of(arguments: &[&str]) -> Option<String> {
     let mut words = arguments.iter();
     match *words.find(|word| !word.starts_with('-'))? {
         "list" if arguments.contains(&"--heuristic") => Some("list-heuristic".to_owned()),
+        "forget" if arguments.contains(&"--lost") => Some("forget-lost".to_owned()),
         "recover" if arguments.contains(&"--dry-run") => Some("list".to_owned()),
         "log" => words.next().map(|verb| format!("log-{verb}")),
         verb => Some(verb.to_owned()),

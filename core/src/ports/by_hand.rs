@@ -47,7 +47,8 @@ impl fmt::Display for Remark {
 pub enum HandAct {
     /// To end the branch.
     End(Decision),
-    /// To list its heuristic end no more, because it was dealt with.
+    /// To list its heuristic end no more, because it was dealt with; also of a branch that is lost:
+    /// once this is done, its decision waits for it no more.
     Forget,
 }
 

@@ -14,6 +14,7 @@ mod last_resource;
 mod liar;
 mod liars;
 mod lifecycle;
+mod lost_branch;
 mod lost_decision;
 mod lost_log;
 mod recovery;

@@ -24,7 +24,7 @@ impl Probe for CutAfterDecision {
 }
 
 /// A manager that decides to commit and dies before phase two; both servers crash, too.
-async fn die_after_the_decision(world: &World) -> unanimous::Gtrid {
+pub(super) async fn die_after_the_decision(world: &World) -> unanimous::Gtrid {
     let servers = vec![world.orders.server().clone(), world.ledger.server().clone()];
     let builder = world
         .builder()

@@ -24,6 +24,7 @@ async fn a_branch_that_a_failover_lost_is_found_and_its_rows_are_brought_back() 
     shop.servers().orders.kill();
     page.follow(&shop).await;
     assert_eq!(shop.service.rows().await, (1, 1));
+    shop.is_over();
     drop(standby);
     shop.close().await;
 }

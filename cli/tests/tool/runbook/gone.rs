@@ -15,6 +15,7 @@ async fn what_names_a_resource_that_is_gone_for_good_comes_to_its_end() {
     let (without, _) = whole.split_once("[resources.ledger]").unwrap();
     shop.service.write_config(without);
     page.follow(&shop).await;
+    shop.is_over();
     shop.servers().ledger.restart().unwrap();
     assert_eq!(shop.service.rows().await, (1, 0));
     shop.close().await;

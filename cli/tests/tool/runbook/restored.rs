@@ -68,5 +68,6 @@ async fn a_restored_mysql_under_a_new_name_is_not_taken_for_one_that_has_committ
     shop.servers().ledger.restart().unwrap();
     page.follow(&shop).await;
     assert_eq!(shop.service.rows().await, (1, 1));
+    shop.is_over();
     shop.close().await;
 }
