@@ -70,6 +70,10 @@ const MONOTONIC: &[(&str, &str)] = &[
         "src/operator/secret.rs",
         "how long a command may take that gives a password",
     ),
+    (
+        "src/recovery/mod.rs",
+        "when the next pass comes, which a person reads",
+    ),
     ("src/transaction.rs", "the deadline"),
 ];
 
