@@ -54,8 +54,8 @@ pub(super) fn how_to_give_up(why: &str, xid: &Xid) -> String {
     format!("{why}; once the data agree: unanimous forget GTRID --lost {name} --reason …")
 }
 
-/// No branch is left to be looked at: a last resource decided for itself alone, or people have given
-/// up the rest, at resources at which nobody makes a pass.
+/// No branch is left to be looked at: a last resource decided for itself alone, or people have
+/// given up the rest, at resources at which nobody makes a pass.
 pub(super) fn complete_what_is_over<'d>(
     inner: &Inner,
     ours: impl Iterator<Item = &'d DecisionRecord>,

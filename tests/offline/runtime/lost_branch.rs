@@ -1,9 +1,11 @@
 //! A decision waits for a branch that is lost, and a person gives it up.
 
+use std::time::Duration;
+
 use unanimous::operator::{GiveUp, GivenUp};
 use unanimous::{Decision, Gtrid, Heuristic, TransactionManager, TransactionOutcome, Xid};
 use unanimous_core::ports::BranchErrorKind;
-use unanimous_testing::{Fault, Step};
+use unanimous_testing::{Fault, Step, drop_after};
 
 use super::recovery::die_after_the_decision;
 use super::{World, eventually};
@@ -172,8 +174,8 @@ async fn i3_what_is_prepared_anywhere_is_not_given_up() {
     let builder = world.builder().resource(&world.orders).resource(&renamed);
     let tm = builder
         .config(|config| {
-            config.recovery_interval = std::time::Duration::from_secs(3600);
-            config.recovery_interval_max = std::time::Duration::from_secs(3600);
+            config.recovery_interval = Duration::from_secs(3600);
+            config.recovery_interval_max = Duration::from_secs(3600);
         })
         .start()
         .await
@@ -181,4 +183,36 @@ async fn i3_what_is_prepared_anywhere_is_not_given_up() {
     let refused = refusal(&tm, gtrid, "ledger").await;
     assert!(refused.contains("is prepared there"), "{refused}");
     assert!(!world.log.is_completed(gtrid));
+}
+
+/// Whoever gives it up dies at every step: then it is as it was, and can be given up again, or it
+/// is on record as the hazard that it is.
+#[tokio::test(start_paused = true)]
+async fn i3_whoever_dies_while_giving_up_leaves_it_pending_or_told_as_a_hazard() {
+    let mut steps = 0;
+    loop {
+        steps += 1;
+        let world = World::new();
+        let gtrid = die_after_the_decision(&world).await;
+        let tm = start_without_ledger(&world).await;
+        world.log.slow_down(Duration::from_millis(1));
+        let wanted = GiveUp::new(gtrid.to_string(), "ledger", "eve@shop", "its disk is gone");
+        let ended = drop_after(steps, wanted.within(&tm, true)).await;
+        drop(tm);
+        world.log.crash();
+        let tm = start_without_ledger(&world).await;
+        if world.log.is_completed(gtrid) {
+            is_a_hazard(&tm, gtrid).await;
+        } else {
+            assert!(ended.is_none(), "{ended:?}");
+            assert_eq!(tm.recover().await.unknown_resources.len(), 1, "{steps}");
+            assert!(give_up(&tm, gtrid, "ledger", true).await.acted);
+        }
+        is_clean(&tm).await;
+        is_a_hazard(&tm, gtrid).await;
+        if ended.is_some() {
+            break;
+        }
+    }
+    assert!(steps > 5, "{steps}");
 }

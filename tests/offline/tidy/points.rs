@@ -68,7 +68,8 @@ const REASONS: &[(&str, &[Place])] = &[
             ("src/log/file.rs", "shutdown", 1),
             ("src/preflight.rs", "check_all", 2),
             ("src/recovery/pass.rs", "observe", 3),
-            ("src/recovery/pass.rs", "named", 1),
+            ("src/recovery/lost.rs", "note_given_up", 1),
+            ("src/recovery/pass.rs", "named", 2),
             ("src/recovery/pass.rs", "scan", 1),
             ("src/recovery/pass.rs", "ask_log", 1),
             ("src/transaction.rs", "open_as", 1),
@@ -84,7 +85,7 @@ const REASONS: &[(&str, &[Place])] = &[
     (
         "nothing is done between two readings of the log",
         &[
-            ("src/manager.rs", "unknown_resources", 1),
+            ("src/recovery/lost.rs", "unknown_resources", 3),
             ("src/recovery/pass.rs", "read", 1),
         ],
     ),
@@ -168,6 +169,15 @@ const REASONS: &[(&str, &[Place])] = &[
             ("src/recovery/by_hand.rs", "settle", 2),
             ("src/recovery/by_hand.rs", "settle_one", 5),
             ("src/recovery/by_hand.rs", "what_became", 1),
+        ],
+    ),
+    (
+        "it gives a lost branch up: `tests/offline/runtime/lost_branch.rs` lets whoever does it \
+         die at every step",
+        &[
+            ("src/recovery/give_up.rs", "give_up", 5),
+            ("src/recovery/give_up.rs", "look_for_lost", 5),
+            ("src/recovery/give_up.rs", "unproven", 2),
         ],
     ),
     (
