@@ -47,7 +47,17 @@ impl Desk {
         &self,
         question: impl Future<Output = Result<T, TableError>>,
     ) -> Result<T, TableError> {
-        bounded(PATIENCE, question).await.unwrap_or_else(|silence| {
+        self.ask_within(PATIENCE, question).await
+    }
+
+    /// The same, less patiently.
+    pub(super) async fn ask_within<T>(
+        &self,
+        limit: Duration,
+        question: impl Future<Output = Result<T, TableError>>,
+    ) -> Result<T, TableError> {
+        let limit = limit.min(PATIENCE);
+        bounded(limit, question).await.unwrap_or_else(|silence| {
             let message = format!("{}: {silence}", self.table.place());
             Err(TableError::new(TableErrorKind::Lost, message))
         })

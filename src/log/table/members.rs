@@ -21,6 +21,9 @@ use super::{log_error, random};
 /// How many of the own rounds make a suspect.
 pub(super) const ROUNDS: u32 = 10;
 
+/// How many signs of life that are not answered make a suspect.
+const BEATS_LOST: u32 = 3;
+
 /// Every so many rounds the epochs are released whose owners were not heard of for [`OWNER_ASKS`].
 const RELEASE_EVERY: u64 = 600;
 
@@ -127,7 +130,10 @@ async fn close_all(shared: Arc<Shared>, suspects: Vec<Epoch>) {
 /// Answers whom to close.
 async fn round(shared: &Shared) -> Vec<Epoch> {
     let own = shared.known().own().epoch;
-    let beats = match shared.desk.ask(shared.desk.table.beat(own)).await {
+    // One that is lost leaves time for another before the others take this member for dead.
+    let limit = shared.options.suspect_after / BEATS_LOST;
+    let beat = shared.desk.table.beat(own);
+    let beats = match shared.desk.ask_within(limit, beat).await {
         Ok(beats) => beats,
         Err(error) => {
             tracing::debug!(target: "unanimous", %error, "no sign of life could be given");

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 use unanimous::ports::LogError;
-use unanimous::{Gtrid, TransactionManager, TransactionOutcome, Xid};
+use unanimous::{Gtrid, TransactionOutcome, Xid};
 
 use super::account::Tx;
 use super::journal::{Invariant, Violation};
-use super::world::{Season, World};
+use super::world::{Member, Season, World};
 use super::{i1_atomicity, i2_durability, i3_never_guess, i4_only_ours, i6_liveness};
 use super::{i7_cancellation, i8_no_leaks, nemesis, process};
 
@@ -127,16 +127,16 @@ async fn ask_for_all_outcomes(world: &Arc<World>) {
         let member = &world.members[tx.member];
         // It may be about to restart.
         eventually(PATIENCE, async || member.now().manager.is_some()).await;
-        let Some(manager) = member.now().manager else {
+        if member.now().manager.is_none() {
             continue;
-        };
+        }
         // Whoever has just ended it may still be about to let go of it.
         let is_over = async || {
-            let outcome = manager.outcome(gtrid).await;
+            let outcome = outcome(world, member, gtrid).await;
             !matches!(outcome, Ok(TransactionOutcome::InDoubt))
         };
         eventually(PATIENCE, is_over).await;
-        match last_word(world, &manager, gtrid, &tx).await {
+        match last_word(world, member, gtrid, &tx).await {
             Ok(outcome) => world.account.outcome(&world.journal, gtrid, outcome),
             Err(error) => {
                 let text = format!("the outcome of {} cannot be had: {error}", tx.mark());
@@ -150,13 +150,13 @@ async fn ask_for_all_outcomes(world: &Arc<World>) {
 /// log a process says what it has seen itself, which is not that somebody ended a branch by hand.
 async fn last_word(
     world: &World,
-    manager: &TransactionManager,
+    member: &Member,
     gtrid: Gtrid,
     tx: &Tx,
 ) -> Result<TransactionOutcome, LogError> {
-    let mut outcome = manager.outcome(gtrid).await;
+    let mut last = outcome(world, member, gtrid).await;
     for _ in 0..20 {
-        let is_said = match &outcome {
+        let is_said = match &last {
             Err(_) | Ok(TransactionOutcome::InDoubt) => false,
             Ok(TransactionOutcome::Committed) => tx.by_hand.is_empty(),
             Ok(_) => true,
@@ -165,13 +165,34 @@ async fn last_word(
             break;
         }
         sleep(Duration::from_secs(1)).await;
-        let again = manager.outcome(gtrid).await;
+        let again = outcome(world, member, gtrid).await;
         // A question that is lost takes nothing back.
-        if again.is_ok() || outcome.is_err() {
-            outcome = again;
+        if again.is_ok() || last.is_err() {
+            last = again;
         }
     }
-    outcome
+    last
+}
+
+/// Whoever is asked may end over the question, and never say a word again: then whoever comes after
+/// him is asked.
+async fn outcome(
+    world: &World,
+    member: &Member,
+    gtrid: Gtrid,
+) -> Result<TransactionOutcome, LogError> {
+    for _ in 0..3 {
+        eventually(PATIENCE, async || member.now().manager.is_some()).await;
+        let Some(manager) = member.now().manager else {
+            break;
+        };
+        if let Ok(answer) = timeout(PATIENCE, manager.outcome(gtrid)).await {
+            return answer;
+        }
+    }
+    let text = format!("nobody answers what became of {gtrid}");
+    world.journal.violated(Invariant::I6Liveness, text.clone());
+    Err(LogError::new(text))
 }
 
 /// What is prepared at a server and belongs to this world.

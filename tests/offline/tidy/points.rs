@@ -122,6 +122,7 @@ const REASONS: &[(&str, &[Place])] = &[
             ("src/log/table/ends.rs", "noted_ends", 1),
             ("src/log/table/ends.rs", "times_of", 1),
             ("src/log/table/desk.rs", "ask", 1),
+            ("src/log/table/desk.rs", "ask_within", 1),
             ("src/log/table/desk.rs", "ask_until_free", 2),
             ("src/log/table/lazy.rs", "run", 2),
             ("src/log/table/lazy.rs", "write_all", 1),
