@@ -82,6 +82,7 @@ const FOR_PEOPLE: &str = "src/log/wall_clock.rs";
 const WRITERS: &[&str] = &[
     "src/log/file.rs",
     "src/operator/heuristics.rs",
+    "src/operator/lost.rs",
     "src/operator/resolve.rs",
 ];
 

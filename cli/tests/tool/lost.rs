@@ -90,7 +90,7 @@ async fn i2_on_a_shared_log_a_lost_branch_is_given_up_and_the_others_are_committ
     let shared = Shared::new(
         "lostshared",
         "orders",
-        "last_resource = false\nsuspect_after = \"10m\"",
+        "last_resource = false\nsuspect_after = \"20s\"",
     )
     .await;
     let service = &shared.service;
