@@ -144,7 +144,7 @@ fn no_argument_takes_a_password_and_an_unknown_one_is_refused() {
         &["list", "--password", "x"],
         "unexpected argument",
     );
-    refused(&service, &["resolve"], "unrecognized subcommand");
+    refused(&service, &["repair"], "unrecognized subcommand");
     let help = service.run(&["--help"]).exits(0);
     assert!(
         help.stdout.contains("Exit codes: 0 nothing is in doubt"),

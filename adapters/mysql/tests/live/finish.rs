@@ -74,7 +74,9 @@ async fn i3_unknown_at_the_second_try_after_a_stale_session_proves_nothing(db: &
             .finish(&db.xid(1), decision, None)
             .await
             .unwrap_err();
-        assert_eq!(error.kind(), BranchErrorKind::UnknownXid, "{error}");
+        // The first try may have ended it; MariaDB's lost session was met before anything was sent.
+        let (unknown, unsure) = (BranchErrorKind::UnknownXid, BranchErrorKind::Undetermined);
+        assert!([unknown, unsure].contains(&error.kind()), "{error}");
     }
     expect_prepared(branch.prepare().await);
     branch.commit().await.unwrap();

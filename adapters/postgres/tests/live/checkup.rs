@@ -58,7 +58,7 @@ async fn connections_that_others_have_taken_are_found(kind: Kind) {
     .await;
     let found = the(&db, subject).await;
     assert!(
-        found.evidence.contains("this resource may open 20"),
+        found.evidence.contains("this resource may open 24"),
         "{found}"
     );
     let (mend, _) = found.mend.split_once("; or ").unwrap();
