@@ -120,7 +120,7 @@ async fn slots_for_prepared_transactions_are_counted(kind: Kind) {
 async fn connections_are_counted(db: &Db) {
     let (role, password) = (format!("few_{:016x}", random()), "few-secret");
     db.admin(&format!(
-        "CREATE ROLE {role} LOGIN PASSWORD '{password}' CONNECTION LIMIT 19; \
+        "CREATE ROLE {role} LOGIN PASSWORD '{password}' CONNECTION LIMIT 23; \
          GRANT ALL ON SCHEMA public TO {role}"
     ))
     .await;
@@ -136,7 +136,7 @@ async fn connections_are_counted(db: &Db) {
     let found = finding(&resource(16), "max_connections").await;
     assert_eq!(found.severity, Severity::Warning, "{found}");
     assert!(
-        found.evidence.contains("19") && found.evidence.contains("20"),
+        found.evidence.contains("23") && found.evidence.contains("24"),
         "{found}"
     );
     assert_eq!(findings(&resource(15), "max_connections").await, []);
