@@ -186,12 +186,12 @@ mod tests {
         let of = |all: &'static str, own: &'static str| {
             subjects(&[("our:sessions", all), ("our:own_sessions", own)])
         };
-        // The pool and recovery may open twenty.
-        assert_eq!(of("80", "0"), [""; 0]);
-        assert_eq!(of("81", "0"), ["free_connections"]);
-        assert_eq!(of("81", "1"), [""; 0]);
+        // The pool and recovery may open 24.
+        assert_eq!(of("76", "0"), [""; 0]);
+        assert_eq!(of("77", "0"), ["free_connections"]);
+        assert_eq!(of("77", "1"), [""; 0]);
         // Too few at all is the preflight's.
-        let few = [("max_connections", "22"), ("our:sessions", "19")];
+        let few = [("max_connections", "26"), ("our:sessions", "23")];
         assert_eq!(subjects(&few), [""; 0]);
     }
 

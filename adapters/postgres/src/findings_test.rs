@@ -108,16 +108,16 @@ fn short_limits_weigh_more_than_long_ones() {
 fn the_tightest_limit_of_connections_counts() {
     assert_eq!(
         found(&[
-            ("max_connections", "22"),
+            ("max_connections", "26"),
             ("superuser_reserved_connections", "3")
         ]),
         one(Warning, "max_connections")
     );
     assert_eq!(
-        found(&[("our:role_limit", "19")]),
+        found(&[("our:role_limit", "23")]),
         one(Warning, "max_connections")
     );
-    assert_eq!(found(&[("our:database_limit", "20")]), []);
+    assert_eq!(found(&[("our:database_limit", "24")]), []);
 }
 
 #[test]
@@ -129,8 +129,8 @@ fn both_reservations_are_taken_off_what_the_server_allows() {
             ("reserved_connections", "1"),
         ])
     };
-    assert_eq!(allowed("22"), one(Warning, "max_connections"));
-    assert_eq!(allowed("23"), []);
+    assert_eq!(allowed("26"), one(Warning, "max_connections"));
+    assert_eq!(allowed("27"), []);
 }
 
 /// A pool of 16, so 16 slots are needed.
