@@ -248,7 +248,9 @@ impl ResourceManager for Shelf {
         if is_prepared.contains(&xid.to_string()) || state.active.contains(xid) {
             return Ok(Absence::InDoubt("the branch has not ended yet".to_owned()));
         }
-        Ok(Absence::Finished)
+        // Nothing here proves how it ended: as it was to be committed, only a person can have
+        // rolled it back.
+        Ok(Absence::Presumed)
     }
 }
 
