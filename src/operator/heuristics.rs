@@ -1,11 +1,11 @@
 //! Heuristic ends and what people did: the list, and what was dealt with.
 
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{ByHand, HandAct, HandState, HeuristicEnd, LogError, Remark};
+use unanimous_core::ports::{ByHand, HandAct, HandState, HeuristicEnd, LogError};
 use unanimous_core::protocol::{Decision, Heuristic};
 
+use super::person::Person;
 use crate::bounded::bounded;
-use crate::log::wall_clock;
 use crate::manager::Inner;
 use crate::recovery::is_dealt_with;
 
@@ -157,14 +157,7 @@ impl From<&ByHand> for ListedHand {
 
 /// Records that they were dealt with. What they were stays on record.
 pub(super) async fn forget(inner: &Inner, wanted: &Forget) -> Result<Heuristics, String> {
-    let line = |what: &str, text: &str| {
-        Remark::new(text.trim())
-            .ok_or_else(|| format!("{what} has to be one line of text, of at most 1000 bytes"))
-    };
-    let (who, reason) = (
-        line("who", &wanted.who)?,
-        line("the reason", &wanted.reason)?,
-    );
+    let person = Person::of(&wanted.who, &wanted.reason)?;
     let (ends, hands) = read(inner).await?;
     let of_gtrid = |end: &&HeuristicEnd| end.gtrid.to_string() == wanted.gtrid;
     let left = ends.iter().filter(of_gtrid);
@@ -177,21 +170,8 @@ pub(super) async fn forget(inner: &Inner, wanted: &Forget) -> Result<Heuristics,
         ));
     }
     for end in left {
-        let mut id = [0; 8];
-        getrandom::fill(&mut id)
-            .map_err(|_| "the operating system gives no random bits".to_owned())?;
-        let by_hand = ByHand {
-            id: u64::from_le_bytes(id),
-            gtrid: end.gtrid,
-            resource: end.resource.clone(),
-            act: HandAct::Forget,
-            by: inner.log.opening(),
-            who: who.clone(),
-            when: wall_clock::now(),
-            reason: reason.clone(),
-            proof: None,
-            state: HandState::Done,
-        };
+        let branch = (end.gtrid, end.resource.clone());
+        let by_hand = person.record(inner, branch, HandAct::Forget, None, HandState::Done)?;
         let recording = inner.log.record_by_hand(&by_hand);
         let recorded = bounded(inner.config.recovery_timeout, recording).await;
         let recorded = recorded.map_err(|silence| silence.to_string())?;

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{ByHand, HandAct, HandState, Remark};
+use unanimous_core::ports::{HandAct, HandState};
 use unanimous_core::xid::{Gtrid, ResourceName};
 
+use super::person::Person;
 use crate::TransactionManager;
-use crate::log::wall_clock;
 use crate::manager::Inner;
 use crate::recovery::{LostBranch, give_up, look_for_lost};
 
@@ -75,11 +75,6 @@ pub struct GivenUp {
     pub refusals: Vec<String>,
 }
 
-fn line(what: &str, text: &str) -> Result<Remark, String> {
-    Remark::new(text.trim())
-        .ok_or_else(|| format!("{what} has to be one line of text, of at most 1000 bytes"))
-}
-
 /// Looks, and acts if nothing stands against it and it is to.
 pub(super) async fn carry_out(
     inner: &Arc<Inner>,
@@ -94,10 +89,7 @@ pub(super) async fn carry_out(
     let name: ResourceName = resource
         .parse()
         .map_err(|error| format!("{resource:?} is no resource's name: {error}"))?;
-    let (who, reason) = (
-        line("who", &wanted.who)?,
-        line("the reason", &wanted.reason)?,
-    );
+    let person = Person::of(&wanted.who, &wanted.reason)?;
     let mut told = GivenUp {
         application: None,
         gtrid: gtrid.clone(),
@@ -113,7 +105,9 @@ pub(super) async fn carry_out(
         Ok(lost) => {
             tell(&mut told, &lost);
             if act {
-                let by_hand = record(inner, id, name, lost, who, reason)?;
+                let proof = Some((lost.record.identity, lost.record.evidence));
+                let (act, state) = (HandAct::Forget, HandState::Intended);
+                let by_hand = person.record(inner, (id, name), act, proof, state)?;
                 give_up(inner, &by_hand).await?;
                 told.acted = true;
                 // The others' ends are found out, and the decision completed.
@@ -137,28 +131,4 @@ fn tell(told: &mut GivenUp, lost: &LostBranch) {
         told.notes.push(format!("{name}: its branch {words}"));
     }
     told.notes.extend(lost.unseen.iter().cloned());
-}
-
-fn record(
-    inner: &Inner,
-    gtrid: Gtrid,
-    resource: ResourceName,
-    lost: LostBranch,
-    who: Remark,
-    reason: Remark,
-) -> Result<ByHand, String> {
-    let mut id = [0; 8];
-    getrandom::fill(&mut id).map_err(|_| "the operating system gives no random bits".to_owned())?;
-    Ok(ByHand {
-        id: u64::from_le_bytes(id),
-        gtrid,
-        resource,
-        act: HandAct::Forget,
-        by: inner.log.opening(),
-        who,
-        when: wall_clock::now(),
-        reason,
-        proof: Some((lost.record.identity, lost.record.evidence)),
-        state: HandState::Intended,
-    })
 }

@@ -86,6 +86,7 @@ mod init;
 mod limits;
 mod lines;
 mod lost;
+mod person;
 mod place;
 mod relocate;
 mod report;

@@ -9,13 +9,13 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{Absence, BranchRecord, ByHand, HandAct, HandState, LogError, Remark};
+use unanimous_core::ports::{Absence, BranchRecord, ByHand, HandAct, HandState, LogError};
 use unanimous_core::protocol::{ByHandCase, Decision, Heuristic, LeaveReason};
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
+use super::person::Person;
 use crate::TransactionManager;
 use crate::bounded::bounded;
-use crate::log::wall_clock;
 use crate::manager::{AnyResource, Inner};
 use crate::recovery::{EndedByHand, ForHand, Left, end_by_hand, look_for_hand};
 
@@ -132,16 +132,11 @@ struct Asked<'r> {
     wanted: &'r Resolve,
     gtrid: Gtrid,
     only: Option<ResourceName>,
-    who: Remark,
-    reason: Remark,
+    person: Person,
 }
 
 impl<'r> Asked<'r> {
     fn of(wanted: &'r Resolve, inner: &Inner) -> Result<Self, String> {
-        let line = |what: &str, text: &str| {
-            Remark::new(text.trim())
-                .ok_or_else(|| format!("{what} has to be one line of text, of at most 1000 bytes"))
-        };
         let gtrid = wanted.gtrid.parse().map_err(|_| {
             format!(
                 "{} is no transaction of Unanimous's: it is never touched here. Whoever prepared \
@@ -167,8 +162,7 @@ impl<'r> Asked<'r> {
             wanted,
             gtrid,
             only,
-            who: line("who", &wanted.who)?,
-            reason: line("the reason", &wanted.reason)?,
+            person: Person::of(&wanted.who, &wanted.reason)?,
         })
     }
 
@@ -386,21 +380,12 @@ async fn tell_log(inner: &Inner, asked: &Asked<'_>, told: &mut Resolved) -> Resu
 }
 
 fn record(inner: &Inner, asked: &Asked<'_>, branch: &ForHand) -> Result<ByHand, String> {
-    let mut id = [0; 8];
-    getrandom::fill(&mut id).map_err(|_| "the operating system gives no random bits".to_owned())?;
+    let act = HandAct::End(asked.wanted.decision());
     let proof = branch.record.as_ref();
-    Ok(ByHand {
-        id: u64::from_le_bytes(id),
-        gtrid: branch.xid.gtrid,
-        resource: branch.xid.bqual.clone(),
-        act: HandAct::End(asked.wanted.decision()),
-        by: inner.log.opening(),
-        who: asked.who.clone(),
-        when: wall_clock::now(),
-        reason: asked.reason.clone(),
-        proof: proof.map(|record| (record.identity.clone(), record.evidence.clone())),
-        state: HandState::Intended,
-    })
+    let proof = proof.map(|record| (record.identity.clone(), record.evidence.clone()));
+    let at = (branch.xid.gtrid, branch.xid.bqual.clone());
+    let person = &asked.person;
+    person.record(inner, at, act, proof, HandState::Intended)
 }
 
 fn tell_end(told: &mut ResolvedBranch, ended: Result<EndedByHand, String>) {

@@ -79,12 +79,7 @@ const MONOTONIC: &[(&str, &str)] = &[
 
 /// Where the time of day is read, and who asks for it, to write it down.
 const FOR_PEOPLE: &str = "src/log/wall_clock.rs";
-const WRITERS: &[&str] = &[
-    "src/log/file.rs",
-    "src/operator/heuristics.rs",
-    "src/operator/lost.rs",
-    "src/operator/resolve.rs",
-];
+const WRITERS: &[&str] = &["src/log/file.rs", "src/operator/person.rs"];
 
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
