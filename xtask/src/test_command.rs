@@ -9,13 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use xtask::servers::Kind;
+use xtask::servers::{Ended, Kind, end_within};
 
 use crate::{
     servers_command::{StartedSet, report},
     steps::{LOG_FOLDER, STEPS, Step},
     usage_error,
 };
+
+/// No step takes half of it, a cold build included. A step that hangs is to end as a failure that
+/// names it, with what it printed last, and not as a silence until somebody else's patience ends.
+const STEP_LIMIT: Duration = Duration::from_mins(40);
 
 /// What became of a step.
 struct Done {
@@ -117,10 +121,19 @@ fn run_step(step: &Step, set: Option<&StartedSet>) -> Result<(), String> {
     if let Some(set) = set {
         set.hand_to(&mut command);
     }
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(status.to_string()),
-        Err(error) => Err(format!("cargo could not be run: {error}")),
+    let mut child = command
+        .spawn()
+        .map_err(|error| format!("cargo could not be run: {error}"))?;
+    match end_within(&mut child, STEP_LIMIT) {
+        Ok(Ended::InTime(status)) if status.success() => Ok(()),
+        Ok(Ended::InTime(status)) => Err(status.to_string()),
+        Ok(Ended::Overdue(running)) => {
+            let minutes = STEP_LIMIT.as_secs() / 60;
+            let running = running.join("\n  ");
+            println!("killed after {minutes} minutes; what ran then:\n  {running}");
+            Err(format!("killed: it did not end within {minutes} minutes"))
+        }
+        Err(error) => Err(format!("cargo could not be waited for: {error}")),
     }
 }
 

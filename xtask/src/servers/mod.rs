@@ -52,6 +52,7 @@ pub use compose::{Containers, port_variable};
 pub use error::Error;
 pub use kind::{Kind, Version};
 pub use pgbouncer::PgBouncer;
+pub use process::{Ended, end_within};
 pub use programs::{Origin, Programs, find};
 pub use server::{Options, Server, standby_of};
 

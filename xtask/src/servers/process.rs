@@ -5,7 +5,8 @@
 //! nothing but what we started is ever hit.
 
 use std::{
-    fmt, fs,
+    fmt, fs, io,
+    process::{Child, ExitStatus},
     str::FromStr,
     thread,
     time::{Duration, Instant},
@@ -48,6 +49,13 @@ impl ProcessId {
     pub(super) fn is_stopped(self) -> bool {
         let runs = |stat: Stat| stat.started == self.started && !stat.is_stopped;
         !Stat::read(self.pid).is_some_and(runs)
+    }
+
+    /// Its command line, unless it has ended.
+    fn command(self) -> Option<String> {
+        let words = fs::read(format!("/proc/{}/cmdline", self.pid)).ok()?;
+        let words = String::from_utf8_lossy(&words).replace('\0', " ");
+        Some(format!("{} {}", self.pid, words.trim_end()))
     }
 
     /// Sends a signal if the process still runs.
@@ -111,6 +119,40 @@ impl FromStr for ProcessId {
             started: started.parse().map_err(|_| ())?,
         })
     }
+}
+
+/// How a child ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// By itself.
+    InTime(ExitStatus),
+    /// It was killed, with everything below it: these were their command lines.
+    Overdue(Vec<String>),
+}
+
+/// Waits for a child's end, but no longer than this: then it is killed with everything below it.
+///
+/// # Errors
+///
+/// If the system cannot tell how the child ended.
+pub fn end_within(child: &mut Child, limit: Duration) -> io::Result<Ended> {
+    let mut ended = Ok(None);
+    let has_ended = || {
+        ended = child.try_wait();
+        !matches!(ended, Ok(None))
+    };
+    wait_until(limit, has_ended);
+    if let Some(status) = ended? {
+        return Ok(Ended::InTime(status));
+    }
+    let mut commands = Vec::new();
+    if let Some(child) = ProcessId::of(child.id()) {
+        let tree = child.descendants();
+        commands = tree.into_iter().filter_map(ProcessId::command).collect();
+        child.kill_tree();
+    }
+    child.wait()?;
+    Ok(Ended::Overdue(commands))
 }
 
 /// Asks every few milliseconds until the answer is yes or the time is up; returns the last answer.
@@ -217,6 +259,36 @@ mod tests {
         real.signal(Signal::KILL);
         child.wait().unwrap();
         assert!(!real.is_alive());
+    }
+
+    #[test]
+    fn a_child_that_does_not_end_in_time_is_killed_with_its_children() {
+        let script = "sleep 600 & sleep 600";
+        let mut shell = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let id = ProcessId::of(shell.id()).unwrap();
+        let mut children = Vec::new();
+        wait_until(Duration::from_secs(10), || {
+            children = id.descendants();
+            children.len() == 2
+        });
+        let Ended::Overdue(commands) = end_within(&mut shell, Duration::from_millis(50)).unwrap()
+        else {
+            panic!("it sleeps");
+        };
+        assert!(
+            commands
+                .iter()
+                .all(|command| command.ends_with("sleep 600"))
+        );
+        assert_eq!(commands.len(), 2);
+        assert!(children.iter().all(|child| !child.is_alive()));
+    }
+
+    #[test]
+    fn a_child_that_ends_in_time_gives_its_status() {
+        let mut shell = Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+        let ended = end_within(&mut shell, Duration::from_secs(60)).unwrap();
+        assert!(matches!(ended, Ended::InTime(status) if status.code() == Some(7)));
     }
 
     #[test]
