@@ -40,7 +40,8 @@ mod world;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use self::journal::Invariant;
 use self::run::{Run, run};
@@ -50,6 +51,8 @@ use self::world::SHARED;
 const FIXED: u64 = 300;
 /// Others in every run of the tests.
 const FRESH: u64 = 300;
+/// Some thousand times what a world takes.
+const WORLD_LIMIT: Duration = Duration::from_mins(5);
 
 fn assert_held(invariant: Invariant) {
     let failed = worlds().failed.iter();
@@ -122,7 +125,10 @@ fn run_many() -> Worlds {
         let run_some = || {
             let mut sum = Sum::default();
             while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let (tell_end, ended) = mpsc::channel();
+                scope.spawn(move || end_with(*seed, &ended));
                 sum.add(run(*seed));
+                drop(tell_end);
             }
             sum
         };
@@ -136,6 +142,15 @@ fn run_many() -> Worlds {
     sums.into_iter().for_each(|sum| all.merge(sum));
     all.print(begin.elapsed().as_secs_f64());
     Worlds { failed: all.failed }
+}
+
+/// Ends the test program, and names the world, if it does not end: where something goes round and
+/// round without a pause, virtual time stands still, and no time-out of the world's own helps.
+fn end_with(seed: u64, ended: &mpsc::Receiver<()>) {
+    if ended.recv_timeout(WORLD_LIMIT) == Err(RecvTimeoutError::Timeout) {
+        eprintln!("a world without end: {}", replay(seed));
+        std::process::exit(1);
+    }
 }
 
 #[derive(Default)]
