@@ -191,6 +191,10 @@ impl Branch for PgBranch {
         self.lease.forbid_interrupt();
         let (guard, end, wiping) = self.guard_and_commit().await;
         match (guard, end) {
+            (_, _) if self.lease.is_unreplicated() => {
+                // The commit log of this server would prove nothing about its standby.
+                self.not_committed(Failure::unreplicated(), None).await
+            }
             (Ok(_), Ok(_)) => {
                 self.stage = Stage::Committed;
                 self.wiping = wiping;
@@ -318,15 +322,21 @@ impl PgBranch {
         let (answer, wiping) = self.run_and_wipe(text).await;
         let replies = answer?;
         if self.lease.is_unreplicated() {
-            let words = "committed, but perhaps not replicated to a synchronous standby";
-            return Err(Failure::lost(words, None));
+            return Err(Failure::unreplicated());
         }
         replies.all_of(sql::COMMIT_LAST_STATEMENTS)?;
         self.wiping = wiping;
         Ok(())
     }
 
+    /// What its synchronous standby may lack is no vote to commit: after a fail-over to that one the
+    /// branch would not be there.
     fn prepared(&mut self, replies: &Replies) -> PrepareReply {
+        if self.lease.is_unreplicated() {
+            let failure = Failure::unreplicated();
+            let error = self.error(failure, Request::Prepare, "cannot prepare");
+            return PrepareReply::Undetermined(error);
+        }
         let xid8 = replies.field(0).and_then(|text| text.parse().ok());
         match xid8.and_then(|xid8| trace::evidence(xid8, self.lease.facts())) {
             Some(evidence) => {

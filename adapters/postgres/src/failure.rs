@@ -119,6 +119,14 @@ impl Failure {
         }
     }
 
+    /// The server answered success, and warned: done there, but a synchronous standby may lack it.
+    /// It would be gone after a fail-over to that standby, so it is as good as no answer.
+    pub(crate) fn unreplicated() -> Self {
+        let words = "the server answered success and warned: done there, but perhaps not \
+            replicated to a synchronous standby";
+        Self::lost(words, None)
+    }
+
     /// The server is a standby: it would list nothing, and prepare nothing.
     pub(crate) fn standby() -> Self {
         Self {

@@ -123,6 +123,8 @@ impl Postgres {
     ///
     /// The number of a transaction that was not prepared may be given away again after a crash, so
     /// it is believed only under the same start of the same server, and after its session is gone.
+    /// Where commits wait for synchronous standbys, that session may have ended while it waited, so
+    /// that none of them has the commit: then it is not believed either (I2).
     pub(crate) async fn resolve_one_phase(
         &self,
         trace: &OnePhaseTrace,
@@ -131,12 +133,14 @@ impl Postgres {
         if self.fence(trace.backend).await.is_err() {
             return OnePhaseReply::Undetermined(lost);
         }
-        let Ok((facts, rows)) = self.ask_who_and(&status_of(trace.xid8)).await else {
+        let status = format!("{}, {NO_STANDBY_AWAITED}", status_of(trace.xid8));
+        let Ok((facts, rows)) = self.ask_who_and(&status).await else {
             return OnePhaseReply::Undetermined(lost);
         };
         let same = facts.identity == trace.identity && facts.server_start == trace.server_start;
+        let is_kept = rows.field(1) == Some("t");
         match Fate::of_status(rows.field(0)) {
-            Fate::Committed if same => OnePhaseReply::Committed,
+            Fate::Committed if same && is_kept => OnePhaseReply::Committed,
             Fate::RolledBack if same => OnePhaseReply::RolledBack(BranchError::new(
                 BranchErrorKind::RolledBack(Cause::Unreachable),
                 self.settings().name.clone(),
@@ -335,6 +339,8 @@ fn never_given_out(failure: &Failure) -> bool {
     let (kind, _) = codes::meaning(Request::Status, failure.answer());
     kind == BranchErrorKind::UnknownXid
 }
+
+const NO_STANDBY_AWAITED: &str = "pg_catalog.current_setting('synchronous_standby_names') = ''";
 
 fn status_of(xid8: u64) -> String {
     format!("SELECT pg_catalog.pg_xact_status('{xid8}'::xid8)")

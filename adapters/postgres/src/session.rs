@@ -205,6 +205,8 @@ impl Session {
     }
 
     pub(crate) fn mark_used(&mut self) {
+        // A warning belongs to the use of the session in which it came.
+        self.link.unreplicated.store(false, Ordering::Relaxed);
         self.clean = false;
         self.may_interrupt = true;
     }
@@ -396,6 +398,15 @@ async fn drive(
     }
 }
 
+/// 01000 and 57P01, while a branch is prepared or ended, say that this is not known to be
+/// replicated. The first is that of a deferred trigger's own `RAISE WARNING`, too, so the place in
+/// the server's source counts as well, where it is told (`SyncRepWaitForLSN`).
+fn is_of_standbys(notice: &DbError) -> bool {
+    notice.parsed_severity() == Some(Severity::Warning)
+        && matches!(notice.code().code(), "01000" | "57P01")
+        && notice.file().is_none_or(|file| file.ends_with("syncrep.c"))
+}
+
 /// What a connection shares with its session about the server's warnings.
 struct Warnings {
     in_protocol: Arc<AtomicBool>,
@@ -406,10 +417,8 @@ impl Warnings {
     /// The text of a notice may hold the application's data, so only its code is written.
     fn note(&self, resource: &ResourceName, notice: &DbError) {
         let code = notice.code().code();
-        let warning = notice.parsed_severity() == Some(Severity::Warning);
         let in_protocol = self.in_protocol.load(Ordering::Relaxed);
-        // 01000 and 57P01 at this point say that the commit is not known to be replicated.
-        if in_protocol && warning && (code == "01000" || code == "57P01") {
+        if in_protocol && is_of_standbys(notice) {
             self.unreplicated.store(true, Ordering::Relaxed);
             tracing::warn!(
                 %resource,

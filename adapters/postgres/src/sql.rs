@@ -224,8 +224,9 @@ pub(crate) fn begin(settings: &Settings, env: &BranchEnv, gid: &Gid) -> String {
     )
 }
 
-/// Prepares the branch, if it still is what it was begun as. Its one row is the transaction's
-/// number (`xid8`).
+/// Prepares the branch, if it still is what it was begun as, on the server's synchronous standbys,
+/// too: with `off` and `local` it would not wait for them. The first field of its one row is the
+/// transaction's number (`xid8`).
 pub(crate) fn prepare(gid: &Gid, backend_pid: i32) -> String {
     let guard = guard(
         gid,
@@ -233,19 +234,20 @@ pub(crate) fn prepare(gid: &Gid, backend_pid: i32) -> String {
         "",
         "pg_catalog.pg_current_xact_id()::text",
     );
-    format!("SELECT {guard}; SAVEPOINT unanimous_guard; PREPARE TRANSACTION '{gid}'")
+    format!(
+        "SELECT {guard}, pg_catalog.set_config('synchronous_commit', {AT_LEAST_ON}, true); \
+         SAVEPOINT unanimous_guard; PREPARE TRANSACTION '{gid}'"
+    )
 }
 
-/// The guard of a commit in one phase, and its durability: `off` and `local` would lose an
-/// acknowledged commit (observed), stronger levels are kept. Its row is the transaction's number,
-/// or NULL if it has not written.
+/// The guard of a commit in one phase, and its durability: `off` would lose an acknowledged commit
+/// (observed), the only stronger level is kept. Its row is the transaction's number, or NULL if it
+/// has not written.
 pub(crate) fn one_phase_guard(gid: &Gid, backend_pid: i32) -> String {
     let xid8 = "pg_catalog.pg_current_xact_id_if_assigned()::text";
     let guard = guard(gid, backend_pid, "", xid8);
     format!(
-        "SELECT {guard}, pg_catalog.set_config('synchronous_commit', \
-         CASE WHEN pg_catalog.current_setting('synchronous_commit') IN ('off', 'local') \
-         THEN 'on' ELSE pg_catalog.current_setting('synchronous_commit') END, true)"
+        "SELECT {guard}, pg_catalog.set_config('synchronous_commit', {AT_LEAST_ON}, true)"
     )
 }
 

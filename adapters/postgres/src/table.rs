@@ -436,9 +436,7 @@ async fn send(session: &Session, statements: &[String]) -> Result<Replies, Failu
     session.watch_warnings();
     let replies = session.run(&statements.join("; ")).await?;
     if session.is_unreplicated() {
-        let words = "the server answered success and warned: done there, but perhaps not \
-            replicated to a synchronous standby";
-        return Err(Failure::lost(words, None));
+        return Err(Failure::unreplicated());
     }
     replies.all_of(statements.len())
 }

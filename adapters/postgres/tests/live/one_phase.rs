@@ -1,7 +1,8 @@
 //! Commit without prepare: its durability, and what a lost reply means (I2, I3).
 
 use unanimous_core::ports::{Branch, BranchErrorKind, Cause, OnePhaseReply, Resource};
-use unanimous_postgres::Isolation;
+use unanimous_postgres::{Isolation, Postgres};
+use unanimous_testing::{Wire, WireFault};
 use xtask::servers::{Kind, Options, Server};
 
 use crate::prepare::{deferred_trigger, drop_trigger, during_sleep};
@@ -71,11 +72,30 @@ async fn a_reply_lost_before_the_commit_is_proven_a_rollback(db: &Db) {
     drop_trigger(db).await;
 }
 
+/// The connection is cut where the answer should come: the server's own commit log says it.
+async fn a_reply_lost_after_the_commit_is_proven_a_commit(db: &Db) {
+    deferred_trigger(db, "PERFORM pg_sleep(1)").await;
+    let (wire, url) = Wire::between(&db.url).await.unwrap();
+    let resource = Postgres::builder("orders", url).recovery_address(&db.url);
+    let mut branch = resource.build().unwrap().open(db.env(1)).await.unwrap();
+    db.insert(&branch, 1).await;
+    let pid = backend_pid(&branch).await;
+    let commit = tokio::spawn(async move { branch.commit_one_phase().await });
+    during_sleep(db, pid).await;
+    // The guard has been answered by then.
+    wire.set(WireFault::TearReplies(0));
+    let reply = commit.await.unwrap();
+    assert!(matches!(reply, OnePhaseReply::Committed), "{reply:?}");
+    assert!(db.has_row(1).await);
+    drop_trigger(db).await;
+}
+
 on_both!(
     a_single_branch_commits_and_its_session_is_used_again,
     a_deferred_error_rolls_back,
     a_serialization_failure_is_a_conflict,
     a_reply_lost_before_the_commit_is_proven_a_rollback,
+    a_reply_lost_after_the_commit_is_proven_a_commit,
 );
 
 /// A synchronous standby that is not there: every commit waits, after it took.
@@ -83,17 +103,30 @@ fn waits_for_ever() -> Options {
     Options::new().args(["-c", "synchronous_standby_names=nobody"])
 }
 
-/// The session dies after the commit took: the server's own commit log says so.
-async fn a_reply_lost_after_the_commit_is_proven_a_commit(kind: Kind) {
+/// It took, here. Whether a person cancels its wait for the standby, its session is ended, or its
+/// connection is cut and the fence ends its wait: a fail-over to that standby would lose it.
+async fn i2_a_commit_that_no_standby_has_confirmed_is_undetermined(kind: Kind) {
     let server = Server::start(kind, &waits_for_ever()).unwrap();
     let db = Db::on(&server).await;
-    let mut branch = db.open_with_row(1).await;
-    let pid = backend_pid(&branch).await;
-    let commit = tokio::spawn(async move { branch.commit_one_phase().await });
-    wait_for_replication(&db, pid).await;
-    db.sql(&format!("SELECT pg_terminate_backend({pid})")).await;
-    assert!(matches!(commit.await.unwrap(), OnePhaseReply::Committed));
-    assert!(db.has_row(1).await);
+    let (wire, url) = Wire::between(&db.url).await.unwrap();
+    let resource = Postgres::builder("orders", url).recovery_address(&db.url);
+    let resource = resource.build().unwrap();
+    for (sequence, end) in [(1, "pg_cancel_backend"), (2, "pg_terminate_backend"), (3, "")] {
+        let mut branch = resource.open(db.env(sequence)).await.unwrap();
+        db.insert(&branch, sequence).await;
+        let pid = backend_pid(&branch).await;
+        let commit = tokio::spawn(async move { branch.commit_one_phase().await });
+        wait_for_replication(&db, pid).await;
+        if end.is_empty() {
+            wire.set(WireFault::Down);
+        } else {
+            db.sql(&format!("SELECT {end}({pid})")).await;
+        }
+        let reply = commit.await.unwrap();
+        let is_undetermined = matches!(reply, OnePhaseReply::Undetermined(_));
+        assert!(is_undetermined, "{end}: {reply:?}");
+        assert!(db.has_row(sequence).await);
+    }
 }
 
 async fn wait_for_replication(db: &Db, pid: i32) {
@@ -161,14 +194,13 @@ async fn a_stronger_durability_is_not_weakened(kind: Kind) {
     wait_for_replication(&db, pid).await;
     let query = format!("SELECT query FROM pg_stat_activity WHERE pid = {pid}");
     assert!(db.sql(&query).await[0][0].contains("COMMIT"));
-    db.sql(&format!("SELECT pg_cancel_backend({pid})")).await;
-    assert!(matches!(commit.await.unwrap(), OnePhaseReply::Committed));
+    commit.abort();
 }
 
 mod own {
     use super::*;
     on_own!(
-        a_reply_lost_after_the_commit_is_proven_a_commit,
+        i2_a_commit_that_no_standby_has_confirmed_is_undetermined,
         i2_a_commit_in_one_phase_survives_a_crash_although_commits_are_asynchronous,
         a_stronger_durability_is_not_weakened,
     );

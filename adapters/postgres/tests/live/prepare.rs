@@ -8,6 +8,7 @@ use unanimous_core::ports::{
 use unanimous_core::protocol::Decision;
 use unanimous_postgres::tokio_postgres::{self, NoTls};
 use unanimous_postgres::{Isolation, PgBranch};
+use xtask::servers::{Kind, Options, Server};
 
 use crate::support::{
     Db, backend_pid, eventually, expect_cause, expect_prepared, expect_rolled_back,
@@ -336,7 +337,17 @@ async fn a_prepare_whose_process_dies_surfaces_later(db: &Db) {
     drop_trigger(db).await;
 }
 
+/// The application's own warning has the code of the server's about its standbys.
+async fn a_warning_of_the_applications_own_code_is_no_doubt(db: &Db) {
+    deferred_trigger(db, "RAISE WARNING 'all is well'").await;
+    let mut branch = db.open_with_row(1).await;
+    expect_prepared(branch.prepare().await);
+    branch.commit().await.unwrap();
+    drop_trigger(db).await;
+}
+
 on_both!(
+    a_warning_of_the_applications_own_code_is_no_doubt,
     a_prepared_branch_is_listed_until_it_is_committed,
     every_kind_of_work_that_cannot_be_prepared_is_refused_with_the_reason,
     a_mere_read_of_a_temporary_table_is_refused,
@@ -353,3 +364,64 @@ on_both!(
     a_prepare_that_is_given_up_leaves_no_session,
     a_prepare_whose_process_dies_surfaces_later,
 );
+
+/// Although commits of the branch's own would not wait for standbys. The server answers success to
+/// a prepare whose wait somebody has cancelled; a fail-over to the standby would lose the branch.
+async fn i1_a_prepare_that_no_standby_has_confirmed_is_no_vote_to_commit(kind: Kind) {
+    let server = Server::start(kind, &Options::new()).unwrap();
+    let db = Db::on(&server).await;
+    let wait_for_standbys = async |names: &str| {
+        let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
+        db.admin(&set).await;
+        db.admin("SELECT pg_reload_conf()").await;
+    };
+    let cancel = async |pid: i32| {
+        let waits =
+            format!("SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'SyncRep'");
+        eventually("it waits for a standby", async || {
+            !db.sql(&waits).await.is_empty()
+        })
+        .await;
+        db.sql(&format!("SELECT pg_cancel_backend({pid})")).await;
+    };
+    let resource = db.build(|builder| builder.pool_size(1));
+    let mut branch = resource.open(db.env(1)).await.unwrap();
+    let pid = backend_pid(&branch).await;
+    db.insert(&branch, 1).await;
+    branch
+        .batch_execute("SET LOCAL synchronous_commit = off")
+        .await
+        .unwrap();
+    wait_for_standbys("nobody").await;
+    let (reply, ()) = tokio::join!(branch.prepare(), cancel(pid));
+    let error = expect_undetermined(reply);
+    assert!(error.to_string().contains("synchronous standby"), "{error}");
+    wait_for_standbys("").await;
+    assert!(db.is_prepared(1).await, "and is for recovery to roll back");
+    db.resource
+        .finish(&db.xid(1), Decision::Rollback, None)
+        .await
+        .unwrap();
+    drop(branch);
+
+    // A warning that came behind the decision does not spoil the next branch of the session.
+    let mut branch = resource.open(db.env(2)).await.unwrap();
+    let pid = backend_pid(&branch).await;
+    db.insert(&branch, 2).await;
+    expect_prepared(branch.prepare().await);
+    wait_for_standbys("nobody").await;
+    let (committed, ()) = tokio::join!(branch.commit(), cancel(pid));
+    committed.unwrap();
+    wait_for_standbys("").await;
+    Box::new(branch).release().await;
+    let mut next = resource.open(db.env(3)).await.unwrap();
+    assert_eq!(backend_pid(&next).await, pid, "the session is used again");
+    db.insert(&next, 3).await;
+    expect_prepared(next.prepare().await);
+    next.commit().await.unwrap();
+}
+
+mod own {
+    use super::*;
+    on_own!(i1_a_prepare_that_no_standby_has_confirmed_is_no_vote_to_commit);
+}
