@@ -14,7 +14,6 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_postgres::{Client, SimpleQueryStream};
@@ -30,10 +29,7 @@ use crate::finish::{As, OnePhaseTrace, end_answered};
 use crate::gid::Gid;
 use crate::pool::Lease;
 use crate::session::{Replies, Session};
-use crate::{Postgres, sql, trace};
-
-/// How long the wipe of a session may take before the connection is thrown away instead.
-const WIPE_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::{Postgres, sql, trace, wipe};
 
 /// A branch of a global transaction in PostgreSQL: use it like a
 /// [`tokio_postgres::Client`], to which it derefs.
@@ -146,7 +142,8 @@ impl Branch for PgBranch {
         }
         self.lease.watch_warnings();
         let text = sql::prepare(&self.gid, self.lease.facts().backend.pid);
-        match self.run_guarded(&text).await {
+        let answer = self.lease.run(&text).await;
+        match answer.and_then(|replies| replies.all_of(sql::GUARDED_STATEMENTS)) {
             Ok(replies) => self.prepared(&replies),
             Err(failure) => self.not_prepared(failure).await,
         }
@@ -242,12 +239,16 @@ impl Branch for PgBranch {
     async fn end_read_only(&mut self) -> Result<(), BranchError> {
         self.leave(Stage::Active, "end the reader")?;
         let text = sql::end_reader(&self.gid, self.lease.facts().backend.pid);
-        match self.run_guarded(&text).await {
+        let (answer, wiping) = self.run_and_wipe(&text).await;
+        match answer.and_then(|replies| replies.all_of(sql::GUARDED_STATEMENTS)) {
             Ok(_) => {
                 self.stage = Stage::Committed;
+                self.wiping = wiping;
                 Ok(())
             }
             Err(failure) => {
+                // Before more is asked: see `send_wipe`.
+                drop(wiping);
                 self.settle_after(&failure).await;
                 Err(self.error(failure, Request::EndReader, "cannot end the reader"))
             }
@@ -266,19 +267,7 @@ impl Branch for PgBranch {
             wiping,
             ..
         } = *self;
-        tokio::spawn(async move {
-            let wiped = wipe(&lease, &resource, wiping);
-            let wiped = tokio::time::timeout(WIPE_TIMEOUT, wiped).await;
-            match wiped {
-                Ok(Ok(())) => lease.keep(),
-                Ok(Err(failure)) => {
-                    tracing::debug!(resource = %resource.settings().name, %failure, "not wiped");
-                }
-                Err(_) => {
-                    tracing::debug!(resource = %resource.settings().name, "not wiped in time")
-                }
-            }
-        });
+        tokio::spawn(wipe::and_keep(lease, resource, wiping));
     }
 }
 
@@ -312,10 +301,6 @@ impl PgBranch {
         Some(self.error(failure, Request::Unsent, asked))
     }
 
-    async fn run_guarded(&self, text: &str) -> Result<Replies, Failure> {
-        self.lease.run(text).await?.all_of(sql::GUARDED_STATEMENTS)
-    }
-
     /// A decision that may not have reached its synchronous standby is not recorded yet: the log
     /// asks for its row, and waits for the standby again.
     async fn run_last(&mut self, text: &str) -> Result<(), Failure> {
@@ -341,6 +326,8 @@ impl PgBranch {
         match xid8.and_then(|xid8| trace::evidence(xid8, self.lease.facts())) {
             Some(evidence) => {
                 self.stage = Stage::Prepared;
+                // Nothing of the application's can be under way any more.
+                self.lease.forbid_interrupt();
                 PrepareReply::Prepared(evidence)
             }
             None => {
@@ -383,18 +370,21 @@ impl PgBranch {
             Err(failure) => Err(failure),
         };
         let end = end.and_then(|replies| replies.all_of(sql::ONE_PHASE_END_STATEMENTS));
+        let wiping = wiping.filter(|_| guard.is_ok() && end.is_ok());
         (guard, end, wiping)
     }
 
     /// Sends the wipe behind a request that ends the branch, before that is answered: no round trip
     /// of its own, nor a second awakening of the server's process. It counts only if the end was
-    /// answered as it should be.
+    /// answered as it should be; else its stream is dropped before anything more is asked, which
+    /// would wait behind it for ever if nobody read it.
     async fn send_wipe(&self) -> Option<SimpleQueryStream> {
-        let text = sql::wipe(self.resource.settings());
-        self.lease.send(&text).await.ok()
+        let text = &self.resource.settings().wipe;
+        self.lease.send(text).await.ok()
     }
 
     /// Sends a request that ends the branch, with the wipe behind it, and reads its answer alone.
+    /// The wipe is there only if that is no error.
     async fn run_and_wipe(
         &self,
         text: &str,
@@ -405,6 +395,7 @@ impl PgBranch {
             Ok(stream) => self.lease.read(stream).await,
             Err(failure) => Err(failure),
         };
+        let wiping = wiping.filter(|_| answer.is_ok());
         (answer, wiping)
     }
 
@@ -463,8 +454,10 @@ impl PgBranch {
     }
 
     async fn settle(&mut self) -> Result<(), Failure> {
-        self.lease.run("ROLLBACK").await?;
+        let (answer, wiping) = self.run_and_wipe("ROLLBACK").await;
+        answer?;
         self.stage = Stage::RolledBack;
+        self.wiping = wiping;
         Ok(())
     }
 }
@@ -472,25 +465,4 @@ impl PgBranch {
 /// The server said that it has done nothing, so the same may be asked again.
 fn still_prepared(kind: BranchErrorKind) -> bool {
     matches!(kind, BranchErrorKind::Unavailable | BranchErrorKind::Failed)
-}
-
-/// Removes what a branch may have left in the session. `sent` is the wipe that is on its way.
-async fn wipe(
-    session: &Session,
-    resource: &Postgres,
-    sent: Option<SimpleQueryStream>,
-) -> Result<(), Failure> {
-    let settings = resource.settings();
-    let sent = match sent {
-        Some(sent) => sent,
-        None => session.send(&sql::wipe(settings)).await?,
-    };
-    let replies = session.read(sent).await?.all_of(sql::WIPE_STATEMENTS)?;
-    if let Some(deallocate) = replies.field(0) {
-        session.run(deallocate).await?;
-    }
-    if let Some(setup) = &settings.session_setup {
-        session.set_up(setup).await?;
-    }
-    Ok(())
 }

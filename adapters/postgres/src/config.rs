@@ -16,6 +16,7 @@ use crate::Postgres;
 use crate::access::{Access, Origin, Source};
 use crate::address::{self, Wrong};
 use crate::pool::Pools;
+use crate::sql;
 use crate::tls::Tls;
 
 /// The isolation level of a resource's transactions.
@@ -96,6 +97,8 @@ pub(crate) struct Settings {
     pub(crate) application_name: String,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) session_setup: Option<String>,
+    /// [`sql::wipe`], made once.
+    pub(crate) wipe: String,
 }
 
 impl Settings {
@@ -328,6 +331,7 @@ impl PostgresBuilder {
             application_name: options.application_name,
             isolation: options.isolation,
             session_setup: options.session_setup,
+            wipe: sql::wipe(options.vanished_after),
         });
         Ok(Postgres::new(Arc::new(Pools::new(settings))))
     }

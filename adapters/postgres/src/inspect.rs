@@ -23,6 +23,7 @@ use unanimous_core::ports::{
 
 use crate::Postgres;
 use crate::gid;
+use crate::session::field;
 
 /// How many waiting sessions are looked at: each takes the lock manager's attention for a moment.
 const WAITERS_MAX: usize = 1000;
@@ -165,10 +166,6 @@ struct Waiter {
     session: BlockedSession,
     wants: String,
     waits_for: Vec<u64>,
-}
-
-fn field(row: &SimpleQueryRow, column: usize) -> Option<&str> {
-    (column < row.len()).then(|| row.get(column)).flatten()
 }
 
 fn number<T: std::str::FromStr>(row: &SimpleQueryRow, column: usize) -> Option<T> {

@@ -160,6 +160,7 @@ mod streams;
 mod table;
 mod tls;
 mod trace;
+mod wipe;
 
 use std::error::Error;
 use std::fmt;

@@ -11,6 +11,7 @@
 //!   learns "connection closed" (observed).
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -106,7 +107,7 @@ impl Session {
             tls,
         } = connected;
         let link = Link::spawn(connection, settings.name.clone());
-        let text = format!("{}; {}", sql::FACTS, sql::limits(settings));
+        let text = format!("{}; {}", sql::FACTS, sql::limits(settings.vanished_after));
         let replies = read(&client, &link, send(&client, &link, &text).await?).await?;
         let facts = Facts::read(&replies)?;
         let session = Self {
@@ -226,8 +227,9 @@ impl Session {
     /// locks until then. So it is asked to cancel it, in the background; that can hit nobody else,
     /// for the session is not used again.
     pub(crate) fn close(&self) {
+        let is_closed = self.client.is_closed();
         self.link.task.abort();
-        if !self.may_interrupt {
+        if is_closed || !self.may_interrupt {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -255,7 +257,7 @@ async fn send(client: &Client, link: &Link, text: &str) -> Result<SimpleQueryStr
 }
 
 async fn read(client: &Client, link: &Link, stream: SimpleQueryStream) -> Result<Replies, Failure> {
-    let mut stream = Box::pin(stream);
+    let mut stream = pin!(stream);
     let mut replies = Replies::default();
     loop {
         match stream.try_next().await {
@@ -267,6 +269,11 @@ async fn read(client: &Client, link: &Link, stream: SimpleQueryStream) -> Result
             Err(error) => return Err(link.failure(client, error).await),
         }
     }
+}
+
+/// One field of a row, as text; `None` where it is NULL or not there.
+pub(crate) fn field(row: &SimpleQueryRow, column: usize) -> Option<&str> {
+    (column < row.len()).then(|| row.get(column)).flatten()
 }
 
 impl Replies {
@@ -283,7 +290,7 @@ impl Replies {
     /// One field of the only row, as text; `None` where it is NULL or not there.
     pub(crate) fn field(&self, column: usize) -> Option<&str> {
         match self.rows.as_slice() {
-            [row] if column < row.len() => row.get(column),
+            [row] => field(row, column),
             _ => None,
         }
     }

@@ -12,7 +12,7 @@ use unanimous_core::ports::{
 use unanimous_core::xid::{Epoch, Gtrid};
 
 use super::sql::{RIGHTS, SCHEMA};
-use crate::session::Replies;
+use crate::session::{Replies, field as text};
 
 /// What is wrong with an answer.
 type Odd = &'static str;
@@ -184,14 +184,6 @@ impl Rows {
 }
 
 const VANISHED: Odd = "a row of unanimous_decision vanished while it was used";
-
-fn text(row: &SimpleQueryRow, column: usize) -> Option<&str> {
-    if column < row.len() {
-        row.get(column)
-    } else {
-        None
-    }
-}
 
 fn is_true(row: &SimpleQueryRow, column: usize) -> Option<bool> {
     match text(row, column)? {

@@ -111,7 +111,11 @@ async fn i2_a_commit_that_no_standby_has_confirmed_is_undetermined(kind: Kind) {
     let (wire, url) = Wire::between(&db.url).await.unwrap();
     let resource = Postgres::builder("orders", url).recovery_address(&db.url);
     let resource = resource.build().unwrap();
-    for (sequence, end) in [(1, "pg_cancel_backend"), (2, "pg_terminate_backend"), (3, "")] {
+    for (sequence, end) in [
+        (1, "pg_cancel_backend"),
+        (2, "pg_terminate_backend"),
+        (3, ""),
+    ] {
         let mut branch = resource.open(db.env(sequence)).await.unwrap();
         db.insert(&branch, sequence).await;
         let pid = backend_pid(&branch).await;

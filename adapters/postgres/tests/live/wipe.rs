@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use unanimous_core::ports::{Branch, BranchErrorKind, Resource, ResourceManager};
+use unanimous_core::ports::{Branch, BranchEnv, BranchErrorKind, Resource, ResourceManager};
 use unanimous_postgres::{PgBranch, Postgres};
 use unanimous_testing::Wire;
 
@@ -107,6 +107,34 @@ async fn the_drivers_own_statements_survive_the_wipe(db: &Db) {
     db.sql(&format!("DROP TYPE {kind}")).await;
 }
 
+/// Plans are kept, and are not what a branch left: under another path the server makes them anew.
+async fn a_plan_that_is_kept_is_made_anew_where_it_does_not_fit(db: &Db) {
+    let (resource, table) = (single(db), &db.table);
+    db.sql(&format!(
+        "CREATE SCHEMA s_{table}; CREATE TABLE s_{table}.{table} (id integer, v text); \
+         INSERT INTO s_{table}.{table} VALUES (1, 'there'); INSERT INTO {table} VALUES (1, 'here'); \
+         CREATE FUNCTION s_{table}.look() RETURNS text LANGUAGE plpgsql AS \
+         $$ DECLARE found text; BEGIN SELECT v INTO found FROM {table}; RETURN found; END $$"
+    ))
+    .await;
+    for (sequence, path, seen) in [
+        (1, "public".to_owned(), "here"),
+        (2, format!("s_{table}"), "there"),
+        (3, "public".to_owned(), "here"),
+    ] {
+        let mut branch = resource.open(db.env(sequence)).await.unwrap();
+        let set = format!("SET search_path = {path}");
+        branch.batch_execute(&set).await.unwrap();
+        let look = format!("SELECT s_{table}.look()");
+        let row = branch.query_one(&look, &[]).await.unwrap();
+        assert_eq!(row.get::<_, String>(0), seen);
+        expect_prepared(branch.prepare().await);
+        branch.commit().await.unwrap();
+        Box::new(branch).release().await;
+    }
+    db.sql(&format!("DROP SCHEMA s_{table} CASCADE")).await;
+}
+
 /// A release in any other state than "its end is known" closes the connection.
 async fn i8_a_branch_whose_end_is_not_known_is_not_pooled(db: &Db) {
     let resource = single(db);
@@ -191,7 +219,40 @@ async fn the_wipe_takes_no_round_trip_of_its_own() {
         branch.commit().await.unwrap();
         Box::new(branch).release().await;
     }
+    // Begin, work, end: so it is for a reader, and for what is rolled back before it is prepared.
+    for (sequence, read_only) in [(4, true), (5, false), (6, false)] {
+        let env = BranchEnv {
+            read_only,
+            ..db.env(sequence)
+        };
+        let mut branch = resource.open(env).await.unwrap();
+        trips = wire.round_trips() - 1;
+        branch.batch_execute("SELECT 1").await.unwrap();
+        if read_only {
+            branch.end_read_only().await.unwrap();
+        } else {
+            branch.rollback().await.unwrap();
+        }
+        Box::new(branch).release().await;
+        let next = resource.open(db.env(sequence + 100)).await.unwrap();
+        assert_eq!(wire.round_trips() - trips, 4, "three, and the next BEGIN");
+        drop(next);
+    }
     db.clean().await;
+}
+
+/// A request to cancel is a connection of its own, and what is prepared has nothing to cancel.
+async fn a_prepared_branch_that_is_dropped_cancels_nothing(db: &Db) {
+    let (wire, url) = Wire::between(&db.url).await.unwrap();
+    let resource = Postgres::builder("orders", url).build().unwrap();
+    let mut branch = resource.open(db.env(1)).await.unwrap();
+    let pid = backend_pid(&branch).await;
+    expect_prepared(branch.prepare().await);
+    let trips = wire.round_trips();
+    drop(branch);
+    db.wait_gone(pid).await;
+    assert_eq!(wire.round_trips(), trips);
+    db.clean_prepared(1).await;
 }
 
 on_both!(
@@ -202,4 +263,6 @@ on_both!(
     a_pool_that_is_used_up_says_so,
     i6_recovery_works_while_the_pool_is_used_up,
     a_resource_that_is_dropped_closes_its_connections,
+    a_prepared_branch_that_is_dropped_cancels_nothing,
+    a_plan_that_is_kept_is_made_anew_where_it_does_not_fit,
 );
