@@ -139,10 +139,11 @@ fn show(resolved: &Resolved, format: Format) -> Result<(), Failure> {
         Format::Json => to_json(serde_json::to_value(resolved))?,
         Format::Table => {
             let rows = resolved.branches.iter().map(|branch| {
-                let state = match branch.ended {
-                    Some(true) => "ended",
-                    Some(false) => "NOT ENDED BY THIS",
-                    None => "prepared",
+                let state = match (branch.ended, resolved.acted) {
+                    (Some(true), _) => "ended",
+                    (Some(false), _) => "NOT ENDED BY THIS",
+                    (None, true) => "NOT SEEN",
+                    (None, false) => "prepared",
                 };
                 let kind = if branch.heuristic { "heuristic" } else { "-" };
                 vec![

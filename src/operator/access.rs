@@ -273,7 +273,8 @@ impl Access {
         }
     }
 
-    /// What it would mean to give up a branch that is lost. Changes nothing.
+    /// What it would mean to give up a branch that is lost. Changes nothing; a database that may be
+    /// able to prove how the branch ended is asked, as by a recovery pass.
     ///
     /// # Errors
     /// The request was not understood, or the application did not answer.

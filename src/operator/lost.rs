@@ -25,6 +25,10 @@ pub struct GiveUp {
     pub who: String,
     /// Why. One line.
     pub reason: String,
+    /// Also if the resource is not registered here, and members of the log live that may have it:
+    /// none of them has.
+    #[serde(default)]
+    pub nobody_has_it: bool,
 }
 
 impl GiveUp {
@@ -40,6 +44,7 @@ impl GiveUp {
             resource: resource.into(),
             who: who.into(),
             reason: reason.into(),
+            nobody_has_it: false,
         }
     }
 
@@ -100,7 +105,7 @@ pub(super) async fn carry_out(
         notes: Vec::new(),
         refusals: Vec::new(),
     };
-    match look_for_lost(inner, id, &name).await {
+    match look_for_lost(inner, id, &name, wanted.nobody_has_it).await {
         Err(refusal) => told.refusals.push(refusal),
         Ok(lost) => {
             tell(&mut told, &lost);

@@ -4,20 +4,24 @@
 //! * I4, I5: nothing is touched that somebody may still decide, or that is not of this transaction.
 //!   Whatever contradicts the decision, or the log that would know it, takes a word of its own.
 //! * All or nothing: if one of the branches is refused, none is touched.
+//! * Nobody is asked for a proof here, and nothing is ended under a barrier.
 //! * Who, when and why are durable before anything is done: see `recovery::by_hand`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{Absence, BranchRecord, ByHand, HandAct, HandState, LogError};
-use unanimous_core::protocol::{ByHandCase, Decision, Heuristic, LeaveReason};
+use unanimous_core::ports::{ByHand, HandAct, HandState, LogError};
+use unanimous_core::protocol::{ByHandCase, Decision, LeaveReason};
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
 use super::person::Person;
 use crate::TransactionManager;
 use crate::bounded::bounded;
 use crate::manager::{AnyResource, Inner};
-use crate::recovery::{EndedByHand, ForHand, Left, end_by_hand, look_for_hand};
+use crate::recovery::{
+    Absent, EndedByHand, ForHand, HandEnd, Left, end_by_hand, look_for_hand, stand_against,
+};
 
 /// What a person wants to be done with the prepared branches of one transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +34,7 @@ pub struct Resolve {
     /// Only the branch at this resource.
     pub resource: Option<String>,
     /// The second word: also if it contradicts the decision, or the rollback that is presumed
-    /// without one. It is a heuristic end then.
+    /// without one, which is a heuristic end then; or what another person has done or meant.
     pub against_the_decision: bool,
     /// Also if nobody here knows what was decided, because the log that would know is lost.
     pub its_log_is_lost: bool,
@@ -112,7 +116,8 @@ pub struct ResolvedBranch {
     pub heuristic: bool,
     /// What it means, or what came of it.
     pub words: String,
-    /// It ended as was told, and the database does not list it any more. `null` before.
+    /// It ended as was told, and the database does not list it any more. `null` before; and
+    /// afterwards, if the server has confirmed it and could not be looked at then.
     pub ended: Option<bool>,
 }
 
@@ -189,23 +194,54 @@ pub(super) async fn carry_out(
         notes: Vec::new(),
         refusals: Vec::new(),
     };
+    // Held until the end: a backup under a barrier has all of what is done here, or nothing.
+    let passed = inner.gate.try_pass().filter(|_| act);
     let found = look(inner, &asked, &mut resolved).await;
-    tell_log(inner, &asked, &mut resolved).await?;
+    let excused = tell_log(inner, &asked, &mut resolved).await?;
     if found.is_empty() && resolved.refusals.is_empty() {
         resolved.refusals.push(format!(
             "no branch of {} is prepared here: check the name; unanimous list shows what is",
             wanted.gtrid
         ));
     }
+    if act && passed.is_none() {
+        let barrier = "a barrier stands, and nothing is ended by hand under it: wait for its end";
+        resolved.refusals.push(barrier.to_owned());
+    }
     if act && resolved.refusals.is_empty() {
-        resolved.acted = true;
-        for (told, (resource, branch)) in resolved.branches.iter_mut().zip(&found) {
-            let by_hand = record(inner, &asked, branch)?;
-            let ended = end_by_hand(inner, &**resource, branch, &by_hand).await;
-            tell_end(told, ended);
-        }
+        let (asked, told) = (&asked, &mut resolved);
+        end(inner, asked, &found, &excused, told).await?;
     }
     Ok(resolved)
+}
+
+/// Nothing stands against it.
+async fn end(
+    inner: &Inner,
+    asked: &Asked<'_>,
+    found: &[Found],
+    excused: &[u64],
+    told: &mut Resolved,
+) -> Result<(), String> {
+    let ends = found.iter().map(|(resource, branch)| {
+        let by_hand = record(inner, asked, branch)?;
+        Ok::<_, String>(HandEnd {
+            resource: &**resource,
+            branch,
+            by_hand,
+        })
+    });
+    let ends = ends.collect::<Result<Vec<_>, _>>()?;
+    match end_by_hand(inner, &ends, excused).await {
+        Err(refusal) => told.refusals.push(refusal),
+        Ok(ended) => {
+            told.acted = true;
+            for ((told, end), ended) in told.branches.iter_mut().zip(&ends).zip(ended) {
+                tell_end(told, end.branch, ended);
+            }
+        }
+    }
+    Ok(())
 }
 
 type Found = (Arc<dyn AnyResource>, ForHand);
@@ -217,8 +253,13 @@ async fn look(inner: &Arc<Inner>, asked: &Asked<'_>, told: &mut Resolved) -> Vec
         let looked = look_for_hand(inner, &**resource, asked.gtrid, decision).await;
         (resource, looked)
     });
+    let mut looks = futures_util::future::join_all(looks).await;
+    // Two resources on one server both list what is of neither: it is one branch, and of what is
+    // meant.
+    looks.sort_by_key(|(resource, _)| !asked.is_meant(resource.name()));
+    let mut seen = HashSet::new();
     let mut found = Vec::new();
-    for (resource, looked) in futures_util::future::join_all(looks).await {
+    for (resource, looked) in looks {
         let name = resource.name();
         let looked = match looked {
             Ok(looked) => looked,
@@ -236,6 +277,9 @@ async fn look(inner: &Arc<Inner>, asked: &Asked<'_>, told: &mut Resolved) -> Vec
             }
         };
         for branch in looked.prepared {
+            if !seen.insert(branch.xid.clone()) {
+                continue;
+            }
             told.decided = told.decided.or(branch.is_decided);
             if !asked.is_meant(name) {
                 told.notes
@@ -245,8 +289,12 @@ async fn look(inner: &Arc<Inner>, asked: &Asked<'_>, told: &mut Resolved) -> Vec
             tell_case(asked.wanted, name, &branch, told);
             found.push((Arc::clone(resource), branch));
         }
-        for (xid, record) in looked.absent {
-            let note = prove(inner, &**resource, &xid, &record).await;
+        for (xid, known) in looked.absent {
+            let note = match known {
+                Absent::Ended => "it has ended",
+                Absent::Owners => "its owner ends it, or has",
+                Absent::Unproven => "unanimous recover proves how it ended",
+            };
             told.notes
                 .push(format!("{name}: {xid} is not prepared any more: {note}"));
         }
@@ -325,32 +373,13 @@ fn refusal(name: &ResourceName, xid: &Xid, reason: LeaveReason) -> String {
     }
 }
 
-/// How a branch of the decision ended, as far as its database can prove it.
-async fn prove(
+/// What the log says of the transaction besides. Whose records of the opposite are excused by the
+/// second word.
+async fn tell_log(
     inner: &Inner,
-    resource: &dyn AnyResource,
-    xid: &Xid,
-    record: &BranchRecord,
-) -> String {
-    if inner.active.contains(xid.gtrid) {
-        return "its transaction is running".to_owned();
-    }
-    let proving = resource.absent(xid, record);
-    match bounded(inner.config.recovery_timeout, proving).await {
-        Ok(Ok(Absence::Finished)) => "proven to be COMMITTED".to_owned(),
-        Ok(Ok(Absence::Presumed)) => {
-            "presumably committed; this database cannot prove it".to_owned()
-        }
-        Ok(Ok(Absence::Heuristic(Heuristic::Rollback))) => "proven to be ROLLED BACK".to_owned(),
-        Ok(Ok(Absence::Heuristic(end))) => format!("it ended against the decision: {end:?}"),
-        Ok(Ok(Absence::InDoubt(why) | Absence::Hazard(why))) => why,
-        Ok(Err(error)) => error.to_string(),
-        Err(silence) => silence.to_string(),
-    }
-}
-
-/// What the log says of the transaction besides.
-async fn tell_log(inner: &Inner, asked: &Asked<'_>, told: &mut Resolved) -> Result<(), String> {
+    asked: &Asked<'_>,
+    told: &mut Resolved,
+) -> Result<Vec<u64>, String> {
     let limit = inner.config.recovery_timeout;
     let asking = async {
         let found = inner.log.lookup(asked.gtrid).await?;
@@ -371,12 +400,43 @@ async fn tell_log(inner: &Inner, asked: &Asked<'_>, told: &mut Resolved) -> Resu
             .push(format!("{name}: recorded as a heuristic end: {end:?}"));
     }
     for hand in hands.iter().filter(|hand| hand.gtrid == asked.gtrid) {
-        let (name, who, reason, state) = (&hand.resource, &hand.who, &hand.reason, hand.state);
-        told.notes.push(format!(
-            "{name}: {who} was here before ({state:?}): {reason}"
+        told.notes.push(was_here(hand));
+    }
+    let opposite = stand_against(&hands, asked.gtrid, asked.wanted.decision());
+    let opposite: Vec<_> = opposite.collect();
+    if asked.wanted.against_the_decision {
+        return Ok(opposite.iter().map(|hand| hand.id).collect());
+    }
+    let verb = if asked.wanted.commit {
+        "commit"
+    } else {
+        "roll back"
+    };
+    for hand in opposite {
+        told.refusals.push(format!(
+            "{}. To {verb} now is the opposite: the transaction then ends in part. If that is \
+             meant all the same, add --against-the-decision",
+            was_here(hand)
         ));
     }
-    Ok(())
+    Ok(Vec::new())
+}
+
+/// Who was here before, and for what.
+fn was_here(hand: &ByHand) -> String {
+    let act = match hand.act {
+        HandAct::End(Decision::Commit) => "to commit it",
+        HandAct::End(Decision::Rollback) => "to roll it back",
+        HandAct::Forget => "to forget it",
+    };
+    let state = match hand.state {
+        HandState::Intended => "under way, or broken off",
+        HandState::Unproven => "nobody knows whether it was done",
+        HandState::Done => "done",
+        HandState::Void => "not done",
+    };
+    let (name, who, reason) = (&hand.resource, &hand.who, &hand.reason);
+    format!("{name}: {who} was here before, {act} ({state}): {reason}")
 }
 
 fn record(inner: &Inner, asked: &Asked<'_>, branch: &ForHand) -> Result<ByHand, String> {
@@ -388,22 +448,33 @@ fn record(inner: &Inner, asked: &Asked<'_>, branch: &ForHand) -> Result<ByHand, 
     person.record(inner, at, act, proof, HandState::Intended)
 }
 
-fn tell_end(told: &mut ResolvedBranch, ended: Result<EndedByHand, String>) {
+fn tell_end(told: &mut ResolvedBranch, branch: &ForHand, ended: EndedByHand) {
     let (is_done, words) = match ended {
-        Ok(EndedByHand::AsTold) => (
-            true,
+        EndedByHand::AsTold => (
+            Some(true),
             "done: the server has confirmed it, and does not list it any more".to_owned(),
         ),
-        Ok(EndedByHand::Otherwise(why)) => (
-            false,
-            format!("somebody else has ended it before; nothing was done here: {why}"),
+        EndedByHand::Unseen(why) => (
+            None,
+            format!("the server has confirmed it, and could not be looked at afterwards: {why}"),
         ),
-        Ok(EndedByHand::Unproven(why)) => (
-            false,
+        EndedByHand::Otherwise(why) => {
+            (Some(false), format!("it has ended, and not by this: {why}"))
+        }
+        EndedByHand::Unproven(why) if branch.record.is_some() => (
+            Some(false),
+            format!("it is gone; how it ended, unanimous recover asks the database: {why}"),
+        ),
+        EndedByHand::Unproven(why) => (
+            Some(false),
             format!("it is gone, and nobody can prove how it ended: {why}"),
         ),
-        Ok(EndedByHand::Still(why)) | Err(why) => (false, format!("it is still prepared: {why}")),
+        EndedByHand::Still(why) => (Some(false), format!("it is still prepared: {why}")),
+        EndedByHand::Left => (
+            Some(false),
+            "it was left as it was: another one did not end as told".to_owned(),
+        ),
     };
-    told.ended = Some(is_done);
+    told.ended = is_done;
     told.words = words;
 }

@@ -4,7 +4,8 @@
 //! 1. The branch is looked at by the four observations of a pass (see `pass`), and what it would
 //!    mean to end it is told: `ByHandCase`.
 //! 2. What is about to be done is recorded, durably. Alone it changes no branch: if nothing
-//!    follows, recovery goes on by the decision.
+//!    follows, recovery goes on by the decision. What others have recorded is read afterwards, so
+//!    that of two people who mean the opposite at most one goes on.
 //! 3. The branch is ended, under the same claim by which passes keep out of each other's way.
 //! 4. If that was against the decision, the heuristic end is recorded; then the record of 2 is
 //!    done.
@@ -16,6 +17,8 @@
 use tracing::{error, warn};
 use unanimous_core::ports::{ByHand, HandState, LogError, Lookup};
 use unanimous_core::protocol::{Decision, Heuristic};
+#[cfg(feature = "operator")]
+use unanimous_core::xid::Gtrid;
 use unanimous_core::xid::Xid;
 
 use super::pass::{ask_log, ours, scan};
@@ -72,6 +75,20 @@ pub(super) fn rolled_back_by_hand(hands: &[ByHand], xid: &Xid) -> Option<(Heuris
         }
     }
     hazard
+}
+
+/// Records of people who have done the opposite with a branch of this transaction, or may have, or
+/// may be about to.
+#[cfg(feature = "operator")]
+pub(crate) fn stand_against(
+    hands: &[ByHand],
+    gtrid: Gtrid,
+    wanted: Decision,
+) -> impl Iterator<Item = &ByHand> {
+    hands.iter().filter(move |hand| {
+        let is_opposite = hand.ended().is_some_and(|ended| ended != wanted);
+        hand.gtrid == gtrid && is_opposite && hand.state != HandState::Void
+    })
 }
 
 fn of_branch<'h>(hands: &'h [ByHand], xid: &'h Xid) -> impl Iterator<Item = &'h ByHand> {

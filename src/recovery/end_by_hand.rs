@@ -1,12 +1,20 @@
-//! A person ends a branch by hand: steps 1 to 4 of `by_hand`.
+//! A person ends the branches of a transaction by hand: steps 1 to 4 of `by_hand`.
+//!
+//! People do not know of each other. So that two of them never end one transaction in two ways:
+//! every branch is claimed before anything is recorded, every record is made before anything is
+//! done, and whoever then finds another's record of the other direction gives way. If both do, both
+//! look again.
 
 use std::collections::HashSet;
 
-use unanimous_core::ports::{BranchErrorKind, BranchRecord, ByHand, HandState, LogError};
+use futures_util::future::join_all;
+use unanimous_core::ports::{
+    BranchErrorKind, BranchRecord, ByHand, HandState, LogError, OpeningState,
+};
 use unanimous_core::protocol::{ByHandCase, Decision, EpochView, Heuristic, plan};
 use unanimous_core::xid::{Gtrid, Xid};
 
-use super::by_hand::mark;
+use super::by_hand::{mark, stand_against};
 use super::pass::{Recorded, ask_log, look_up, ours, scan};
 use crate::bounded::bounded;
 use crate::manager::{AnyResource, Inner};
@@ -27,7 +35,27 @@ pub(crate) struct ForHand {
 pub(crate) struct LookedForHand {
     pub(crate) prepared: Vec<ForHand>,
     /// Branches that the decision names here and that are not prepared any more.
-    pub(crate) absent: Vec<(Xid, BranchRecord)>,
+    pub(crate) absent: Vec<(Xid, Absent)>,
+}
+
+/// What is known of a branch that is not prepared any more. The server is not asked for a proof:
+/// that ends the connection on which the branch was prepared, which may serve others by now (I5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// It has ended.
+    Ended,
+    /// It is its owner's business, or was until just now.
+    Owners,
+    /// A recovery pass proves how.
+    Unproven,
+}
+
+/// One branch that is to be ended.
+pub(crate) struct HandEnd<'a> {
+    pub(crate) resource: &'a dyn AnyResource,
+    pub(crate) branch: &'a ForHand,
+    /// What is recorded before.
+    pub(crate) by_hand: ByHand,
 }
 
 /// How an attempt to end a branch by hand came out.
@@ -35,12 +63,16 @@ pub(crate) struct LookedForHand {
 pub(crate) enum EndedByHand {
     /// The server has confirmed it, and does not list the branch any more.
     AsTold,
+    /// The server has confirmed it, and could not be looked at afterwards. Says why.
+    Unseen(String),
     /// It ended in another way before. Says how, as far as that can be told.
     Otherwise(String),
-    /// It is gone, and nobody can prove who ended it: recorded as a hazard where it matters.
+    /// It is gone, and nobody has heard who ended it: recorded as a hazard where it matters.
     Unproven(String),
     /// It is still prepared. Says why.
     Still(String),
+    /// It was not touched, because one before it did not end as told.
+    Left,
 }
 
 /// Looks for the branches of one transaction at one resource.
@@ -84,37 +116,142 @@ pub(crate) async fn look_for_hand(
     }
     let of_resource = |branch: &&BranchRecord| branch.resource == *resource.name();
     let named = t.branches(gtrid).iter().filter(of_resource);
-    let named = named.map(|branch| (branch.xid(gtrid), branch.clone()));
-    looked.absent = named.filter(|(xid, _)| !q.contains(xid)).collect();
+    let absent = named.map(|branch| branch.xid(gtrid));
+    let absent: Vec<Xid> = absent.filter(|xid| !q.contains(xid)).collect();
+    if !absent.is_empty() {
+        let unproven = t.named(inner, resource).await.map_err(log_unseen)?;
+        let is_unproven = |xid: &Xid| unproven.iter().any(|(named, _)| named == xid);
+        let known = |xid: &Xid| match inner.recovery.is_resolved(gtrid, &xid.bqual) {
+            true => Absent::Ended,
+            false if is_unproven(xid) => Absent::Unproven,
+            false => Absent::Owners,
+        };
+        let absent = absent.into_iter().map(|xid| (known(&xid), xid));
+        looked.absent = absent.map(|(known, xid)| (xid, known)).collect();
+    }
     Ok(looked)
 }
 
-/// Ends the branch, and records who did, before. Every word that it may be done has been given.
+/// Ends these branches of one transaction, one after the other, until one does not end as told; and
+/// records who did, before. Every word that it may be done has been given, also against the others'
+/// records in `excused`.
 ///
 /// # Errors
-/// Nothing was done: another task is ending the branch, or the log did not take the record.
+/// Nothing was done: somebody else is ending one of them, or means the opposite, or the log did not
+/// take the records.
 pub(crate) async fn end_by_hand(
     inner: &Inner,
-    resource: &dyn AnyResource,
-    branch: &ForHand,
-    by_hand: &ByHand,
-) -> Result<EndedByHand, String> {
-    let (xid, Some(decision)) = (&branch.xid, by_hand.ended()) else {
-        return Err("there is nothing to be done".to_owned());
-    };
-    let Some(_claim) = inner.recovery.claim(xid) else {
-        return Err("recovery is ending it just now: look again".to_owned());
-    };
-    // Under the claim: since it was shown somebody here may have ended it, and what is gone before
-    // anything was recorded is not to be anybody's doing.
-    let listed = scan(inner, resource).await;
-    let listed = listed.map_err(|error| format!("nothing was done: {error}"))?;
-    if !ours(listed, &mut Vec::new()).contains(xid) {
-        let words = "it was not prepared any more when it was its turn";
-        return Ok(EndedByHand::Otherwise(words.to_owned()));
+    ends: &[HandEnd<'_>],
+    excused: &[u64],
+) -> Result<Vec<EndedByHand>, String> {
+    let mut claims = Vec::new();
+    for HandEnd { branch, .. } in ends {
+        let xid = &branch.xid;
+        let claim = inner.recovery.claim(xid);
+        claims.push(claim.ok_or_else(|| format!("{xid} is being ended just now: look again"))?);
     }
-    let recording = ask_log(inner, inner.log.record_by_hand(by_hand)).await;
-    recording.map_err(|error| format!("nothing was done, for it cannot be recorded: {error}"))?;
+    still_prepared(inner, ends).await?;
+    for (count, HandEnd { by_hand, .. }) in ends.iter().enumerate() {
+        let recording = ask_log(inner, inner.log.record_by_hand(by_hand)).await;
+        if let Err(error) = recording {
+            void(inner, &ends[..count]).await;
+            return Err(format!("it cannot be recorded: {error}"));
+        }
+    }
+    if let Err(refusal) = gives_way(inner, ends, excused).await {
+        void(inner, ends).await;
+        return Err(refusal);
+    }
+    let mut ended = Vec::with_capacity(ends.len());
+    for end in ends {
+        if ended.iter().all(|ended| *ended == EndedByHand::AsTold) {
+            ended.push(end_one(inner, end).await);
+        } else {
+            void(inner, std::slice::from_ref(end)).await;
+            ended.push(EndedByHand::Left);
+        }
+    }
+    drop(claims);
+    Ok(ended)
+}
+
+/// Under the claims: since it was shown somebody here may have ended one of them, and what is gone
+/// before anything was recorded is not to be anybody's doing.
+async fn still_prepared(inner: &Inner, ends: &[HandEnd<'_>]) -> Result<(), String> {
+    let looks = ends.iter().map(|end| async move {
+        let xid = &end.branch.xid;
+        let listed = scan(inner, end.resource).await.map_err(|e| e.to_string())?;
+        if ours(listed, &mut Vec::new()).contains(xid) {
+            Ok(())
+        } else {
+            Err(format!("{xid} is not prepared any more: look again"))
+        }
+    });
+    join_all(looks).await.into_iter().collect()
+}
+
+/// They were meant, and are not done.
+async fn void(inner: &Inner, ends: &[HandEnd<'_>]) {
+    for HandEnd { by_hand, .. } in ends {
+        mark(inner, by_hand, HandState::Void).await;
+    }
+}
+
+/// Once everything is recorded: whether somebody else is on record by now who means the opposite,
+/// or is about to do it.
+async fn gives_way(inner: &Inner, ends: &[HandEnd<'_>], excused: &[u64]) -> Result<(), String> {
+    let reading = async {
+        let hands = inner.log.by_hand().await?;
+        Ok::<_, LogError>((hands, inner.log.openings().await?))
+    };
+    let read = ask_log(inner, reading).await;
+    let (hands, openings) = read.map_err(|error| format!("the log cannot be read: {error}"))?;
+    for HandEnd { by_hand, .. } in ends {
+        let Some(wanted) = by_hand.ended() else {
+            return Err("there is nothing to be done".to_owned());
+        };
+        for other in stand_against(&hands, by_hand.gtrid, wanted) {
+            if !excused.contains(&other.id) || is_under_way(inner, ends, &openings, other) {
+                let (name, who) = (&other.resource, &other.who);
+                return Err(format!(
+                    "{name}: {who} means the opposite at the same time: look again"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether whoever has made this record may act on it yet.
+fn is_under_way(
+    inner: &Inner,
+    ends: &[HandEnd<'_>],
+    openings: &[OpeningState],
+    other: &ByHand,
+) -> bool {
+    if other.state != HandState::Intended {
+        return false;
+    }
+    let xid = Xid {
+        gtrid: other.gtrid,
+        bqual: other.resource.clone(),
+    };
+    let is_mine = ends.iter().any(|end| end.branch.xid == xid);
+    let is_open = |listed: &OpeningState| listed.opening == other.by && !listed.closed;
+    let is_others = other.by != inner.log.opening() && openings.iter().any(is_open);
+    is_others || (!is_mine && inner.recovery.claim(&xid).is_none())
+}
+
+/// Under its claim, and recorded.
+async fn end_one(inner: &Inner, end: &HandEnd<'_>) -> EndedByHand {
+    let HandEnd {
+        resource,
+        branch,
+        by_hand,
+    } = end;
+    let (xid, Some(decision)) = (&branch.xid, by_hand.ended()) else {
+        return EndedByHand::Left;
+    };
     let finishing = resource.finish(xid, decision, branch.record.as_ref());
     let finished = bounded(inner.config.recovery_timeout, finishing).await;
     let (heard, words) = match finished {
@@ -123,11 +260,12 @@ pub(crate) async fn end_by_hand(
         Err(silence) => (Heard::Nothing, silence.to_string()),
     };
     // Seen in the database itself, whatever was answered.
-    let listed = scan(inner, resource).await;
+    let listed = scan(inner, *resource).await;
     let listed = listed.map(|listed| ours(listed, &mut Vec::new()).contains(xid));
     let ended = match (listed, heard) {
         (Ok(true), _) => EndedByHand::Still(words),
-        (Ok(false) | Err(_), Heard::Done) => EndedByHand::AsTold,
+        (Ok(false), Heard::Done) => EndedByHand::AsTold,
+        (Err(error), Heard::Done) => EndedByHand::Unseen(error.to_string()),
         (Ok(false), Heard::NotDone) | (Ok(false) | Err(_), Heard::RolledBack) => {
             EndedByHand::Otherwise(words)
         }
@@ -141,7 +279,7 @@ pub(crate) async fn end_by_hand(
     } else {
         note_end(inner, branch, by_hand, (&ended, heard)).await;
     }
-    Ok(ended)
+    ended
 }
 
 /// What the server's answer says of who has ended the branch.
@@ -189,16 +327,18 @@ async fn note_end(
         return;
     }
     let end = match (ended, branch.case) {
-        (EndedByHand::AsTold, ByHandCase::Against(end)) => Some(end),
+        (EndedByHand::AsTold | EndedByHand::Unseen(_), ByHandCase::Against(end)) => Some(end),
         (EndedByHand::Unproven(_), ByHandCase::Against(_)) => Some(Heuristic::Hazard),
         (EndedByHand::Otherwise(_), ByHandCase::AsRecovery) if heard == Heard::RolledBack => {
             Some(Heuristic::Rollback)
         }
         (
             EndedByHand::AsTold
+            | EndedByHand::Unseen(_)
             | EndedByHand::Unproven(_)
             | EndedByHand::Otherwise(_)
-            | EndedByHand::Still(_),
+            | EndedByHand::Still(_)
+            | EndedByHand::Left,
             _,
         ) => None,
     };
@@ -209,7 +349,7 @@ async fn note_end(
             return;
         }
     }
-    let is_over = matches!(ended, EndedByHand::AsTold);
+    let is_over = matches!(ended, EndedByHand::AsTold | EndedByHand::Unseen(_));
     if (is_over || end.is_some()) && branch.is_decided == Some(true) {
         let names = std::iter::once(xid.bqual.clone());
         inner.recovery.note_resolved(xid.gtrid, names);
@@ -220,10 +360,10 @@ async fn note_end(
         }
     }
     let state = match ended {
-        EndedByHand::AsTold => HandState::Done,
+        EndedByHand::AsTold | EndedByHand::Unseen(_) => HandState::Done,
         EndedByHand::Otherwise(_) => HandState::Void,
         EndedByHand::Unproven(_) => HandState::Unproven,
-        EndedByHand::Still(_) => return,
+        EndedByHand::Still(_) | EndedByHand::Left => return,
     };
     mark(inner, by_hand, state).await;
 }

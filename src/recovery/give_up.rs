@@ -3,10 +3,13 @@
 
 use futures_util::future::join_all;
 use tracing::warn;
-use unanimous_core::ports::{Absence, BranchRecord, ByHand, DecisionRecord, HandState, LogError};
+use unanimous_core::ports::{
+    Absence, BranchRecord, ByHand, DecisionRecord, HandAct, HandState, LogError,
+};
 use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
+use super::by_hand::mark;
 use super::lost::is_dealt_with;
 use super::pass::{Recorded, ask_log, ours, scan};
 use crate::bounded::bounded;
@@ -37,7 +40,7 @@ fn unread(error: LogError) -> String {
     format!("the log cannot be read: {error}")
 }
 
-/// Looks whether the branch is lost.
+/// Looks whether the branch is lost. `nobody_has_it`: a person says so of its resource.
 ///
 /// # Errors
 /// It is not, as far as can be seen: says why, and what to do instead.
@@ -45,6 +48,7 @@ pub(crate) async fn look_for_lost(
     inner: &Inner,
     gtrid: Gtrid,
     name: &ResourceName,
+    nobody_has_it: bool,
 ) -> Result<LostBranch, String> {
     let scans = inner.resources.values().map(|resource| async move {
         let listed = scan(inner, &**resource).await;
@@ -99,7 +103,8 @@ pub(crate) async fn look_for_lost(
     }
     // Reads the log once more, before anything that a proof may end.
     let why = match inner.resources.get(name) {
-        None => format!("{name} is not registered"),
+        None if nobody_has_it => format!("{name} is not registered, and no member has it"),
+        None => unregistered(inner, name).await?,
         Some(resource) => unproven(inner, &**resource, &t, &xid, record).await?,
     };
     let others = decision.branches.iter().filter(|b| b.resource != *name);
@@ -137,6 +142,23 @@ fn pending<'t>(inner: &Inner, t: &'t Recorded, gtrid: Gtrid) -> Result<&'t Decis
         ));
     }
     Ok(decision)
+}
+
+/// Who shares the log may have what is not registered here.
+async fn unregistered(inner: &Inner, name: &ResourceName) -> Result<String, String> {
+    let members = ask_log(inner, inner.log.members()).await.map_err(unread)?;
+    let own = inner.log.opening();
+    let others = members.iter();
+    let others = others.filter(|member| !member.is_closed && member.opening != own);
+    let others: Vec<_> = others.map(|member| member.label.as_str()).collect();
+    if others.is_empty() {
+        return Ok(format!("{name} is not registered"));
+    }
+    Err(format!(
+        "{name} is not in this config file, and members that share the log may have it: {}. If one \
+         has, use its config file; if none has, add --nobody-has-it",
+        others.join(", ")
+    ))
 }
 
 /// Why nobody can prove how it ended.
@@ -188,6 +210,7 @@ pub(crate) async fn give_up(inner: &Inner, by_hand: &ByHand) -> Result<(), Strin
     let Some(_claim) = inner.recovery.claim(&xid) else {
         return Err("recovery is proving it just now: look again".to_owned());
     };
+    let left_over = still_unproven(inner, &xid).await?;
     let recorded = ask_log(inner, inner.log.record_by_hand(by_hand)).await;
     recorded.map_err(|e| format!("nothing was done, for it cannot be recorded: {e}"))?;
     let recovery = &inner.recovery;
@@ -206,6 +229,9 @@ pub(crate) async fn give_up(inner: &Inner, by_hand: &ByHand) -> Result<(), Strin
     marked.map_err(|e| {
         format!("the hazard is recorded, and that it was dealt with is not: {e}; run this again")
     })?;
+    for broken_off in left_over {
+        mark(inner, &broken_off, HandState::Void).await;
+    }
     recovery.note_resolved(gtrid, std::iter::once(name.clone()));
     if let Ok(pending) = ask_log(inner, inner.log.pending()).await
         && let Some(decision) = pending.iter().find(|d| d.gtrid == gtrid)
@@ -217,4 +243,22 @@ pub(crate) async fn give_up(inner: &Inner, by_hand: &ByHand) -> Result<(), Strin
         }
     }
     Ok(())
+}
+
+/// Under the claim: since it was looked at, others may have proven it, given it up, or completed
+/// the decision. Records of people who had begun the same and broken off.
+async fn still_unproven(inner: &Inner, xid: &Xid) -> Result<Vec<ByHand>, String> {
+    let (gtrid, name) = (xid.gtrid, &xid.bqual);
+    let t = ask_log(inner, Recorded::read(inner)).await;
+    pending(inner, &t.map_err(unread)?, gtrid)?;
+    let hands = ask_log(inner, inner.log.by_hand()).await.map_err(unread)?;
+    if inner.recovery.is_resolved(gtrid, name) || is_dealt_with(&hands, gtrid, name) {
+        return Err(format!("the end of {xid} is known by now: look again"));
+    }
+    let is_left_over = |hand: &ByHand| {
+        hand.act == HandAct::Forget
+            && hand.state == HandState::Intended
+            && (hand.gtrid, &hand.resource) == (gtrid, name)
+    };
+    Ok(hands.into_iter().filter(is_left_over).collect())
 }

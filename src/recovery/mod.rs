@@ -31,7 +31,11 @@ use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
 pub(crate) use self::by_hand::settle;
 #[cfg(feature = "operator")]
-pub(crate) use self::end_by_hand::{EndedByHand, ForHand, end_by_hand, look_for_hand};
+pub(crate) use self::by_hand::stand_against;
+#[cfg(feature = "operator")]
+pub(crate) use self::end_by_hand::{
+    Absent, EndedByHand, ForHand, HandEnd, end_by_hand, look_for_hand,
+};
 #[cfg(feature = "operator")]
 pub(crate) use self::give_up::{LostBranch, give_up, look_for_lost};
 #[cfg(feature = "operator")]

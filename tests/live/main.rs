@@ -6,6 +6,7 @@
 mod bad_names;
 mod bad_statements;
 mod barrier;
+mod by_hand;
 mod cancel;
 mod commit;
 mod databases;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::application::Plan;
+use crate::by_hand::{gid, other_of};
 use crate::shared_log::Shared;
 use crate::support::Service;
 
@@ -69,6 +70,29 @@ async fn decisions_of_a_living_application_are_held_until_enter() {
     tool.0.kill().unwrap();
     tool.0.wait().unwrap();
     assert_goes_on(&service).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_ended_by_hand_in_an_application_whose_decisions_are_held() {
+    let service = Service::new("barrier_hand");
+    service.configure("[limits]\nrecovery_interval = \"1h\"\nrecovery_interval_max = \"1h\"\n");
+    service.create_tables().await;
+    let application = service.start(Plan::Idle);
+    let mut tool = Standing::new(&service, &[]);
+    tool.line();
+    let gtrid = other_of(&application.gtrid);
+    service.prepare_orders(&gid(&gtrid, "orders"), 10).await;
+    let mut words = vec!["resolve", &gtrid, "--commit", "--against-the-decision"];
+    words.extend(["--reason", "ticket 4713", "--yes"]);
+    let refused = service.run(&words).exits(2);
+    assert!(refused.stderr.contains("a barrier stands"), "{refused:?}");
+    assert_eq!(service.rows().await, (0, 0));
+    writeln!(tool.0.stdin.as_mut().unwrap()).unwrap();
+    assert!(tool.0.wait().unwrap().success());
+    service.run(&words).exits(0);
+    assert_eq!(service.rows().await, (1, 0));
+    drop(application);
+    service.drop_tables().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -152,7 +152,12 @@ async fn an_orphan_is_ended_by_hand(service: Service) {
     service.resolve(&gtrid, &commit).exits(0);
     assert_eq!(service.rows().await, (1, 0));
     // Undecided it is still: the heuristic end of one branch decides nothing for the other.
-    let plain = service.resolve(&gtrid, &["--rollback"]).exits(0);
+    // But whoever ends it otherwise than another person did is told so.
+    let refused = service.resolve(&gtrid, &["--rollback"]).exits(2);
+    let told = "was here before, to commit it (done)";
+    assert!(refused.stderr.contains(told), "{refused:?}");
+    let rollback = ["--rollback", "--against-the-decision"];
+    let plain = service.resolve(&gtrid, &rollback).exits(0);
     assert_eq!(plain.json()["decided"], false, "{plain:?}");
     assert!(
         plain.json()["notes"].to_string().contains("Commit"),
@@ -342,6 +347,38 @@ async fn i1_of_two_people_at_once_one_ends_the_branch() {
     let done: Vec<_> = hands(&listed);
     let done: Vec<_> = done.iter().filter(|hand| hand[2] == "done").collect();
     assert_eq!(done.len(), 1, "{listed}");
+    drop(application);
+    service.drop_tables().await;
+}
+
+/// Two people, two minds, and nobody knows what was decided: it ends in one way.
+#[tokio::test(flavor = "multi_thread")]
+async fn i1_of_two_people_at_once_no_transaction_is_split() {
+    let service = Service::new("handsplit");
+    service.configure(RARELY);
+    service.create_tables().await;
+    let application = service.start(Plan::Idle);
+    for round in 0..4 {
+        let lost = other_of(&unlisted_of(&application.gtrid));
+        let lost = format!("{lost}{round}");
+        let id = 10 + round;
+        service.prepare_orders(&gid(&lost, "orders"), id).await;
+        service.prepare_ledger(&xid(&lost, "ledger"), id).await;
+        let start = |end: &str| {
+            let arguments = ["resolve", &lost, end, "--reason", "mine", "--yes"];
+            let mut tool = service.tool(&arguments);
+            tool.arg("--its-log-is-lost");
+            tool.stdout(std::process::Stdio::piped());
+            tool.stderr(std::process::Stdio::piped()).spawn().unwrap()
+        };
+        let both = [start("--commit"), start("--rollback")];
+        let both = both.map(|tool| Ran::new(tool.wait_with_output().unwrap()));
+        let done = both.iter().filter(|ran| ran.code == Some(0)).count();
+        let (orders, ledger) = service.rows().await;
+        assert_eq!(orders, ledger, "{both:?}");
+        assert_eq!(done, 1, "{both:?}");
+        assert_eq!(service.prepared(&lost), Vec::<String>::new(), "{both:?}");
+    }
     drop(application);
     service.drop_tables().await;
 }

@@ -16,20 +16,20 @@ use super::fragile::{Call, Fate, Fates, FragileLog, FragileResource};
 use super::{World, eventually};
 
 /// A log that members share: the owner of both branches is dead, and the tool is another member.
-struct Scene {
-    world: World,
-    orders: FragileResource,
-    log: Fates,
-    owner: Arc<dyn DecisionLog>,
-    gtrid: Gtrid,
-    tool: TransactionManager,
+pub(super) struct Scene {
+    pub(super) world: World,
+    pub(super) orders: FragileResource,
+    pub(super) log: Fates,
+    pub(super) owner: Arc<dyn DecisionLog>,
+    pub(super) gtrid: Gtrid,
+    pub(super) tool: TransactionManager,
     wanted: Decision,
 }
 
 impl Scene {
     /// The branches are prepared. What is asked for is against the decision, or against what is
     /// presumed without one.
-    async fn new(flavour: Flavour, is_decided: bool) -> Self {
+    pub(super) async fn new(flavour: Flavour, is_decided: bool) -> Self {
         let journal = Journal::new();
         let at = |name: &str| MemoryServer::with(name, flavour, journal.clone()).resource(name);
         let log = MemoryLog::shared();
@@ -91,14 +91,14 @@ impl Scene {
     }
 
     /// After its owner's epoch was closed: now it may be ended.
-    async fn closed(flavour: Flavour, is_decided: bool) -> Self {
+    pub(super) async fn closed(flavour: Flavour, is_decided: bool) -> Self {
         let scene = Self::new(flavour, is_decided).await;
         let epoch = scene.gtrid.opening.epoch;
         scene.owner.close(epoch).await.unwrap();
         scene
     }
 
-    fn xid(&self, resource: &str) -> Xid {
+    pub(super) fn xid(&self, resource: &str) -> Xid {
         Xid {
             gtrid: self.gtrid,
             bqual: resource.parse().unwrap(),
@@ -327,7 +327,7 @@ async fn i1_what_was_not_done_is_void_and_nothing_is_done_without_a_record() {
         let scene = Scene::closed(flavour, is_decided).await;
         scene.log.next(Call::RecordByHand, Fate::Fail);
         let resolved = scene.resolve(scene.wanted).await;
-        assert_eq!(resolved.branches[0].ended, Some(false), "{resolved:?}");
+        assert!(!resolved.acted, "{resolved:?}");
         assert!(scene.is_prepared());
         let told = scene.recovered().await;
         assert_eq!(told, not_done(is_decided, &[]), "{flavour:?}");
@@ -378,7 +378,9 @@ async fn i1_what_ended_between_the_look_and_the_act_is_nobodys_doing() {
             scene.orders.fates.go();
         };
         let (resolved, ()) = tokio::join!(scene.resolve(scene.wanted), ending);
-        assert_eq!(resolved.branches[0].ended, Some(false), "{resolved:?}");
+        assert!(!resolved.acted, "{resolved:?}");
+        let refusal = &resolved.refusals[0];
+        assert!(refusal.contains("not prepared any more"), "{resolved:?}");
         let told = scene.recovered().await;
         assert_eq!(told, not_done(is_decided, &[]), "{flavour:?}");
     }

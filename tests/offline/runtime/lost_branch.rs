@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use unanimous::log::TableLog;
 use unanimous::operator::{GiveUp, GivenUp};
+use unanimous::ports::{
+    BranchRecord, DecisionRecord, DecisionTable, Evidence, HandState, LogHome, ServerIdentity,
+};
 use unanimous::{Decision, Gtrid, Heuristic, TransactionManager, TransactionOutcome, Xid};
 use unanimous_core::ports::BranchErrorKind;
-use unanimous_testing::{Fault, Step, drop_after};
+use unanimous_testing::{Fault, MemoryTable, Step, drop_after};
 
 use super::recovery::die_after_the_decision;
 use super::{World, eventually};
@@ -185,6 +189,37 @@ async fn i3_what_is_prepared_anywhere_is_not_given_up() {
     assert!(!world.log.is_completed(gtrid));
 }
 
+/// On a log that members share, one of them may have what this tool's config file lacks.
+#[tokio::test(start_paused = true)]
+async fn i3_what_a_living_member_may_have_is_not_given_up_without_a_word() {
+    let world = World::new();
+    let table = MemoryTable::with("log", world.journal.clone());
+    let home = || TableLog::on(&table).suspect_after(Duration::from_secs(36_000));
+    let owner = Box::new(home()).open().await.unwrap();
+    let gtrid = owner.opening().gtrid(1);
+    let branches = vec![BranchRecord {
+        resource: "ledger".parse().unwrap(),
+        identity: ServerIdentity::new("ledger").unwrap(),
+        evidence: Evidence::default(),
+    }];
+    let decision = DecisionRecord { gtrid, branches };
+    owner.decide(&decision).await.unwrap();
+    table.close(gtrid.opening.epoch).await.unwrap();
+    let living = Box::new(home().label("shop 7")).open().await.unwrap();
+    let builder = world.builder().log(home()).resource(&world.orders);
+    let tm = builder.start().await.unwrap();
+    let refused = refusal(&tm, gtrid, "ledger").await;
+    for named in ["shop 7", "--nobody-has-it"] {
+        assert!(refused.contains(named), "{refused}");
+    }
+    let mut wanted = GiveUp::new(gtrid.to_string(), "ledger", "eve@shop", "its disk is gone");
+    wanted.nobody_has_it = true;
+    let done = wanted.within(&tm, true).await.unwrap();
+    assert!(done.acted, "{done:?}");
+    is_a_hazard(&tm, gtrid).await;
+    drop(living);
+}
+
 /// Whoever gives it up dies at every step: then it is as it was, and can be given up again, or it
 /// is on record as the hazard that it is.
 #[tokio::test(start_paused = true)]
@@ -210,6 +245,13 @@ async fn i3_whoever_dies_while_giving_up_leaves_it_pending_or_told_as_a_hazard()
         }
         is_clean(&tm).await;
         is_a_hazard(&tm, gtrid).await;
+        drop(tm);
+        let log = Box::new(world.log.clone()).open().await.unwrap();
+        let hands = log.by_hand().await.unwrap();
+        let done = hands.iter().filter(|hand| hand.state == HandState::Done);
+        assert_eq!(done.count(), 1, "{hands:?}");
+        let is_open = hands.iter().any(|hand| hand.state.is_open());
+        assert!(!is_open, "what was broken off is over: {hands:?}");
         if ended.is_some() {
             break;
         }

@@ -5,6 +5,7 @@ mod attack_shared;
 mod bad_input;
 mod barrier;
 mod by_hand;
+mod by_hands;
 mod cancel;
 mod commit;
 mod every_poll;

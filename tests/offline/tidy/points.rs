@@ -162,13 +162,17 @@ const REASONS: &[(&str, &[Place])] = &[
          ends whoever does it at every step",
         &[
             ("src/recovery/by_hand.rs", "close_records", 1),
-            ("src/recovery/end_by_hand.rs", "end_by_hand", 6),
+            ("src/recovery/end_by_hand.rs", "end_by_hand", 7),
+            ("src/recovery/end_by_hand.rs", "end_one", 4),
+            ("src/recovery/end_by_hand.rs", "gives_way", 3),
             ("src/recovery/by_hand.rs", "hazard", 1),
-            ("src/recovery/end_by_hand.rs", "look_for_hand", 4),
+            ("src/recovery/end_by_hand.rs", "look_for_hand", 5),
             ("src/recovery/by_hand.rs", "mark", 1),
             ("src/recovery/end_by_hand.rs", "note_end", 3),
             ("src/recovery/by_hand.rs", "settle", 2),
             ("src/recovery/by_hand.rs", "settle_one", 5),
+            ("src/recovery/end_by_hand.rs", "still_prepared", 2),
+            ("src/recovery/end_by_hand.rs", "void", 1),
             ("src/recovery/by_hand.rs", "what_became", 1),
         ],
     ),
@@ -176,9 +180,11 @@ const REASONS: &[(&str, &[Place])] = &[
         "it gives a lost branch up: `tests/offline/runtime/lost_branch.rs` lets whoever does it \
          die at every step",
         &[
-            ("src/recovery/give_up.rs", "give_up", 5),
-            ("src/recovery/give_up.rs", "look_for_lost", 5),
+            ("src/recovery/give_up.rs", "give_up", 7),
+            ("src/recovery/give_up.rs", "look_for_lost", 6),
+            ("src/recovery/give_up.rs", "still_unproven", 2),
             ("src/recovery/give_up.rs", "unproven", 2),
+            ("src/recovery/give_up.rs", "unregistered", 1),
         ],
     ),
     (
