@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 /// Why there is no answer. It may have happened.
@@ -38,5 +39,23 @@ pub(crate) async fn bounded<T>(
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(_panic)) => Err(Unanswered::Panicked),
         Err(_elapsed) => Err(Unanswered::Late(limit)),
+    }
+}
+
+/// The same for a caller that may run anywhere: the time is counted by `runtime`, and that it was
+/// shut down is a panic.
+pub(crate) async fn bounded_on<T>(
+    runtime: &Handle,
+    limit: Duration,
+    call: impl Future<Output = T>,
+) -> Result<T, Unanswered> {
+    let bounded = {
+        let _entered = runtime.enter();
+        timeout(limit, call)
+    };
+    match AssertUnwindSafe(bounded).catch_unwind().await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_elapsed)) => Err(Unanswered::Late(limit)),
+        Err(_panic) => Err(Unanswered::Panicked),
     }
 }

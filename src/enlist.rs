@@ -6,7 +6,8 @@ use unanimous_core::ports::Resource;
 use unanimous_core::protocol::BranchRole;
 
 use crate::error::EnlistError;
-use crate::transaction::{OpenRequest, Slot, Transaction};
+use crate::opening::OpenRequest;
+use crate::transaction::{Slot, Transaction};
 
 mod sealed {
     pub trait Sealed {}

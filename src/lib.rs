@@ -79,9 +79,11 @@ mod gate;
 pub mod log;
 mod manager;
 mod observe;
+mod opening;
 #[cfg(feature = "operator")]
 pub mod operator;
 mod outcome;
+mod places;
 mod preflight;
 mod recovery;
 mod retry;

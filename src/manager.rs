@@ -23,6 +23,7 @@ use crate::error::StartError;
 use crate::gate::Gate;
 use crate::observe::{Point, Probe, Probes};
 use crate::outcome::{RecentEnds, TransactionOutcome};
+use crate::places::Places;
 use crate::preflight;
 use crate::recovery::{
     Recovery, RecoveryReport, ResourceReport, Survey, run_passes, survey, unknown_resources,
@@ -39,6 +40,7 @@ pub(crate) struct Inner {
     pub(crate) log: Arc<dyn DecisionLog>,
     pub(crate) resources: BTreeMap<ResourceName, Arc<dyn AnyResource>>,
     pub(crate) active: Arc<ActiveSet>,
+    pub(crate) places: Places,
     pub(crate) gate: Gate,
     pub(crate) recovery: Recovery,
     pub(crate) recent_ends: RecentEnds,
@@ -242,6 +244,7 @@ impl TransactionManagerBuilder {
             gate: Gate::default(),
             recovery,
             recent_ends: RecentEnds::default(),
+            places: Places::at(&resources),
             resources,
             config: Arc::new(self.config.within_reach()),
             probes: self.probes,

@@ -10,6 +10,7 @@ mod by_hand;
 mod end_by_hand;
 #[cfg(feature = "operator")]
 mod give_up;
+mod late;
 mod lost;
 mod pass;
 mod report;
@@ -49,7 +50,6 @@ pub use self::survey::{ForeignBranch, Planned, ResourceSurvey, Survey, SurveyedB
 use crate::bounded::bounded;
 use crate::manager::{AnyResource, Inner};
 use crate::observe::Point;
-use crate::preflight;
 
 /// Wakes the recovery task of a resource.
 #[derive(Clone)]
@@ -94,8 +94,7 @@ pub(crate) struct Recovery {
     /// At most one pass per resource at a time.
     turns: BTreeMap<ResourceName, tokio::sync::Mutex<()>>,
     /// Resources that did not answer when they were checked at the start.
-    /// Each with why it is unfit, if it was found to be so since.
-    unchecked: Mutex<BTreeMap<ResourceName, Option<ResourceError>>>,
+    pub(crate) late: late::LateChecks,
     /// What a person was warned of already; said once, not once a pass.
     warned: Mutex<HashSet<String>>,
     /// Resources whose account has not the rights that a last resource needs.
@@ -121,7 +120,7 @@ impl Recovery {
         unchecked: BTreeSet<ResourceName>,
     ) -> Self {
         Self {
-            unchecked: Mutex::new(unchecked.into_iter().map(|name| (name, None)).collect()),
+            late: late::LateChecks::new(unchecked),
             wake: Wake::new(names.clone()),
             resolved: Mutex::default(),
             unrecorded: Mutex::default(),
@@ -262,33 +261,6 @@ impl Recovery {
         }
     }
 
-    /// Why no branch is to be opened there, if it was away at the start and is not fit.
-    pub(crate) fn unfit(&self, resource: &ResourceName) -> Option<ResourceError> {
-        lock(&self.unchecked).get(resource).cloned().flatten()
-    }
-
-    /// Checks a resource that did not answer at the start, until it does once and is fit. If it is
-    /// found to be unfit no branch is opened there, as if that had been seen at the start; recovery
-    /// goes on.
-    async fn check_late(&self, inner: &Inner, resource: &dyn ResourceManager) {
-        if !lock(&self.unchecked).contains_key(resource.name()) {
-            return;
-        }
-        let name = resource.name();
-        inner.probes.at(name, Point::BeforeLateCheck).await;
-        let checked = bounded(inner.config.recovery_timeout, resource.preflight()).await;
-        inner.probes.at(name, Point::LateChecked).await;
-        match checked.map(|checked| preflight::judge(name, checked)) {
-            Ok(Ok(())) => drop(lock(&self.unchecked).remove(name)),
-            Ok(Err(error)) if error.problem() == Problem::Unfit => {
-                self.warn_once(format!("unfit for two-phase commit: {error}"));
-                lock(&self.unchecked).insert(name.clone(), Some(error));
-            }
-            // That it cannot be reached is the pass's to say.
-            Ok(Err(_)) | Err(_) => {}
-        }
-    }
-
     /// One pass at one resource; waits for one that is under way.
     pub(crate) async fn pass(
         &self,
@@ -353,7 +325,7 @@ pub(crate) async fn run_passes(inner: Arc<Inner>, resource: Arc<dyn AnyResource>
     let name = resource.name().clone();
     let mut pacing = Pacing::new(&inner);
     loop {
-        inner.recovery.check_late(&inner, &*resource).await;
+        inner.recovery.late.check(&inner, &*resource).await;
         let report = inner.recovery.pass(&inner, &*resource).await;
         let pause = jittered(pacing.next(&report), inner.probes.luck());
         lock(&inner.recovery.due).insert(name.clone(), Instant::now() + pause);

@@ -198,7 +198,8 @@ use deadpool::managed;
 use mysql_async::Opts;
 use unanimous_core::ports::{
     Absence, BranchEnv, BranchError, BranchRecord, Cause, Finding, InspectOptions, Inspection,
-    Preflight, Problem, RecoveryScan, Resource, ResourceError, ResourceManager, ServerIdentity,
+    Preflight, Problem, RecoveryScan, Resource, ResourceError, ResourceManager, Room,
+    ServerIdentity,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_core::xid::{ResourceName, Xid};
@@ -414,6 +415,10 @@ impl Mysql {
 impl ResourceManager for Mysql {
     fn name(&self) -> &ResourceName {
         &self.config().name
+    }
+
+    fn room(&self) -> Option<Room> {
+        Some(pool::room(self.config()))
     }
 
     /// By the one table of server codes: 1213 is a conflict, 1205 a time-out.

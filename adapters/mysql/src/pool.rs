@@ -15,7 +15,7 @@ use deadpool::Runtime;
 use deadpool::managed::{
     self, BuildError, Metrics, Object, PoolError, RecycleError, RecycleResult, TimeoutType,
 };
-use unanimous_core::ports::{Problem, ResourceError};
+use unanimous_core::ports::{Problem, ResourceError, Room};
 use unanimous_core::xid::ResourceName;
 
 use crate::codes;
@@ -61,6 +61,15 @@ impl managed::Manager for Manager {
         } else {
             Err(RecycleError::message("the connection is closed"))
         }
+    }
+}
+
+/// For how many branches there are sessions.
+pub(crate) const fn room(config: &Config) -> Room {
+    Room {
+        branches_max: config.pool_size,
+        wait: config.pool_timeout,
+        mend: BRANCHES_USED_UP,
     }
 }
 

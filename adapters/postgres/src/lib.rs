@@ -170,7 +170,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use unanimous_core::ports::{
     Absence, BranchError, BranchRecord, Cause, Finding, InspectOptions, Inspection, Preflight,
-    RecoveryScan, ResourceError, ResourceManager,
+    RecoveryScan, ResourceError, ResourceManager, Room,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_core::xid::{ResourceName, Xid};
@@ -266,6 +266,10 @@ impl fmt::Debug for Postgres {
 impl ResourceManager for Postgres {
     fn name(&self) -> &ResourceName {
         &self.settings().name
+    }
+
+    fn room(&self) -> Option<Room> {
+        Some(self.pools.room())
     }
 
     fn cause_of(&self, error: &(dyn Error + 'static)) -> Option<Cause> {

@@ -12,6 +12,7 @@ use deadpool::Runtime;
 use deadpool::managed::{
     self, Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, TimeoutType,
 };
+use unanimous_core::ports::Room;
 
 use crate::config::Settings;
 use crate::failure::Failure;
@@ -81,6 +82,15 @@ impl Pools {
             branches: pool(Purpose::Branches, settings.pool_size),
             recovery: pool(Purpose::Recovery, settings.recovery_sessions),
             settings,
+        }
+    }
+
+    /// For how many branches there are sessions.
+    pub(crate) fn room(&self) -> Room {
+        Room {
+            branches_max: self.settings.pool_size,
+            wait: self.settings.pool_timeout,
+            mend: BRANCHES_USED_UP,
         }
     }
 

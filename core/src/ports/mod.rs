@@ -25,7 +25,7 @@ pub use log::{
 pub use preflight::{Finding, Preflight, Severity};
 pub use resource::{
     Absence, Branch, BranchEnv, BranchRecord, Evidence, OnePhaseReply, PrepareReply, RecoveryScan,
-    Resource, ResourceManager, ScannedBranch, ServerIdentity, XidOwner,
+    Resource, ResourceManager, Room, ScannedBranch, ServerIdentity, XidOwner,
 };
 
 pub use table::{

@@ -250,11 +250,31 @@ pub struct RecoveryScan {
     pub branches: Vec<ScannedBranch>,
 }
 
+/// How many branches a resource can have open at the same time: see [`ResourceManager::room`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// The size of its pool.
+    pub branches_max: usize,
+    /// How long a branch waits for its place.
+    pub wait: Duration,
+    /// What mends it, for whoever has waited in vain.
+    pub mend: &'static str,
+}
+
 /// A database that takes part, as the recoverer sees it: by XID, without live connections.
 #[async_trait]
 pub trait ResourceManager: Send + Sync + 'static {
     /// The application's name for it.
     fn name(&self) -> &ResourceName;
+
+    /// The room in its pool, if [`Resource::open`] waits when that is used up; asked once. The
+    /// manager then lets no more branches be opened than have room, and takes the places of all
+    /// resources that are enlisted together in the order of their names, before it opens any of
+    /// them: transactions that each hold what the others wait for would stall. Two managers that
+    /// share a pool know nothing of each other.
+    fn room(&self) -> Option<Room> {
+        None
+    }
 
     /// What an error of this resource's driver means, if it is one: so that a conflict that the
     /// application met in a statement of its own can be told from a failure. Never guesses.

@@ -5,6 +5,7 @@ use unanimous::{
 };
 use unanimous_testing::{DecideFault, Event, Fault, LogStep, MemoryResource, Step};
 
+use super::fragile::FragileResource;
 use super::{World, eventually, write_both};
 
 #[tokio::test]
@@ -352,6 +353,16 @@ async fn what_cannot_be_enlisted_is_refused_by_name_and_leaves_only_a_rollback()
         tx.enlist(&world.orders).await,
         Err(EnlistError::RollbackOnly)
     ));
+    assert!(matches!(
+        tx.commit().await,
+        Err(CommitError::RolledBack { .. })
+    ));
+
+    // One of its type is enlisted already under that name.
+    let mut tx = world.begin_with_both(&tm, "1").await;
+    let other_type = FragileResource::new(&world.orders);
+    let error = tx.enlist(&other_type).await.map(|_| ()).unwrap_err();
+    assert!(matches!(error, EnlistError::NotRegistered(_)), "{error}");
     assert!(matches!(
         tx.commit().await,
         Err(CommitError::RolledBack { .. })

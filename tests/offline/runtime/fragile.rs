@@ -4,17 +4,20 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::yield_now;
 use unanimous::ports::{
     Absence, Branch, BranchEnv, BranchError, BranchRecord, ByHand, DecideError, DecisionLog,
     DecisionRecord, HeuristicEnd, LogError, LogHome, Lookup, OnePhaseReply, OpeningState,
-    Preflight, PrepareReply, Problem, RecoveryScan, Resource, ResourceError, ResourceManager,
+    Preflight, PrepareReply, Problem, RecoveryScan, Resource, ResourceError, ResourceManager, Room,
     ServerIdentity,
 };
 use unanimous::{Decision, Gtrid, Heuristic, Opening, ResourceName, Xid};
 use unanimous_core::protocol::LogSeq;
 use unanimous_core::xid::Epoch;
 use unanimous_testing::{MemoryBranch, MemoryLog, MemoryResource};
+
+use super::pools::Pool;
 
 /// A method of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +96,12 @@ impl Fates {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many are still planned for this method.
+    pub(crate) fn left(&self, call: Call) -> usize {
+        let plan = self.plan();
+        plan.iter().filter(|(planned, _)| *planned == call).count()
+    }
+
     /// The fate, if it is one that the caller has to see to.
     async fn meet(&self, call: Call) -> Option<Fate> {
         let fate = {
@@ -118,24 +127,31 @@ impl Fates {
 pub(crate) struct FragileResource {
     pub(crate) inner: MemoryResource,
     pub(crate) fates: Fates,
+    pub(crate) pool: Option<Pool>,
 }
 
 impl FragileResource {
     pub(crate) fn new(inner: &MemoryResource) -> Self {
         let (inner, fates) = (inner.clone(), Fates::default());
-        Self { inner, fates }
+        let pool = None;
+        Self { inner, fates, pool }
     }
 }
 
 pub(crate) struct FragileBranch {
     pub(crate) inner: MemoryBranch,
     fates: Fates,
+    session: Option<OwnedSemaphorePermit>,
 }
 
 #[async_trait]
 impl ResourceManager for FragileResource {
     fn name(&self) -> &ResourceName {
         self.inner.name()
+    }
+
+    fn room(&self) -> Option<Room> {
+        self.pool.as_ref().map(|pool| pool.room)
     }
 
     async fn preflight(&self) -> Result<Preflight, ResourceError> {
@@ -185,8 +201,16 @@ impl Resource for FragileResource {
 
     async fn open(&self, env: BranchEnv) -> Result<FragileBranch, BranchError> {
         self.fates.meet(Call::Open).await;
+        let session = match &self.pool {
+            Some(pool) => Some(pool.lend(&env.xid).await?),
+            None => None,
+        };
         let (inner, fates) = (self.inner.open(env).await?, self.fates.clone());
-        Ok(FragileBranch { inner, fates })
+        Ok(FragileBranch {
+            inner,
+            fates,
+            session,
+        })
     }
 }
 
@@ -236,6 +260,12 @@ impl Branch for FragileBranch {
     async fn release(self: Box<Self>) {
         self.fates.meet(Call::Release).await;
         Box::new(self.inner).release().await;
+        let session = self.session;
+        // Wiped, for a while, before it is lent again.
+        tokio::spawn(async move {
+            yield_now().await;
+            drop(session);
+        });
     }
 }
 

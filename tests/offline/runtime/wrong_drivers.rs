@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use unanimous::{
-    BoxError, BranchError, BranchErrorKind, Cause, Decision, StartError, TransactionManager, Xid,
+    BoxError, BranchError, BranchErrorKind, Cause, Decision, EnlistError, StartError,
+    TransactionManager, Xid,
 };
 use unanimous_testing::{Event, Fault, LogStep, MemoryLog, Step};
 
@@ -236,6 +238,43 @@ async fn i2_a_server_that_was_away_at_the_start_and_is_unfit_is_not_used_until_i
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     panic!("it is not used although it was mended");
+}
+
+/// Between its coming back and the next pass, too: whoever wants it checks it.
+#[tokio::test]
+async fn i2_a_server_that_was_not_checked_at_the_start_is_checked_before_it_is_used() {
+    const CHECKS: usize = 60;
+    let fragile = Fragile::new();
+    let fates = &fragile.orders.fates;
+    for _ in 0..CHECKS {
+        fates.next(Call::Preflight, Fate::Wait);
+    }
+    let builder = fragile.builder().config(without_passes);
+    let tm = builder.start().await.unwrap();
+    let enlist = async || {
+        let mut tx = tm.begin();
+        tx.enlist(&fragile.orders).await.map(drop)
+    };
+    // A crowd of them waits for one check.
+    for refused in join_all((0..20).map(|_| enlist())).await {
+        let refused = refused.unwrap_err();
+        let EnlistError::Branch(error) = &refused else {
+            panic!("{refused}")
+        };
+        assert_eq!(error.kind(), BranchErrorKind::Unavailable, "{refused}");
+    }
+    assert!(fates.left(Call::Preflight) > CHECKS - 5);
+    assert_eq!(fragile.world.journal.count(asked(Step::Open)), 0);
+    // What cannot write can lose nothing.
+    let mut reader = tm.begin();
+    reader.enlist_read_only(&fragile.orders).await.unwrap();
+    reader.rollback().await;
+    // It is used as soon as it has answered.
+    for _ in 0..CHECKS {
+        fates.go();
+    }
+    soon("a check", enlist()).await.unwrap();
+    fragile.world.settle().await;
 }
 
 #[tokio::test]
