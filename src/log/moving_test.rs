@@ -177,3 +177,24 @@ async fn i3_doubt_goes_along_with_a_log() {
         assert_eq!(doubtful.count(), 1, "{image:?}");
     }
 }
+
+/// All that is left of the segment is its header: nothing that is saved of it may say that a
+/// transaction was not decided.
+#[tokio::test]
+async fn i1_of_a_segment_that_is_zeros_behind_its_header_no_export_is_complete() {
+    let temp = tempfile::tempdir().unwrap();
+    let Filled { gtrids, .. } = filled(FileLog::at(temp.path())).await;
+    let folder = FolderMove::enter(FileLog::at(temp.path())).unwrap();
+    let number = segment_numbers(&folder.home).unwrap().pop().unwrap();
+    let path = temp.path().join(segment_name(number));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[super::super::segment::BLOCK..].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let (_, image, losses) = folder.salvage().unwrap();
+    assert_eq!(losses.len(), 1, "{losses:?}");
+    let [row] = &image.openings[..] else {
+        panic!("its own opening is known by the header: {image:?}");
+    };
+    assert_eq!(row.opening, gtrids[0].opening);
+    assert!(row.is_closed && row.is_doubtful(), "{row:?}");
+}

@@ -194,6 +194,8 @@ impl Batch {
 pub(super) struct ReadBatch<'a> {
     /// Where it begins in the file.
     pub(super) offset: u64,
+    /// How many batches are before it in its segment, by its own word.
+    pub(super) number: u64,
     /// How many records its payload holds.
     pub(super) records: u32,
     /// The records.
@@ -303,6 +305,7 @@ fn read_batch(bytes: &[u8], at: usize, seed: u64) -> Option<(Sealed, ReadBatch<'
     };
     let batch = ReadBatch {
         offset: at as u64,
+        number: sealed.number,
         records: u32_at(header, 28),
         payload: &whole[BATCH_HEADER_BYTES..],
     };

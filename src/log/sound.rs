@@ -1,8 +1,12 @@
 //! What can still be read of a segment that is damaged, and where it cannot.
 //!
 //! Every batch has a checksum of its own, seeded with the segment's: it is genuine or not whatever
-//! happened to the others. So what is lost is what stands between genuine ones. Only decisions of
-//! the segment's own opening can be among it, for every earlier epoch was closed before batch 0.
+//! happened to the others. So what is lost is what stands between genuine ones, and what one of
+//! them has taken the place of: their chain tells that. Only decisions of the segment's own opening
+//! can be among it, for every earlier epoch was closed before batch 0.
+//!
+//! Whatever `segment::read` or `recover` refuses is at least one loss, so that nobody takes what is
+//! left for the whole log.
 
 use unanimous_core::protocol::LogSeq;
 use unanimous_core::xid::Gtrid;
@@ -54,7 +58,7 @@ pub(super) fn read_sound(name: &str, bytes: &[u8], retain: usize) -> Result<Soun
         batches: 0,
         records: 0,
         torn_at: None,
-        has_beginning: matches!(pieces.first(), Some(Piece::Batch(_))),
+        has_beginning: pieces.iter().any(is_beginning),
         losses: Vec::new(),
         strange: strange(bytes, &pieces),
     };
@@ -64,6 +68,7 @@ pub(super) fn read_sound(name: &str, bytes: &[u8], retain: usize) -> Result<Soun
             Piece::Gap { from, to } => sound.lose(name, bytes, *from, *to),
         }
     }
+    let len = bytes.len() as u64;
     match read(bytes) {
         Ok(contents) => {
             sound.torn_at = contents.torn_at;
@@ -71,15 +76,15 @@ pub(super) fn read_sound(name: &str, bytes: &[u8], retain: usize) -> Result<Soun
             let torn = contents.torn_at.unwrap_or(u64::MAX);
             sound.losses.retain(|loss| loss.from != torn);
         }
-        Err(Fault::Length { expected, found }) if expected > found => {
-            sound.losses.push(Loss {
-                segment: name.to_owned(),
-                from: found,
-                to: expected,
-                legible: Vec::new(),
-            });
+        Err(Fault::Length { expected, found }) => {
+            sound.lose_illegible(name, found.min(expected), found.max(expected));
         }
-        Err(_) => {}
+        // Zeros where batches were, or a batch of this segment in the place of another: no gap.
+        Err(Fault::Damage { offset }) if !sound.has_lost(offset) => {
+            sound.lose_illegible(name, offset, len);
+        }
+        Err(Fault::Damage { .. }) => {}
+        Err(Fault::NotASegment | Fault::Format(_)) => sound.lose_illegible(name, 0, len),
     }
     if !sound.losses.is_empty() {
         sound.state.apply(Change::Doubtful { epoch }, LogSeq(0));
@@ -98,32 +103,41 @@ impl Sound {
         self.batches += 1;
         let mut at = LogSeq(0);
         let mut rest = batch.payload;
+        let mut is_refused = false;
         for _ in 0..batch.records {
             let before = rest;
             if decode(&mut rest).is_none() {
                 break;
             }
             self.records += 1;
-            let payload = &before[..before.len() - rest.len()];
-            let (offset, records) = (batch.offset, 1);
             let one = ReadBatch {
-                offset,
-                records,
-                payload,
+                records: 1,
+                payload: &before[..before.len() - rest.len()],
+                ..*batch
             };
             // Of an epoch that is not listed: its opening is lost, and it with it.
-            if replay_batch(&mut self.state, &mut at, &one).is_none() {
-                self.has_beginning = false;
-            }
+            is_refused |= replay_batch(&mut self.state, &mut at, &one).is_none();
         }
-        if !rest.is_empty() {
-            self.losses.push(Loss {
-                segment: name.to_owned(),
-                from: batch.offset,
-                to: batch.offset,
-                legible: Vec::new(),
-            });
+        if is_refused || !rest.is_empty() {
+            self.has_beginning &= !is_refused;
+            let end = batch.offset + (BATCH_HEADER_BYTES + batch.payload.len()) as u64;
+            let end = end.next_multiple_of(BLOCK as u64);
+            self.lose_illegible(name, batch.offset, end);
         }
+    }
+
+    fn has_lost(&self, offset: u64) -> bool {
+        let mut losses = self.losses.iter();
+        losses.any(|loss| (loss.from..loss.to).contains(&offset))
+    }
+
+    fn lose_illegible(&mut self, name: &str, from: u64, to: u64) {
+        self.losses.push(Loss {
+            segment: name.to_owned(),
+            from,
+            to,
+            legible: Vec::new(),
+        });
     }
 
     fn lose(&mut self, name: &str, bytes: &[u8], from: u64, to: u64) {
@@ -144,6 +158,14 @@ impl Sound {
             to,
             legible,
         });
+    }
+}
+
+/// Is this the state that the segment began with?
+fn is_beginning(piece: &Piece<'_>) -> bool {
+    match piece {
+        Piece::Batch(batch) => batch.number == 0,
+        Piece::Gap { .. } => false,
     }
 }
 

@@ -36,6 +36,16 @@ fn id(opening: Opening, sequence: u64) -> Id {
 
 /// Batch 0 holds a decision of an earlier epoch; 1, 2 and 3 one of their own each; 4 completes 2.
 fn segment() -> Vec<u8> {
+    segment_with([
+        decided(id(OWN, 1)),
+        decided(id(OWN, 2)),
+        decided(id(OWN, 3)),
+        Record::Completed { id: id(OWN, 2) },
+    ])
+}
+
+/// The same batch 0, and one batch for each of these.
+fn segment_with<const N: usize>(records: [Record<'_>; N]) -> Vec<u8> {
     let disk = SimDisk::new();
     let mut state = State::new(OLD.manager, 10);
     state.open(OLD);
@@ -49,12 +59,7 @@ fn segment() -> Vec<u8> {
     state.open(OWN);
     let prepared = prepare(&disk, 8 * BLOCK as u64).unwrap();
     let mut appender = begin(&disk, prepared, OWN, 7, state.snapshot()).unwrap();
-    for record in [
-        decided(id(OWN, 1)),
-        decided(id(OWN, 2)),
-        decided(id(OWN, 3)),
-        Record::Completed { id: id(OWN, 2) },
-    ] {
+    for record in records {
         let mut batch = Batch::new();
         batch.push(|out| encode(&record, out));
         appender.append(batch).unwrap();
@@ -141,6 +146,68 @@ fn i3_wherever_a_sector_is_lost_the_rest_is_saved_and_what_may_be_missing_is_in_
             "{from}"
         );
     }
+}
+
+/// Everything behind the header is gone, as when a file system has lost an extent: the newest epoch
+/// is all that is known, and it is in doubt.
+#[test]
+fn i3_a_header_with_zeros_behind_it_is_not_a_segment_without_decisions() {
+    let mut bytes = segment();
+    bytes[BLOCK..].fill(0);
+    let sound = sound(&bytes);
+    assert_refused_and_in_doubt(&bytes, "zeros behind the header");
+    assert!(!sound.has_beginning);
+    assert_eq!(sound.state.lookup(OWN.gtrid(1)), Lookup::Open);
+}
+
+/// A write that hit another place than it was meant for: the batch there is genuine, and the one
+/// that it replaced is gone without a trace of its own.
+#[test]
+fn i3_a_batch_in_the_place_of_another_is_a_loss() {
+    let whole = segment();
+    for (from, to) in (1..=5).flat_map(|from| (1..=5).map(move |to| (from, to))) {
+        let mut bytes = whole.clone();
+        bytes.copy_within(from * BLOCK..(from + 1) * BLOCK, to * BLOCK);
+        let what = format!("{from} over {to}");
+        if from == to {
+            assert!(sound(&bytes).losses.is_empty());
+            continue;
+        }
+        assert_refused_and_in_doubt(&bytes, &what);
+        assert_eq!(sound(&bytes).has_beginning, to != 1, "{what}");
+    }
+    // One of a batch's copies stands where nothing was written yet.
+    let mut bytes = whole;
+    bytes.copy_within(3 * BLOCK..4 * BLOCK, 7 * BLOCK);
+    assert_refused_and_in_doubt(&bytes, "behind the last");
+}
+
+/// Genuine, by its checksum, and still not of this program: `recover` refuses it.
+#[test]
+fn i3_a_batch_that_recovery_refuses_is_a_loss() {
+    let of_no_opening = Opening {
+        epoch: Epoch(9),
+        ..OWN
+    };
+    let strange = decided(id(of_no_opening, 1));
+    let bytes = segment_with([strange, decided(id(OWN, 1))]);
+    assert!(read(&bytes).is_ok(), "its checksums are right");
+    let sound = sound(&bytes);
+    assert_eq!(sound.losses.len(), 1, "{sound:?}");
+    assert!(sound.state.is_doubtful(OWN.epoch) && is_pending(&sound, OWN, 1));
+}
+
+#[track_caller]
+fn assert_refused_and_in_doubt(bytes: &[u8], what: &str) {
+    assert!(read(bytes).is_err(), "{what}");
+    let sound = sound(bytes);
+    assert!(!sound.losses.is_empty(), "{what}: {sound:?}");
+    assert!(sound.state.is_doubtful(OWN.epoch), "{what}");
+    let unknown = sound.state.lookup(OWN.gtrid(99));
+    assert!(
+        matches!(unknown, Lookup::Open | Lookup::MayBeLost),
+        "{what}: {unknown:?}"
+    );
 }
 
 #[test]
