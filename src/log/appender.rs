@@ -136,9 +136,10 @@ impl Appender {
         self.end + batch.stored_bytes() <= self.bytes
     }
 
-    /// Somebody has removed the segment: what is written to it is lost with this process.
+    /// The next opening will not find the segment: somebody has removed it, renamed it, or put
+    /// another in its place. What is written to it is lost with this process.
     pub(super) fn is_removed(&self) -> bool {
-        self.file.is_removed()
+        !self.file.has_name(&segment_name(self.number))
     }
 
     /// Writes the batch and makes it durable. After an error this segment must not be written to

@@ -11,8 +11,8 @@
 //!   after that does it give final answers about the old opening.
 //!   As long as the disk refuses this, what was attempted stays uncertain and everything else is
 //!   refused unattempted.
-//! * A segment that somebody has removed is replaced by a new one with the whole state before
-//!   anything more is acknowledged.
+//! * Where somebody has removed, renamed or replaced the segment, all of the state is written to a
+//!   new one before anything more is acknowledged.
 //! * A next segment that cannot be made (disk full) refuses decisions and harms nothing: it is made
 //!   under a temporary name.
 
@@ -305,7 +305,8 @@ impl Engine {
         if is_removed {
             tracing::error!(
                 folder = %self.home.folder.display(),
-                "the decision log's segment was removed while it is open: all of it is written anew"
+                "the decision log's segment was removed, renamed or replaced while it is open: all of \
+                 it is written anew"
             );
             // What was made ahead may be gone, too.
             self.next.discard();

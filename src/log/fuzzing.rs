@@ -292,7 +292,7 @@ impl StoredFile for Bytes {
         Ok(())
     }
 
-    fn is_removed(&self) -> bool {
-        false
+    fn has_name(&self, _name: &str) -> bool {
+        true
     }
 }

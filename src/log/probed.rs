@@ -192,7 +192,7 @@ impl StoredFile for ProbedFile {
         }
     }
 
-    fn is_removed(&self) -> bool {
-        self.inner.is_removed()
+    fn has_name(&self, name: &str) -> bool {
+        self.inner.has_name(name)
     }
 }

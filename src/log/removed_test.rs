@@ -117,6 +117,56 @@ async fn i2_any_one_file_can_be_removed_while_the_log_is_open() {
     }
 }
 
+/// What was acknowledged is found under the segment's name by whoever opens the log next. The bytes
+/// that an old copy of it holds are a log that ends earlier, and sound.
+#[tokio::test]
+async fn i1_a_segment_that_is_renamed_or_replaced_while_the_log_is_open_is_written_anew() {
+    type Change = fn(&Path, &Path);
+    let renamed: Change = |segment, beside| fs::rename(segment, beside).unwrap();
+    let removed_and_linked: Change = |segment, beside| {
+        fs::hard_link(segment, beside).unwrap();
+        fs::remove_file(segment).unwrap();
+    };
+    let replaced: Change = |segment, beside| {
+        fs::copy(segment, beside).unwrap();
+        fs::rename(beside, segment).unwrap();
+    };
+    let kept_and_replaced: Change = |segment, beside| {
+        fs::rename(segment, beside).unwrap();
+        fs::copy(beside, segment).unwrap();
+    };
+    let changes = [renamed, removed_and_linked, replaced, kept_and_replaced];
+    for (nth, change) in changes.into_iter().enumerate() {
+        let temp = tempfile::tempdir().unwrap();
+        let (folder, beside) = (temp.path().join("log"), temp.path().join("segment.bak"));
+        let log = open(&folder).await;
+        let mut decided = decide(&log, 0..2).await;
+        let old = segments(&folder).remove(0);
+        change(&old, &beside);
+        decided.extend(decide(&log, 2..3).await);
+        // As if killed: nothing more is written.
+        let copied = temp.path().join("copied");
+        copy(&folder, &copied);
+        at(&copied).adopt().unwrap();
+        let found = open(&copied).await.pending().await.unwrap();
+        assert_eq!(found, decided, "change {nth}");
+        drop(log);
+    }
+}
+
+/// Only its own link counts: others of it, as a backup by links makes them, do no harm.
+#[tokio::test]
+async fn a_second_link_to_the_segment_changes_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let (folder, beside) = (temp.path().join("log"), temp.path().join("segment.bak"));
+    let log = open(&folder).await;
+    decide(&log, 0..2).await;
+    let before = segments(&folder);
+    fs::hard_link(&before[0], &beside).unwrap();
+    decide(&log, 2..3).await;
+    assert_eq!(segments(&folder), before);
+}
+
 #[tokio::test]
 async fn a_log_whose_folder_is_removed_while_it_is_open_refuses_decisions_and_keeps_what_it_knows()
 {

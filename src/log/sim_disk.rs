@@ -449,8 +449,7 @@ impl StoredFile for SimFile {
         self.disk.lock().sync(Op::SyncData, self.file)
     }
 
-    fn is_removed(&self) -> bool {
-        let disk = self.disk.lock();
-        !disk.names.values().any(|file| *file == self.file)
+    fn has_name(&self, name: &str) -> bool {
+        self.disk.lock().names.get(name) == Some(&self.file)
     }
 }

@@ -13,8 +13,9 @@ use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::Arc;
 
-use rustix::fs::{Dir, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat, fstat, openat, renameat, statat, unlinkat};
 
 /// A folder that holds a log.
 pub trait Storage: Send + Sync + 'static {
@@ -44,14 +45,23 @@ pub trait StoredFile: Send + 'static {
     fn sync(&self) -> io::Result<()>;
     /// Makes bytes durable, in a file whose length and place on the disk are durable already.
     fn sync_data(&self) -> io::Result<()>;
-    /// Somebody has removed the file: nobody will find it again.
-    fn is_removed(&self) -> bool;
+    /// Whoever reads `name` in the folder reads this file, as far as can be told: nobody has removed
+    /// it, given it another name, or put another file in its place.
+    fn has_name(&self, name: &str) -> bool;
 }
 
 /// A real folder.
 #[derive(Debug)]
 pub(super) struct DiskFolder {
-    handle: File,
+    handle: Arc<File>,
+}
+
+/// A file of it.
+struct DiskFile {
+    file: File,
+    /// As it was made. As long as it is open, no other file gets its inode.
+    born: Stat,
+    folder: Arc<File>,
 }
 
 impl DiskFolder {
@@ -60,7 +70,8 @@ impl DiskFolder {
     }
 
     /// The folder that is open.
-    pub(super) const fn of(handle: File) -> Self {
+    pub(super) fn of(handle: File) -> Self {
+        let handle = Arc::new(handle);
         Self { handle }
     }
 
@@ -115,7 +126,9 @@ impl Storage for DiskFolder {
             Ok(()) | Err(_) => {}
         }
         let file = self.file(name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
-        Ok(Box::new(file))
+        let born = fstat(&file)?;
+        let folder = Arc::clone(&self.handle);
+        Ok(Box::new(DiskFile { file, born, folder }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -124,7 +137,7 @@ impl Storage for DiskFolder {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let removed = unlinkat(&self.handle, name, rustix::fs::AtFlags::empty());
+        let removed = unlinkat(&self.handle, name, AtFlags::empty());
         removed.map_err(|error| self.told(error.into()))
     }
 
@@ -133,20 +146,24 @@ impl Storage for DiskFolder {
     }
 }
 
-impl StoredFile for File {
+impl StoredFile for DiskFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_all()
+        self.file.sync_all()
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        File::sync_data(self)
+        self.file.sync_data()
     }
 
-    fn is_removed(&self) -> bool {
-        self.metadata().is_ok_and(|data| data.nlink() == 0)
+    fn has_name(&self, name: &str) -> bool {
+        // The links are not counted: another one may be what is left.
+        match statat(&*self.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(named) => (named.st_dev, named.st_ino) == (self.born.st_dev, self.born.st_ino),
+            Err(error) => io::Error::from(error).kind() != io::ErrorKind::NotFound,
+        }
     }
 }

@@ -331,8 +331,7 @@ impl StoredFile for OpenFile {
         self.sync_file()
     }
 
-    fn is_removed(&self) -> bool {
-        let state = self.disk.lock();
-        !state.names.values().any(|file| *file == self.file)
+    fn has_name(&self, name: &str) -> bool {
+        self.disk.lock().names.get(name) == Some(&self.file)
     }
 }
