@@ -89,6 +89,8 @@ pub(crate) use moving::{FolderMove, one_line, read_folder};
 #[cfg(feature = "operator")]
 pub(crate) use sound::Loss;
 #[cfg(feature = "operator")]
+pub(crate) use table::{LABEL_CHARS_MAX, fit_label};
+#[cfg(feature = "operator")]
 pub(crate) use table::{decode_branches, encode_branches, end_of, letter_of, picked, read_ends};
 #[cfg(feature = "operator")]
 pub(crate) use verify::{FolderVerified, verify_folder};

@@ -7,6 +7,14 @@ use unanimous_core::xid::{Epoch, Gtrid};
 
 use super::error::OperatorError;
 use super::shared::failed;
+use crate::log::fit_label;
+
+/// What an older version, or a hand, has written as a label may not fit everywhere.
+pub(super) fn fit_labels(image: &mut LogImage) {
+    for row in &mut image.openings {
+        row.label = fit_label(&row.label);
+    }
+}
 
 /// Openings that were made on another server than the one that answers now may have lost decisions
 /// since. Without them their branches are of no listed opening, and are left to a person.

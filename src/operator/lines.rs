@@ -12,7 +12,7 @@ use unanimous_core::xid::{Gtrid, ManagerId};
 use xxhash_rust::xxh3::Xxh3;
 
 pub(super) use self::read::read;
-use crate::log::{Loss, decode_branches, end_of};
+use crate::log::{Loss, decode_branches, end_of, fit_label};
 
 /// The version of the format that is written, and the only one that is read.
 pub(super) const FORMAT: u32 = 1;
@@ -130,7 +130,7 @@ impl Export {
             lines.put(&Line::Opening {
                 epoch: row.opening.epoch.0,
                 random: format!("{:016x}", row.opening.nonce),
-                label: &row.label,
+                label: &fit_label(&row.label),
                 server: row.identity.as_str(),
                 closed: row.is_closed,
                 released: row.is_released,

@@ -14,7 +14,7 @@ use unanimous_core::xid::ResourceName;
 use super::adapters::{self, Kind};
 use super::entry::Entry;
 use super::text::{Limit, LogText, Number, ResourceText};
-use crate::log::{FileLog, TableLog};
+use crate::log::{FileLog, LABEL_CHARS_MAX, TableLog};
 use crate::manager::AnyResource;
 
 /// The log's one home.
@@ -53,8 +53,6 @@ pub(super) enum Home {
     Folder(FileLog),
     Table(TableLog),
 }
-
-const LABEL_CHARS_MAX: usize = 100;
 
 /// The default of [`TableLog::suspect_after`].
 const SUSPECT_AFTER: Duration = Duration::from_secs(10);

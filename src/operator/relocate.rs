@@ -19,7 +19,7 @@ use unanimous_core::ports::{LogError, LogImage, OpeningRow, RowState, Standing, 
 use unanimous_core::xid::{Epoch, ManagerId};
 
 use super::access::refuse_other_user;
-use super::cargo::without_lost;
+use super::cargo::{fit_labels, without_lost};
 use super::error::OperatorError;
 use super::file::ConfigFile;
 use super::place::Place;
@@ -398,7 +398,8 @@ impl End {
     }
 
     /// In what portions it arrives: openings first, for the rest names them.
-    pub(super) fn parts(&self, image: LogImage) -> Vec<LogImage> {
+    pub(super) fn parts(&self, mut image: LogImage) -> Vec<LogImage> {
+        fit_labels(&mut image);
         match self {
             Self::Folder { .. } => vec![image],
             Self::Table { .. } => {

@@ -150,9 +150,10 @@ impl TableLog {
         self
     }
 
-    /// What people see of this member. Default: host name and process id.
+    /// What people see of this member: its first 100 characters, without control characters.
+    /// Default: host name and process id.
     pub fn label(mut self, label: impl Into<String>) -> Self {
-        self.options.label = Some(label.into());
+        self.options.label = Some(fit_label(&label.into()));
         self
     }
 
@@ -193,6 +194,15 @@ impl LogHome for TableLog {
         };
         Ok(Arc::new(log))
     }
+}
+
+/// The longest label of a member, in characters.
+pub(crate) const LABEL_CHARS_MAX: usize = 100;
+
+/// As every home of a log takes it, and every line for people.
+pub(crate) fn fit_label(label: &str) -> String {
+    let plain = label.chars().filter(|c| !c.is_control());
+    plain.take(LABEL_CHARS_MAX).collect()
 }
 
 fn log_error(error: unanimous_core::ports::TableError) -> LogError {

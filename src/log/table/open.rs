@@ -20,7 +20,7 @@ use super::ends::with_ends;
 use super::known::{Known, Wake};
 use super::members;
 use super::shared::{FORGOTTEN, Shared};
-use super::{Options, lazy, log_error, random};
+use super::{Options, fit_label, lazy, log_error, random};
 
 /// See [`TableLog`](super::TableLog).
 pub(super) struct OpenTableLog {
@@ -45,7 +45,8 @@ impl OpenTableLog {
         state: TableState,
         options: Options,
     ) -> Result<Self, LogError> {
-        let label = options.label.clone().unwrap_or_else(host_and_process);
+        let label = options.label.clone();
+        let label = label.unwrap_or_else(|| fit_label(&host_and_process()));
         let random = u64::from_le_bytes(random()?);
         let joined = desk
             .ask_until_free(|| desk.table.join(random, &label))

@@ -48,6 +48,16 @@ fn record(opening: Opening, sequence: u64) -> DecisionRecord {
     }
 }
 
+/// A log that goes to another home takes the labels along, and each home has its limits.
+#[tokio::test]
+async fn a_label_is_cut_where_it_is_given() {
+    let table = MemoryTable::new("log 1");
+    let label = format!("a\n\u{7}{}", "\u{f6}".repeat(300));
+    let log = Box::new(TableLog::on(&table).label(label));
+    let members = log.open().await.unwrap().members().await.unwrap();
+    assert_eq!(members[0].label, format!("a{}", "\u{f6}".repeat(99)));
+}
+
 #[tokio::test]
 async fn i5_a_member_that_a_fail_over_has_lost_closes_nobody_elses_epoch() {
     let table = MemoryTable::new("log 1");

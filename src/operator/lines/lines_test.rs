@@ -118,6 +118,17 @@ fn what_is_written_is_read_back() {
     );
 }
 
+/// The label is what an older member, or a hand, has put into a table.
+#[test]
+fn i6_a_label_that_does_not_fit_keeps_no_export_from_being_read() {
+    let mut long = export();
+    long.image.openings[0].label = format!("a\n{}", "x".repeat(300));
+    let read = read(&written(&long)).unwrap();
+    assert_eq!(read.image.openings[0].label, format!("a{}", "x".repeat(99)));
+    long.image.openings[0].label = read.image.openings[0].label.clone();
+    assert_eq!(read, long);
+}
+
 #[test]
 fn a_file_that_was_cut_or_changed_anywhere_is_not_read() {
     let bytes = written(&export());

@@ -13,7 +13,7 @@ use unanimous_core::xid::{Epoch, Gtrid, Opening, ResourceName};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{BranchLine, ENDS, Export, FORMAT, STATES};
-use crate::log::{Loss, encode_branches, is_by_hand, letter_of};
+use crate::log::{LABEL_CHARS_MAX, Loss, encode_branches, is_by_hand, letter_of};
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -273,9 +273,6 @@ impl Reader {
         }
     }
 }
-
-/// More than any log writes.
-const LABEL_CHARS_MAX: usize = 200;
 
 const NOT_PRINTABLE: &str = "it is too long, or has a character that is not printable ASCII";
 
