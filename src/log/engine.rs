@@ -100,10 +100,10 @@ impl Engine {
     pub(super) fn commit(
         &mut self,
         requests: impl IntoIterator<Item = Request>,
-    ) -> Option<(Reply, Result<(), LogError>)> {
+    ) -> Option<(Vec<Reply>, Result<(), LogError>)> {
         self.stay_awake();
         let mut staged = Staged::default();
-        let mut shutdown = None;
+        let mut shutdowns = Vec::new();
         let shared = self.shared.clone();
         let view = shared.lock_unsettled();
         for request in requests {
@@ -143,18 +143,18 @@ impl Engine {
                     self.stage_close(&view, &mut staged, epoch, reply);
                 }
                 Request::Wake => {}
-                Request::Force(reply) => match &self.health {
-                    Health::Good(_) => staged.force(reply),
-                    Health::Failed(failure) => answer(reply, Err(failure.error.clone())),
+                Request::Force(reply) => match self.refuse_if_failed() {
+                    Ok(()) => staged.force(reply),
+                    Err(error) => answer(reply, Err(error)),
                 },
-                Request::Shutdown(reply) => shutdown = Some(reply),
+                Request::Shutdown(reply) => shutdowns.push(reply),
             }
         }
         drop(view);
         if staged.is_asked_for() {
             self.write(staged);
         }
-        shutdown.map(|reply| (reply, self.shut_down()))
+        (!shutdowns.is_empty()).then(|| (shutdowns, self.shut_down()))
     }
 
     /// Writes what is lazy, as far as that goes, and lets go of files and threads.

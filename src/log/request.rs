@@ -188,6 +188,13 @@ pub(super) fn answer<T>(reply: Sender<T>, value: T) {
     drop(reply.send(value));
 }
 
+/// The same to all.
+pub(super) fn answer_all(replies: Vec<Reply>, ended: &Result<(), LogError>) {
+    for reply in replies {
+        answer(reply, ended.clone());
+    }
+}
+
 fn encode_change(change: &Change, out: &mut Vec<u8>) {
     match change {
         Change::Opened { epoch, nonce } => encode(

@@ -16,7 +16,7 @@ use super::file::OpenFileLog;
 use super::home::{Home, Options};
 use super::identity::FolderId;
 use super::open::open;
-use super::request::{Request, answer};
+use super::request::{Request, answer_all};
 pub use super::storage::{Storage, StoredFile};
 use super::writer::batch;
 
@@ -72,10 +72,10 @@ impl Writer {
         let Ok(first) = self.requests.try_recv() else {
             return false;
         };
-        if let Some((reply, ended)) = engine.commit(batch(first, &self.requests)) {
+        if let Some((replies, ended)) = engine.commit(batch(first, &self.requests)) {
             engine.leave();
             self.engine = None;
-            answer(reply, ended);
+            answer_all(replies, &ended);
         }
         true
     }
@@ -91,5 +91,62 @@ impl Writer {
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::Mutex;
+    use std::task::{Context, Poll, Waker};
+
+    use unanimous_core::ports::DecisionLog;
+
+    use super::super::probed::{Probed, Watch};
+    use super::super::sim_disk::SimDisk;
+    use super::*;
+
+    type Answer = Result<(), String>;
+    type Shutdown = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+    fn asked(log: &Arc<OpenFileLog>) -> Shutdown {
+        let log = Arc::clone(log);
+        let mut shutdown: Shutdown =
+            Box::pin(async move { log.shutdown().await.map_err(|error| error.to_string()) });
+        assert_eq!(looked_at(&mut shutdown), None);
+        shutdown
+    }
+
+    fn looked_at(shutdown: &mut Shutdown) -> Option<Answer> {
+        let mut context = Context::from_waker(Waker::noop());
+        match shutdown.as_mut().poll(&mut context) {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Looked at while the end is being written, none of them was told anything.
+    #[test]
+    fn i3_of_shutdowns_that_meet_in_one_batch_every_one_is_answered() {
+        let waiting: Arc<Mutex<Vec<Shutdown>>> = Arc::default();
+        let early: Arc<Mutex<Vec<Answer>>> = Arc::default();
+        let watch = Watch::new({
+            let (waiting, early) = (waiting.clone(), early.clone());
+            move |step| {
+                if step == "log.batch_written" {
+                    let mut waiting = waiting.lock().unwrap();
+                    let answers = waiting.iter_mut().filter_map(looked_at);
+                    early.lock().unwrap().extend(answers);
+                }
+            }
+        });
+        let disk = Probed::new(SimDisk::new(), watch);
+        let (log, mut writer) = open_stepped(Arc::new(disk), 0, 10).unwrap();
+        *waiting.lock().unwrap() = vec![asked(&log), asked(&log)];
+        assert!(writer.step());
+        assert_eq!(*early.lock().unwrap(), []);
+        for mut shutdown in waiting.lock().unwrap().drain(..) {
+            assert_eq!(looked_at(&mut shutdown), Some(Ok(())));
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::folder::FolderLock;
 use super::home::{Home, Options};
 use super::open::open;
 use super::probed::Probed;
-use super::request::{Request, answer};
+use super::request::{Request, answer, answer_all};
 use super::shared::Shared;
 use super::storage::{DiskFolder, Storage};
 
@@ -90,11 +90,11 @@ fn serve(lock: FolderLock, mut engine: Engine, requests: &Receiver<Request>) {
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => break,
         };
-        if let Some((reply, ended)) = engine.commit(batch(first, requests)) {
+        if let Some((replies, ended)) = engine.commit(batch(first, requests)) {
             engine.leave();
             drop(engine);
             drop(lock);
-            return answer(reply, ended);
+            return answer_all(replies, &ended);
         }
     }
     engine.leave();
