@@ -225,6 +225,9 @@ async fn i3_an_emptied_log_does_not_silently_become_a_new_one() {
     let text = refused(temp.path()).await;
     assert_says(&text, &["are gone", &manager.to_string(), "identity"]);
     assert_says(&refusal(FileLog::at(temp.path()).adopt()), &["are gone"]);
+    // It was killed, so these are still there.
+    std::os::unix::net::UnixListener::bind(temp.path().join("control.sock")).unwrap();
+    std::fs::create_dir(temp.path().join(".control")).unwrap();
     std::fs::remove_file(temp.path().join("identity")).unwrap();
     assert_says(
         &refusal(FileLog::at(temp.path()).adopt()),

@@ -22,7 +22,7 @@ use super::open::{
     holds_nothing, inspect, no_log, read_identity, segment_bytes_min, write_identity,
 };
 use super::record::{Id, encode_decision};
-use super::recover::{recover, segment_numbers};
+use super::recover::{read_file, recover, segment_numbers};
 use super::sound::{Loss, read_sound};
 use super::state::{Change, State};
 use super::table::{decode_branches, encode_branches, end_of, letter_of};
@@ -92,8 +92,7 @@ impl FolderMove {
             )));
         };
         let name = segment_name(number);
-        let bytes = self.home.storage.read(&name);
-        let bytes = bytes.map_err(|error| self.home.failed(&format!("read {name}"), error))?;
+        let bytes = read_file(&self.home, &name)?;
         let retain = self.home.options.retain_completed;
         let sound = read_sound(&name, &bytes, retain)
             .map_err(|fault| errors::segment(&self.home.folder, &name, fault))?;

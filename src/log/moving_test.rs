@@ -198,3 +198,17 @@ async fn i1_of_a_segment_that_is_zeros_behind_its_header_no_export_is_complete()
     assert_eq!(row.opening, gtrids[0].opening);
     assert!(row.is_closed && row.is_doubtful(), "{row:?}");
 }
+
+/// A link to nowhere has a segment's name, and is never read.
+#[test]
+fn a_segment_that_cannot_be_found_ends_a_verification_with_an_error() {
+    let temp = tempfile::tempdir().unwrap();
+    let name = segment_name(1);
+    std::os::unix::fs::symlink(temp.path().join("nowhere"), temp.path().join(&name)).unwrap();
+    let (told, hears) = std::sync::mpsc::channel();
+    let log = FileLog::at(temp.path());
+    std::thread::spawn(move || told.send(super::super::verify::verify_folder(log).map(drop)));
+    let verified = hears.recv_timeout(std::time::Duration::from_secs(60));
+    let error = verified.expect("it ends").unwrap_err().to_string();
+    assert!(error.contains(&name), "{error}");
+}

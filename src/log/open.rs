@@ -23,15 +23,12 @@ use super::state::State;
 
 pub(super) const IDENTITY_TEMP: &str = "identity.tmp";
 
-/// What may be in a folder in which a new log is made: the lock, and what crashes or file systems
-/// leave there.
-const HARMLESS: [&str; 5] = [
-    "lock",
-    IDENTITY_TEMP,
-    MOVED_TEMP,
-    SEGMENT_TEMP,
-    "lost+found",
-];
+/// What is in a log's folder beside its files, or is left there by crashes and file systems: the
+/// lock, the control socket and where it is made.
+pub(super) const BESIDE: [&str; 4] = ["lock", "control.sock", ".control", "lost+found"];
+
+/// What a crash leaves of what was being written.
+pub(super) const UNDER_WAY: [&str; 3] = [SEGMENT_TEMP, IDENTITY_TEMP, MOVED_TEMP];
 
 /// A log that has just been opened.
 pub(super) struct Opened {
@@ -149,24 +146,37 @@ pub(super) fn inspect(home: &Home) -> Result<Recovered, LogError> {
     let Some(identity) = read_identity(home)? else {
         return Err(no_log(home));
     };
-    // While it is read, the newest segment may be replaced, and may be seen with a later batch and
-    // without an earlier one, as if it were damaged: what stays so is.
+    let recovered = read_newest(home, |number| {
+        let recovered = recover(home, identity.manager, number);
+        (recovered.is_ok(), recovered)
+    })?;
+    recovered.unwrap_or_else(|| Err(emptied(home, identity.manager)))
+}
+
+/// What `read` says of the newest segment, and whether that is well; `None` if there is none.
+///
+/// While it is read, the newest segment may be replaced, and may be seen with a later batch and
+/// without an earlier one, as if it were damaged: what stays so is.
+pub(super) fn read_newest<T>(
+    home: &Home,
+    mut read: impl FnMut(u64) -> (bool, T),
+) -> Result<Option<T>, LogError> {
     let mut tries = 0;
     loop {
         let Some(number) = segment_numbers(home)?.last().copied() else {
-            return Err(emptied(home, identity.manager));
+            return Ok(None);
         };
-        let recovered = recover(home, identity.manager, number);
+        let (is_well, found) = read(number);
         let is_newest = segment_numbers(home)?.last() == Some(&number);
-        if (recovered.is_ok() && is_newest) || tries == INSPECT_TRIES_MAX {
-            return recovered;
-        }
         tries += 1;
+        if (is_well && is_newest) || tries >= TRIES_MAX {
+            return Ok(Some(found));
+        }
     }
 }
 
-/// A log that changes that often while it is read is not read.
-const INSPECT_TRIES_MAX: u32 = 10;
+/// A log that changes that often while it is read is taken as it was read last.
+const TRIES_MAX: u32 = 10;
 
 pub(super) fn no_log(home: &Home) -> LogError {
     LogError::new(format!(
@@ -232,7 +242,9 @@ pub(super) fn holds_nothing(home: &Home) -> Result<(), LogError> {
             home.folder.display()
         )));
     }
-    let foreign = names.iter().find(|name| !HARMLESS.contains(&name.as_str()));
+    let is_harmless = |name: &&str| BESIDE.contains(name) || UNDER_WAY.contains(name);
+    let mut names = names.iter().map(String::as_str);
+    let foreign = names.find(|name| !is_harmless(name));
     if let Some(foreign) = foreign {
         return Err(LogError::new(format!(
             "log {}: the folder holds no log but other files, such as {foreign:?}: give the log a \

@@ -118,6 +118,9 @@ fn a_new_log_wants_a_folder_of_its_own_but_for_what_crashes_and_file_systems_lea
         ("identity.tmp", true),
         ("segment.tmp", true),
         ("lost+found", true),
+        // Of an application that was killed.
+        ("control.sock", true),
+        (".control", true),
     ] {
         let disk = SimDisk::new();
         drop(disk.create(name).unwrap());

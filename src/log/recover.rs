@@ -71,7 +71,7 @@ pub(super) fn recover(home: &Home, manager: ManagerId, number: u64) -> Result<Re
     })
 }
 
-fn read_file(home: &Home, name: &str) -> Result<Vec<u8>, LogError> {
+pub(super) fn read_file(home: &Home, name: &str) -> Result<Vec<u8>, LogError> {
     let bytes = home.storage.read(name);
     bytes.map_err(|error| home.failed(&format!("read {name}"), error))
 }

@@ -7,20 +7,17 @@ use unanimous_core::ports::{Finding, LogError, LogImage, Severity};
 use unanimous_core::xid::ManagerId;
 
 use super::FileLog;
-use super::appender::{SEGMENT_TEMP, segment_name, segment_number};
+use super::appender::{segment_name, segment_number};
 use super::errors::{self, DAMAGE_MEND};
 use super::home::Home;
 use super::identity::{FolderId, IDENTITY, Identity, IdentityFault};
-use super::moved::{MOVED, MOVED_TEMP, Mark};
+use super::moved::{MOVED, Mark};
 use super::moving::image_of;
-use super::open::{IDENTITY_TEMP, emptied, no_log};
-use super::recover::segment_numbers;
+use super::open::{BESIDE, UNDER_WAY, emptied, no_log, read_newest};
+use super::recover::{read_file, segment_numbers};
 use super::segment::{Fault, read as read_segment};
 use super::sound::{Loss, Sound, read_sound};
 use super::writer::visit;
-
-/// A log that changes that often while it is read is taken as it was read last.
-const TRIES: u32 = 10;
 
 /// One file that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,35 +197,21 @@ impl FolderVerified {
 
     /// The one that counts.
     fn judge_newest(&mut self, home: &Home) -> Result<(), LogError> {
-        let mut tries = 0;
-        let (number, bytes) = loop {
-            let Some(number) = segment_numbers(home)?.last().copied() else {
-                if let (Some(manager), None) = (self.manager, &self.mark) {
-                    let evidence = emptied(home, manager).to_string();
-                    let mend = "do what the evidence says";
-                    self.add(
-                        Severity::Error,
-                        "segments",
-                        (IDENTITY, None),
-                        evidence,
-                        mend,
-                    );
-                }
-                return Ok(());
-            };
-            let bytes = read_if_there(home, &segment_name(number))?;
-            let is_newest = segment_numbers(home)?.last() == Some(&number);
-            let is_whole = bytes
-                .as_deref()
-                .is_some_and(|bytes| read_segment(bytes).is_ok());
-            tries += 1;
-            if let Some(bytes) = bytes
-                && ((is_newest && is_whole) || tries == TRIES)
-            {
-                break (number, bytes);
-            }
-        };
-        self.judge_segment(home, number, &bytes)
+        let newest = read_newest(home, |number| {
+            let bytes = read_file(home, &segment_name(number));
+            let is_whole = bytes.as_ref().is_ok_and(|b| read_segment(b).is_ok());
+            (is_whole, (number, bytes))
+        })?;
+        if let Some((number, bytes)) = newest {
+            return self.judge_segment(home, number, &bytes?);
+        }
+        if let (Some(manager), None) = (self.manager, &self.mark) {
+            let evidence = emptied(home, manager).to_string();
+            let mend = "do what the evidence says";
+            let at = (IDENTITY, None);
+            self.add(Severity::Error, "segments", at, evidence, mend);
+        }
+        Ok(())
     }
 
     fn judge_segment(&mut self, home: &Home, number: u64, bytes: &[u8]) -> Result<(), LogError> {
@@ -345,7 +328,7 @@ impl FolderVerified {
         for name in names {
             let is_newest = segment_number(&name).is_some() && segment_number(&name) == newest;
             let is_seen = self.files.iter().any(|file| file.name == name);
-            if is_newest || is_seen || KNOWN.contains(&&*name) {
+            if is_newest || is_seen || BESIDE.contains(&&*name) || name == IDENTITY {
                 continue;
             }
             let is_ours = segment_number(&name).is_some() || UNDER_WAY.contains(&&*name);
@@ -365,10 +348,6 @@ impl FolderVerified {
         Ok(())
     }
 }
-
-/// Beside identity, mark and segments.
-const KNOWN: [&str; 4] = ["lock", "control.sock", "lost+found", IDENTITY];
-const UNDER_WAY: [&str; 3] = [SEGMENT_TEMP, IDENTITY_TEMP, MOVED_TEMP];
 
 const SALVAGE: &str = "stop the application, keep a copy of the folder as it is, check the disk; \
      what is sound can be brought to a new home:\n\
