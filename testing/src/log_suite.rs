@@ -57,6 +57,7 @@ pub async fn run<P: Place>(make: impl AsyncFn() -> P) {
         completing_ends_a_decision,
         completing_what_was_never_decided_does_nothing,
         a_completion_survives_a_shutdown,
+        a_completion_that_was_forced_survives_without_shutdown,
         a_heuristic_is_kept,
         a_hazard_is_replaced_by_what_is_known,
         records_by_hand_are_kept,

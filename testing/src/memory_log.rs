@@ -331,6 +331,12 @@ impl DecisionLog for MemoryLogMember {
         }
     }
 
+    async fn force(&self) -> Result<(), LogError> {
+        self.log.travel().await;
+        self.log.lock().force();
+        Ok(())
+    }
+
     async fn record_heuristic(
         &self,
         gtrid: Gtrid,

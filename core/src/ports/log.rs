@@ -289,9 +289,7 @@ pub trait DecisionLog: Send + Sync + 'static {
     ///
     /// # Errors
     /// It may not be durable yet; call again.
-    async fn force(&self) -> Result<(), LogError> {
-        Ok(())
-    }
+    async fn force(&self) -> Result<(), LogError>;
 
     /// Records, durably, that a branch ended otherwise than was decided, or is presumed. That it
     /// may have ([`Heuristic::Hazard`]) is replaced by whatever is known later; nothing else is.

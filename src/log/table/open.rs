@@ -256,11 +256,9 @@ impl DecisionLog for OpenTableLog {
         let decision = decision.clone();
         // If nobody takes it any more, nobody answers.
         let _ = self.requests.send(Request { decision, reply });
-        answer.await.unwrap_or_else(|_| {
-            Err(DecideError::Uncertain(LogError::new(
-                "the decision log's task has ended: restart this process",
-            )))
-        })
+        answer
+            .await
+            .unwrap_or_else(|_| Err(DecideError::Uncertain(task_ended())))
     }
 
     fn takes_last(&self, scope: &str) -> bool {
@@ -308,6 +306,16 @@ impl DecisionLog for OpenTableLog {
 
     fn complete(&self, gtrid: Gtrid) {
         self.shared.known().complete(gtrid);
+    }
+
+    async fn force(&self) -> Result<(), LogError> {
+        if !self.is_member {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        // Whoever gives up takes nothing along that is on its way.
+        let forcing = tokio::spawn(async move { lazy::force(&shared).await });
+        forcing.await.unwrap_or_else(|_| Err(task_ended()))
     }
 
     async fn record_heuristic(
@@ -411,7 +419,8 @@ impl DecisionLog for OpenTableLog {
         // Whoever is joining anew has joined, and nobody does so any more.
         let _joining = self.shared.joining.lock().await;
         let own = self.shared.known().own().epoch;
-        lazy::write_all(&self.shared).await;
+        // What is not written is written by whoever finds it pending.
+        let _ = lazy::write_all(&self.shared).await;
         let desk = &self.shared.desk;
         let closed = desk.ask_until_free(|| desk.table.close(own)).await;
         if closed.is_ok() {
@@ -436,6 +445,10 @@ fn not_asked(known: &Known, gtrid: Gtrid, error: LogError) -> DecideError {
     } else {
         DecideError::Refused(Refusal::NotAttempted(error))
     }
+}
+
+fn task_ended() -> LogError {
+    LogError::new("the decision log's task has ended: restart this process")
 }
 
 fn host_and_process() -> String {

@@ -24,6 +24,8 @@ pub(super) struct Shared {
     pub(super) wants_rejoin: Notify,
     /// Held while this member joins anew, or leaves.
     pub(super) joining: tokio::sync::Mutex<()>,
+    /// Held while what is lazy is on its way to the table.
+    pub(super) lazy: tokio::sync::Mutex<()>,
     /// Of the server on which this member has joined last.
     state: Mutex<TableState>,
     known: Mutex<Known>,
@@ -45,6 +47,7 @@ impl Shared {
             watch: Watch::default(),
             wants_rejoin: Notify::new(),
             joining: tokio::sync::Mutex::default(),
+            lazy: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
             known: Mutex::new(Known::new(own)),
             slot: AtomicU32::new(0),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use unanimous_core::ports::{DecisionRecord, DecisionTable, LogHome, Lookup};
+use unanimous_core::ports::{DecisionRecord, DecisionTable, LogHome, Lookup, RowState};
 use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::Opening;
 use unanimous_testing::MemoryTable;
@@ -84,6 +84,29 @@ async fn i5_a_member_that_a_fail_over_has_lost_closes_nobody_elses_epoch() {
         .map(|row| (row.opening, row.is_closed))
         .collect();
     assert_eq!(open, [(of_other, false), (now, false)]);
+}
+
+/// Forced, and not only sent: it survives the server, too. While it cannot be, this is told, and
+/// nothing is forgotten.
+#[tokio::test]
+async fn what_is_forced_survives_a_crash_of_the_table() {
+    let table = MemoryTable::new("log 1");
+    let log = Table(table.clone()).home().open().await.unwrap();
+    let gtrids = [1, 2].map(|sequence| log.opening().gtrid(sequence));
+    for sequence in [1, 2] {
+        log.decide(&record(log.opening(), sequence)).await.unwrap();
+    }
+    log.complete(gtrids[0]);
+    log.force().await.unwrap();
+    table.crash();
+    assert_eq!(table.row(gtrids[0]), Some(RowState::Completed));
+    log.complete(gtrids[1]);
+    table.set_reachable(false);
+    log.force().await.unwrap_err();
+    table.set_reachable(true);
+    log.force().await.unwrap();
+    table.crash();
+    assert_eq!(table.row(gtrids[1]), Some(RowState::Completed));
 }
 
 /// Seen in the crash matrix: `completed` said that every branch was committed.

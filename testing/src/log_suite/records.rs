@@ -121,6 +121,20 @@ pub async fn a_completion_survives_a_shutdown<P: Place>(place: &P) {
     );
 }
 
+/// What is lazy is durable once that was asked for: whoever reads the log afterwards, be it a copy
+/// of it, finds it complete.
+pub async fn a_completion_that_was_forced_survives_without_shutdown<P: Place>(place: &P) {
+    let log = open(place).await;
+    let (done, left) = (nth(log.opening(), 1), nth(log.opening(), 2));
+    decide(&log, &done).await;
+    decide(&log, &left).await;
+    log.complete(done.gtrid);
+    log.force().await.expect("what is lazy can be made durable");
+    log.force().await.expect("nothing is left to do");
+    let log = reopen(place, log).await;
+    assert_eq!(pending(&log).await, vec![left]);
+}
+
 /// What a person did against the decision is never forgotten, and survives reopening.
 pub async fn a_heuristic_is_kept<P: Place>(place: &P) {
     let log = open(place).await;

@@ -98,6 +98,10 @@ impl DecisionLog for Open {
         self.log.complete(gtrid);
     }
 
+    async fn force(&self) -> Result<(), LogError> {
+        self.log.force().await
+    }
+
     async fn record_heuristic(
         &self,
         gtrid: Gtrid,

@@ -308,6 +308,10 @@ impl DecisionLog for FragileMember {
         self.inner.complete(gtrid);
     }
 
+    async fn force(&self) -> Result<(), LogError> {
+        self.inner.force().await
+    }
+
     async fn record_heuristic(
         &self,
         gtrid: Gtrid,

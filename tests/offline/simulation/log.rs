@@ -142,6 +142,10 @@ impl DecisionLog for SimLog {
         }
     }
 
+    async fn force(&self) -> Result<(), LogError> {
+        self.ask(self.inner.force()).await
+    }
+
     async fn record_heuristic(
         &self,
         gtrid: Gtrid,

@@ -128,6 +128,10 @@ impl DecisionLog for Watched {
         }
     }
 
+    async fn force(&self) -> Result<(), LogError> {
+        self.life.hear(self.inner.force()).await
+    }
+
     async fn record_heuristic(
         &self,
         gtrid: Gtrid,
