@@ -11,7 +11,7 @@
 //! ```
 //! Base32 is Crockford's alphabet in lower case; decimals have no leading zero.
 
-use alloc::string::String;
+use alloc::sync::Arc;
 use core::fmt;
 use core::str::FromStr;
 
@@ -173,9 +173,10 @@ fn parse_gtrid(text: &str) -> Option<Gtrid> {
 /// The name by which an application knows one of its databases, and the bqual of its branches.
 ///
 /// 1 to 64 of `A–Z a–z 0–9 _ -`, beginning with a letter. It is stored in the decision log: a
-/// resource that is renamed while decisions are pending is one that the log does not know.
+/// resource that is renamed while decisions are pending is one that the log does not know. Cheap to
+/// clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ResourceName(String);
+pub struct ResourceName(Arc<str>);
 
 impl ResourceName {
     /// The name as it was given.

@@ -12,6 +12,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
@@ -29,9 +30,9 @@ use crate::xid::{Gtrid, ResourceName, Xid};
 /// the very server that held the branch. Printable ASCII, at most 128 bytes, compared as a whole.
 ///
 /// PostgreSQL: system identifier, timeline and database. MySQL: `server_uuid`. MariaDB: an identity
-/// row and `server_id`.
+/// row and `server_id`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServerIdentity(String);
+pub struct ServerIdentity(Arc<str>);
 
 impl ServerIdentity {
     /// The longest text, in bytes.
@@ -39,7 +40,7 @@ impl ServerIdentity {
 
     /// Takes the text if it is printable ASCII of at most 128 bytes.
     pub fn new(text: impl Into<String>) -> Option<Self> {
-        printable(text.into(), Self::BYTES_MAX).map(Self)
+        printable(text.into(), Self::BYTES_MAX).map(|text| Self(text.into()))
     }
 
     /// The text.
