@@ -179,8 +179,9 @@ impl Recovery {
         }
     }
 
-    /// Records a heuristic end durably. If the log cannot take it now, the branch stays unresolved,
-    /// and the next pass tries again: see [`unrecorded`](Self::unrecorded).
+    /// Records a heuristic end durably. If the log cannot take it now, or whoever asks is stopped
+    /// meanwhile, the branch stays unresolved, and the next pass tries again: see
+    /// [`unrecorded`](Self::unrecorded).
     pub(crate) async fn record_heuristic(
         &self,
         inner: &Inner,
@@ -190,6 +191,8 @@ impl Recovery {
     ) -> bool {
         let bqual = resource.clone();
         let xid = Xid { gtrid, bqual };
+        // Before the log is asked: a shutdown ends passes, and the server will not say it again.
+        lock(&self.unrecorded).insert(xid.clone(), heuristic);
         inner.probes.at(resource, Point::BeforeHeuristic).await;
         let recording = inner.log.record_heuristic(gtrid, resource, heuristic);
         let recorded = bounded(inner.config.finish_timeout, recording).await;
@@ -206,7 +209,6 @@ impl Recovery {
                 true
             }
             Err(error) => {
-                lock(&self.unrecorded).insert(xid, heuristic);
                 error!(target: "unanimous", %gtrid, %resource, ?heuristic, %error,
                     "a heuristic end could not be recorded yet");
                 false

@@ -4,11 +4,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use unanimous::{
-    BoxError, BranchErrorKind, CommitError, EnlistError, StartError, TransactionManager,
+    BoxError, BranchErrorKind, CommitError, EnlistError, Heuristic, StartError, TransactionManager,
+    TransactionOutcome,
 };
-use unanimous_testing::{Fault, Step};
+use unanimous_testing::{Fault, Flavour, MemoryServer, Step};
 
-use super::{World, write_both};
+use super::fragile::{Call, Fate, Fates, FragileLog};
+use super::recovery::die_after_the_decision;
+use super::{World, eventually, write_both};
 
 #[tokio::test]
 async fn shutdown_waits_for_running_transactions_and_refuses_new_ones() {
@@ -29,6 +32,37 @@ async fn shutdown_waits_for_running_transactions_and_refuses_new_ones() {
     shutdown.await.unwrap().unwrap();
     assert_eq!(world.rows(), World::both("1"));
     world.settle().await;
+}
+
+/// MySQL tells it once: after that the branch is absent, as one is that was committed.
+#[tokio::test]
+async fn i1_a_heuristic_end_that_a_shutdown_keeps_a_pass_from_recording_is_recorded() {
+    let mut world = World::new();
+    let server = MemoryServer::with("orders", Flavour::Mysql, world.journal.clone());
+    world.orders = server.resource("orders");
+    let gtrid = die_after_the_decision(&world).await;
+    let (inner, fates) = (world.log.clone(), Fates::default());
+    fates.next(Call::RecordHeuristic, Fate::Hang);
+    let log = FragileLog {
+        inner,
+        fates: fates.clone(),
+    };
+    server.set_reachable(false);
+    let builder = world.builder().log(log).config(|config| {
+        config.finish_timeout = Duration::from_secs(60);
+    });
+    let builder = builder.resource(&world.orders).resource(&world.ledger);
+    let tm = builder.start().await.unwrap();
+    server.fail_next(Step::Finish, Fault::CONFLICT);
+    server.set_reachable(true);
+    eventually("a pass records the end", || fates.are_met()).await;
+    tm.shutdown().await.unwrap();
+    assert_eq!(world.rows(), (None, Some("1".to_owned())));
+    let outcome = world.start().await.outcome(gtrid).await.unwrap();
+    let TransactionOutcome::Heuristic(ends) = outcome else {
+        panic!("{outcome:?}: silent");
+    };
+    assert_eq!(ends, [("orders".parse().unwrap(), Heuristic::Rollback)]);
 }
 
 #[tokio::test]
