@@ -2,7 +2,7 @@
 //!
 //! Whoever opens the log is refused as long as the file is there.
 
-use unanimous_core::ports::LogError;
+use unanimous_core::ports::{LogError, arrives_from, went_to};
 use unanimous_core::xid::ManagerId;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -78,15 +78,11 @@ pub(super) fn refuse_moved(home: &Home) -> Result<(), LogError> {
     let Some(mark) = read_mark(home)? else {
         return Ok(());
     };
-    let (folder, place) = (home.folder.display(), &mark.place);
-    Err(LogError::new(if mark.is_arriving {
-        format!(
-            "log {folder}: a move from {place} to here has not ended: run unanimous log move again"
-        )
+    let why = if mark.is_arriving {
+        arrives_from(&mark.place)
     } else {
-        format!(
-            "log {folder}: this log was moved to {place}: name that as the log's home; if the move \
-             has not ended, run unanimous log move again"
-        )
-    }))
+        went_to(&mark.place)
+    };
+    let folder = home.folder.display();
+    Err(LogError::new(format!("log {folder}: {why}")))
 }

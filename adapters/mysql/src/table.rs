@@ -387,7 +387,9 @@ impl DecisionTable for MysqlTable {
     async fn record_by_hand(&self, row: &HandRow) -> Result<(), TableError> {
         let doing = "record what a person does";
         let tables = self.names(doing).await?;
-        self.change(doing, tables.record_by_hand(row)).await
+        let statements = tables.record_by_hand(row);
+        let answer = self.ask(doing, |_, _| Request::new(statements)).await?;
+        self.refuse_moved(doing, &answer)
     }
 
     async fn ends(&self, forced_by: Option<Epoch>) -> Result<Ends, TableError> {

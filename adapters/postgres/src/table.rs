@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use unanimous_core::ports::{
     Beat, Decided, DecisionRow, DecisionTable, Ends, EpochSlot, Found, HandRow, HeldDecisions,
     OpeningRow, RowState, ServerIdentity, Snapshot, TableError, TableErrorKind, TableHome,
-    TableState, UnixTime,
+    TableState, UnixTime, arrives_from, went_to,
 };
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, ResourceName};
 
@@ -205,8 +205,10 @@ impl DecisionTable for Table {
     async fn record_by_hand(&self, row: &HandRow) -> Result<(), TableError> {
         let asked = "cannot record what a person does";
         let recorded = sql::record_by_hand(row);
-        let statements = transaction(Durability::Forced, [recorded, sql::FORCE.into()]);
+        let statements = [sql::FORCE.into(), recorded, sql::LOG.into()];
+        let statements = transaction(Durability::Forced, statements);
         let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        self.refuse_moved(asked, &rows)?;
         self.understood(asked, rows.forced())
     }
 
@@ -329,13 +331,8 @@ impl Table {
     fn refuse_moved(&self, asked: &str, rows: &Rows) -> Result<(), TableError> {
         let words = match moving::moved(rows) {
             None => return Ok(()),
-            Some(moving::Mark::To(place)) => format!(
-                "this log was moved to {place}: name that as the log's home; if the move has not \
-                 ended, run unanimous log move again"
-            ),
-            Some(moving::Mark::From(place)) => {
-                format!("a move from {place} to here has not ended: run unanimous log move again")
-            }
+            Some(moving::Mark::To(place)) => went_to(&place),
+            Some(moving::Mark::From(place)) => arrives_from(&place),
         };
         Err(self.error(TableErrorKind::Unfit, asked, &words))
     }

@@ -34,7 +34,9 @@ pub use table::{
     TableErrorKind, TableHome, TableState,
 };
 pub use table::{HELD_SILENCE_MAX, HeldDecisions};
-pub use table_move::{KeptRow, LogImage, Standing, TableMove, TableMoves};
+pub use table_move::{
+    AN_EXPORT_OF, KeptRow, LogImage, Standing, TableMove, TableMoves, arrives_from, went_to,
+};
 
 /// The error of a driver, kept so that the caller can look for it in the chain of sources.
 pub type SourceError = alloc::boxed::Box<dyn core::error::Error + Send + Sync + 'static>;

@@ -8,6 +8,7 @@
 //! Every method is one transaction, forced, and repeated it answers the same.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -37,6 +38,28 @@ pub enum Standing {
     Sealed(ManagerId, String),
     /// It arrives from that place, and is not used yet.
     Arriving(ManagerId, String),
+}
+
+/// The beginning of a place that a log arrives from if that is a file: which one follows.
+pub const AN_EXPORT_OF: &str = "an export of ";
+
+/// Why a log is not used that was sealed for this place.
+pub fn went_to(place: &str) -> String {
+    format!(
+        "this log was moved to {place}: name that as the log's home; if the move has not ended, \
+         run unanimous log move again"
+    )
+}
+
+/// Why a log is not used that arrives from this place.
+pub fn arrives_from(place: &str) -> String {
+    if place.starts_with(AN_EXPORT_OF) {
+        return format!(
+            "the import of {place} has not ended: run unanimous log import again, with the same \
+             file"
+        );
+    }
+    format!("a move from {place} to here has not ended: run unanimous log move again")
 }
 
 /// A decision that is kept.

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use unanimous_core::ports::{
     HandRow, KeptRow, LogImage, NotedEnd, OpeningRow, RowState, ServerIdentity, Standing,
-    TableError, TableErrorKind, TableMove, TableMoves, UnixTime,
+    TableError, TableErrorKind, TableMove, TableMoves, UnixTime, arrives_from, went_to,
 };
 use unanimous_core::xid::ManagerId;
 
@@ -200,17 +200,13 @@ impl Mark {
 }
 
 impl MysqlTable {
-    /// A log that was moved away, or is not here yet, is not used. After [`Tables::check`].
+    /// A log that was moved away, or is not here yet, is not used. After [`Tables::check`] or
+    /// [`Tables::record_by_hand`].
     pub(super) fn refuse_moved(&self, doing: &str, answer: &Answer) -> Result<(), TableError> {
         let why = match Mark::of(answer, 2) {
             None => return Ok(()),
-            Some(Mark::To(place)) => format!(
-                "this log was moved to {place}: name that as the log's home; if the move has not \
-                 ended, run unanimous log move again"
-            ),
-            Some(Mark::From(place)) => {
-                format!("a move from {place} to here has not ended: run unanimous log move again")
-            }
+            Some(Mark::To(place)) => went_to(&place),
+            Some(Mark::From(place)) => arrives_from(&place),
         };
         Err(self.unfit(doing, &why))
     }
@@ -242,7 +238,7 @@ fn datetime(when: Option<UnixTime>) -> String {
 
 impl Tables {
     /// Version, manager and mark.
-    fn mark(&self) -> String {
+    pub(super) fn mark(&self) -> String {
         format!("SELECT version, manager, moved FROM {}", self.log)
     }
 

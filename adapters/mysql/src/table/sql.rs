@@ -278,18 +278,24 @@ impl Tables {
         )]
     }
 
+    /// Not in a log that was moved away; a move waits for the lock. The mark is the last answer.
     pub(super) fn record_by_hand(&self, row: &HandRow) -> Vec<String> {
-        let by_hand = &self.by_hand;
+        let (by_hand, log) = (&self.by_hand, &self.log);
         let state = quoted(&row.state.to_string());
-        vec![format!(
-            "INSERT INTO {by_hand} (id, gtrid, resource, state, words) VALUES ({}, '{}', '{}', \
-             {state}, {}) ON DUPLICATE KEY UPDATE state = IF({by_hand}.state IN ('I', 'U'), \
-             {state}, {by_hand}.state), writes = {by_hand}.writes + 1",
-            row.id,
-            row.gtrid,
-            row.resource,
-            quoted(&row.words)
-        )]
+        vec![
+            format!("SELECT one FROM {log} WHERE one = 1 LOCK IN SHARE MODE"),
+            format!(
+                "INSERT INTO {by_hand} (id, gtrid, resource, state, words) SELECT {}, '{}', '{}', \
+                 {state}, {} FROM {log} WHERE one = 1 AND moved IS NULL ON DUPLICATE KEY UPDATE \
+                 state = IF({by_hand}.state IN ('I', 'U'), {state}, {by_hand}.state), \
+                 writes = {by_hand}.writes + 1",
+                row.id,
+                row.gtrid,
+                row.resource,
+                quoted(&row.words)
+            ),
+            self.mark(),
+        ]
     }
 
     /// Heuristic ends and what people did.
