@@ -73,6 +73,10 @@ pub(crate) const LOG_MOVE: &str = "\
 Examples:
   unanimous --config old.toml log move --to new.toml";
 
+pub(crate) const LOG_ADOPT: &str = "\
+Examples:
+  unanimous log adopt              the folder that --config names, which was copied or moved there";
+
 pub(crate) const LOG_SHOW: &str = "\
 Examples:
   unanimous log show                                  openings, pending decisions, heuristic ends

@@ -19,7 +19,8 @@ use super::home::{Home, TornTail};
 use super::identity::{Birth, IDENTITY, Identity};
 use super::moved::{MOVED, Mark, read_mark, write_mark};
 use super::open::{
-    holds_nothing, inspect, no_log, read_identity, segment_bytes_min, write_identity,
+    adopt, check_folder, holds_nothing, inspect, no_log, read_any, read_identity,
+    segment_bytes_min, write_identity,
 };
 use super::record::{Id, encode_decision};
 use super::recover::{read_file, recover, segment_numbers};
@@ -51,14 +52,29 @@ impl FolderMove {
             None => {}
         }
         if let Some(identity) = read_identity(&self.home)? {
+            check_folder(&self.home, identity, self.lock.folder())?;
             return Ok(Standing::Here(identity.manager));
         }
         holds_nothing(&self.home)?;
         Ok(Standing::Empty)
     }
 
+    /// Whether the folder is the log's own, as far as that can be read. Only of that one the lock
+    /// proves anything: whoever has copied a folder may still use the original.
+    fn is_original(&self) -> Result<bool, LogError> {
+        let Ok(Some(identity)) = read_identity(&self.home) else {
+            return Ok(false);
+        };
+        check_folder(&self.home, identity, self.lock.folder())?;
+        Ok(true)
+    }
+
     /// The lock proves that nobody has the log open, and none of its epochs can be used any more.
+    ///
+    /// # Errors
+    /// The folder is a copy; or the mark could not be written.
     pub(crate) fn seal(&self, manager: ManagerId, to: &str) -> Result<(), LogError> {
+        self.is_original()?;
         let mark = Mark {
             is_arriving: false,
             manager,
@@ -74,18 +90,36 @@ impl FolderMove {
                 "log {folder}: it was never opened to the end: there is nothing to move"
             )));
         };
-        let state = recover(&self.home, manager, number)?.state;
-        // The lock proves that all of their owners are gone.
-        let mut image = image_of(&state)?;
+        self.closed(&recover(&self.home, manager, number)?.state)
+    }
+
+    /// The lock proves that the owners of all openings are gone. If nobody can tell whether the
+    /// folder is the original, it proves nothing of the one that was open last.
+    fn closed(&self, state: &State) -> Result<LogImage, LogError> {
+        let (is_original, doubtful) = (self.is_original()?, identity_of(DOUBTFUL)?);
+        let mut image = image_of(state)?;
         for row in &mut image.openings {
+            if !row.is_closed && !is_original {
+                row.identity = doubtful.clone();
+            }
             row.is_closed = true;
         }
         Ok(image)
     }
 
     /// Whose log it is, and what is sound of it, if it is damaged. Every epoch of it is closed.
+    ///
+    /// # Errors
+    /// Nothing is sound, or the folder is a copy; without its file `identity` nobody can tell, and
+    /// the opening that was the last one is doubtful.
     pub(crate) fn salvage(&self) -> Result<(ManagerId, LogImage, Vec<Loss>), LogError> {
         let folder = self.home.folder.display();
+        self.is_original().map_err(|error| {
+            LogError::new(format!(
+                "{error}. If it is damaged and the only one that is left, remove its file \
+                 `identity`: what is not decided in its last opening is then left to a person"
+            ))
+        })?;
         let Some(number) = segment_numbers(&self.home)?.last().copied() else {
             return Err(LogError::new(format!(
                 "log {folder}: it has no segment: there is nothing that could be saved"
@@ -113,11 +147,19 @@ impl FolderMove {
                 identity.manager
             )));
         }
-        let mut image = image_of(&sound.state)?;
-        for row in &mut image.openings {
-            row.is_closed = true;
-        }
-        Ok((manager, image, sound.losses))
+        Ok((manager, self.closed(&sound.state)?, sound.losses))
+    }
+
+    /// Whose log it is, whether the folder is its own, and what it says.
+    pub(crate) fn to_be_adopted(&self) -> Result<(ManagerId, bool, LogImage), LogError> {
+        let (manager, identity, recovered) = read_any(&self.home)?;
+        let is_own = identity.is_some_and(|identity| identity.folder == self.lock.folder());
+        Ok((manager, is_own, image_of(&recovered.state)?))
+    }
+
+    /// From now on the folder is the log's own.
+    pub(crate) fn adopt(&self) -> Result<(), LogError> {
+        adopt(&self.home, self.lock.folder()).map(drop)
     }
 
     /// Removes what an earlier attempt has left.
@@ -313,9 +355,7 @@ fn make_durable(home: &Home, name: &str) -> Result<(), LogError> {
 
 /// All that a log says.
 pub(super) fn image_of(state: &State) -> Result<LogImage, LogError> {
-    let nowhere = || LogError::new("a place that cannot be named, which is a bug");
-    let here = ServerIdentity::new("file").ok_or_else(nowhere)?;
-    let doubtful = ServerIdentity::new(DOUBTFUL).ok_or_else(nowhere)?;
+    let (here, doubtful) = (identity_of("file")?, identity_of(DOUBTFUL)?);
     let opening = |listed: OpeningState| {
         let is_doubtful = state.is_doubtful(listed.opening.epoch);
         OpeningRow {
@@ -349,6 +389,11 @@ pub(super) fn image_of(state: &State) -> Result<LogImage, LogError> {
         heuristics: noted.collect(),
         by_hand: state.by_hand_rows(),
     })
+}
+
+fn identity_of(place: &str) -> Result<ServerIdentity, LogError> {
+    let nowhere = || LogError::new("a place that cannot be named, which is a bug");
+    ServerIdentity::new(place).ok_or_else(nowhere)
 }
 
 /// Places are told apart by their text, and stand on one line.

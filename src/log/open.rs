@@ -185,10 +185,11 @@ pub(super) fn no_log(home: &Home) -> LogError {
     ))
 }
 
-/// Declares the folder, which was copied or moved here, to be the log's own from now on.
-pub(super) fn adopt(home: &Home, folder: FolderId) -> Result<ManagerId, LogError> {
+/// Whose log is in the folder, and what it says; which folder it is matters not.
+pub(super) fn read_any(home: &Home) -> Result<(ManagerId, Option<Identity>, Recovered), LogError> {
     let newest = segment_numbers(home)?.last().copied();
-    let manager = match (read_identity(home)?, newest) {
+    let identity = read_identity(home)?;
+    let manager = match (identity, newest) {
         (Some(identity), _) => identity.manager,
         (None, Some(number)) => manager_of(home, number)?,
         (None, None) => {
@@ -198,7 +199,12 @@ pub(super) fn adopt(home: &Home, folder: FolderId) -> Result<ManagerId, LogError
     let Some(number) = newest else {
         return Err(emptied(home, manager));
     };
-    recover(home, manager, number)?;
+    Ok((manager, identity, recover(home, manager, number)?))
+}
+
+/// Declares the folder, which was copied or moved here, to be the log's own from now on.
+pub(super) fn adopt(home: &Home, folder: FolderId) -> Result<ManagerId, LogError> {
+    let (manager, _, _) = read_any(home)?;
     let birth = Birth::Done;
     let identity = Identity {
         manager,
@@ -225,8 +231,8 @@ pub(super) fn read_identity(home: &Home) -> Result<Option<Identity>, LogError> {
         ))),
         Err(IdentityFault::Damage) => Err(LogError::new(format!(
             "log identity {place} is damaged or was edited: put the original back; if it is lost \
-             and this folder is the original, remove the file and adopt the log by \
-             `FileLog::adopt`"
+             and this folder is the original, remove the file and adopt the log by `unanimous \
+             log adopt` (or `FileLog::adopt`)"
         ))),
     }
 }
@@ -238,7 +244,7 @@ pub(super) fn holds_nothing(home: &Home) -> Result<(), LogError> {
     if names.iter().any(|name| segment_number(name).is_some()) {
         return Err(LogError::new(format!(
             "log {}: its file `identity` is gone: put it back; if it is lost and this folder is \
-             the original, adopt it by `FileLog::adopt`",
+             the original, adopt it by `unanimous log adopt` (or `FileLog::adopt`)",
             home.folder.display()
         )));
     }
@@ -280,7 +286,11 @@ pub(super) fn check_place(home: &Home) -> Result<(), LogError> {
     read_identity(home)?.map_or(Ok(()), |identity| check_folder(home, identity, folder))
 }
 
-fn check_folder(home: &Home, identity: Identity, folder: FolderId) -> Result<(), LogError> {
+pub(super) fn check_folder(
+    home: &Home,
+    identity: Identity,
+    folder: FolderId,
+) -> Result<(), LogError> {
     if identity.folder == folder {
         return Ok(());
     }
@@ -288,8 +298,8 @@ fn check_folder(home: &Home, identity: Identity, folder: FolderId) -> Result<(),
     Err(LogError::new(format!(
         "log {}: this folder is a copy, or was restored or moved to another disk (device {} inode \
          {} when the log was made, now device {} inode {}). If the original is used by nobody and \
-         this is its latest state, adopt it by `FileLog::adopt`; else begin a new log in \
-         another folder",
+         this is its latest state, adopt it by `unanimous log adopt` (or `FileLog::adopt`); else \
+         begin a new log in another folder",
         home.folder.display(),
         was.device,
         was.inode,

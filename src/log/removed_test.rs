@@ -86,7 +86,7 @@ async fn i2_a_log_whose_files_are_removed_while_it_is_open_writes_all_of_itself_
 
     assert_says(
         &refused(temp.path()).await,
-        &["`identity` is gone", "FileLog::adopt"],
+        &["`identity` is gone", "unanimous log adopt"],
     );
     assert_eq!(at(temp_copy.path()).adopt().unwrap(), manager);
     assert_eq!(

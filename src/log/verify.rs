@@ -140,7 +140,7 @@ impl FolderVerified {
         let Some(bytes) = bytes else {
             if has_segments {
                 let mend = "put it back; if it is lost and this folder is the original, adopt it \
-                            by `FileLog::adopt`";
+                            by `unanimous log adopt`";
                 self.add(Severity::Error, "identity", at, "it is gone", mend);
             }
             return;
@@ -163,7 +163,7 @@ impl FolderVerified {
             }
             Err(IdentityFault::Damage) => {
                 let mend = "put the original back; if it is lost and this folder is the original, \
-                            remove the file and adopt the log by `FileLog::adopt`";
+                            remove the file and adopt the log by `unanimous log adopt`";
                 self.add(
                     Severity::Error,
                     "identity",
@@ -190,7 +190,7 @@ impl FolderVerified {
                 identity.folder.device, identity.folder.inode, here.device, here.inode
             );
             let mend = "if the original is used by nobody and this is its latest state, adopt it \
-                        by `FileLog::adopt`; else begin a new log in another folder";
+                        by `unanimous log adopt`; else begin a new log in another folder";
             self.add(Severity::Error, "place", (IDENTITY, None), evidence, mend);
         }
     }

@@ -354,6 +354,32 @@ pub(super) fn refuse_other_user(folder: &Path) -> Result<(), OperatorError> {
     }
 }
 
+/// A log that is made here by another user than the folder's would keep the application out of it.
+/// Of a folder that is missing nobody can tell whose it will be; root is not asked in another
+/// user's place.
+pub(super) fn refuse_other_owner(folder: &Path) -> Result<(), OperatorError> {
+    let user = rustix::process::geteuid().as_raw();
+    let (found, is_there) = match folder.metadata() {
+        Ok(found) => (found, true),
+        Err(_) => {
+            let parent = folder.parent().filter(|path| !path.as_os_str().is_empty());
+            // That there is none is for the making to say.
+            match parent.unwrap_or(Path::new(".")).metadata() {
+                Ok(found) => (found, false),
+                Err(_) => return Ok(()),
+            }
+        }
+    };
+    let owner = found.uid();
+    let is_anybodys = owner == user || owner == ROOT || (!is_there && user != ROOT);
+    if is_anybodys {
+        return Ok(());
+    }
+    Err(OperatorError::Log(other_user(folder, owner, user)))
+}
+
+const ROOT: u32 = 0;
+
 fn other_user(folder: &Path, owner: u32, user: u32) -> LogError {
     LogError::new(format!(
         "log {}: it belongs to the user with number {owner}, and this is {user}, whose files would \

@@ -7,17 +7,18 @@
 use std::io::Write;
 
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{LogImage, RowState, Standing};
+use unanimous_core::ports::{LogImage, Standing};
 use unanimous_core::xid::{Epoch, ManagerId};
 
+use super::counts::LogCounts;
 use super::error::OperatorError;
 use super::file::ConfigFile;
 use super::lines;
 use super::place::Place;
-use super::relocate::{End, asked, on_disk};
+use super::relocate::{End, on_disk};
 use super::shared::failed;
-use super::source::{Source, doubt_lost, folder_place, on_a_thread};
-use crate::log::{FolderMove, Loss, verify_folder};
+use super::source::{Source, folder_place, is_original, on_a_thread};
+use crate::log::{FileLog, FolderMove, Loss, verify_folder};
 
 /// What a home that was sealed for an export names as the place where its log went.
 const TO_A_FILE: &str = "a file (unanimous log import brings it to a new home)";
@@ -50,14 +51,9 @@ pub struct Exported {
     pub sealed: bool,
     /// Epochs of silent members, which are closed before.
     pub closed_epochs: Vec<u32>,
-    /// How many openings it has.
-    pub openings: usize,
-    /// Decisions that are not completed.
-    pub pending: usize,
-    /// Completed decisions that are still kept.
-    pub completed: usize,
-    /// Branches that ended against the decision.
-    pub heuristics: usize,
+    /// What is in it.
+    #[serde(flatten)]
+    pub counts: LogCounts,
     /// How many parts of a damaged log could not be read.
     pub losses: usize,
 }
@@ -83,12 +79,16 @@ impl LogExport {
         let (export, place) = match (file.log(), salvage) {
             (Place::Folder(log), true) => {
                 let place = folder_place(log);
-                let seen = on_a_thread(&place, log, |log| Ok(verify_folder(log)?)).await?;
+                let reading = |log: FileLog| {
+                    let is_original = is_original(&log);
+                    Ok((verify_folder(log)?, is_original))
+                };
+                let (seen, is_original) = on_a_thread(&place, log, reading).await?;
                 let nothing = || failed(&format!("{place}: nothing of this log can be read"));
                 let export = lines::Export {
                     manager: seen.manager.ok_or_else(nothing)?,
                     from: place.clone(),
-                    sealed: seen.mark.is_some_and(|(is_arriving, _)| !is_arriving),
+                    sealed: is_original && seen.mark.is_some_and(|(is_arriving, _)| !is_arriving),
                     image: seen.image.ok_or_else(nothing)?,
                     losses: seen.losses,
                 };
@@ -99,7 +99,7 @@ impl LogExport {
                 let export = lines::Export {
                     manager: source.manager,
                     from: source.place.clone(),
-                    sealed: source.sealed_for.is_some(),
+                    sealed: source.is_sealed,
                     image: source.image,
                     losses: Vec::new(),
                 };
@@ -202,37 +202,13 @@ impl LogExport {
 
 impl Exported {
     fn of(place: String, export: &lines::Export, silent: Vec<Epoch>) -> Self {
-        let counts = Counts::of(&export.image);
         Self {
             place,
             manager: export.manager.to_string(),
             sealed: export.sealed,
             closed_epochs: silent.into_iter().map(|epoch| epoch.0).collect(),
-            openings: counts.openings,
-            pending: counts.pending,
-            completed: counts.completed,
-            heuristics: counts.heuristics,
+            counts: LogCounts::of(&export.image),
             losses: export.losses.len(),
-        }
-    }
-}
-
-/// What a log holds.
-pub(super) struct Counts {
-    pub(super) openings: usize,
-    pub(super) pending: usize,
-    pub(super) completed: usize,
-    pub(super) heuristics: usize,
-}
-
-impl Counts {
-    pub(super) fn of(image: &LogImage) -> Self {
-        let count = |state| image.rows.iter().filter(|kept| kept.state == state).count();
-        Self {
-            openings: image.openings.len(),
-            pending: count(RowState::Pending),
-            completed: count(RowState::Completed),
-            heuristics: image.heuristics.len(),
         }
     }
 }
@@ -257,21 +233,9 @@ async fn cargo(
 ) -> Result<(ManagerId, LogImage, Vec<Loss>), OperatorError> {
     match end {
         End::Folder { folder, .. } if salvages => on_disk(folder, FolderMove::salvage).await,
-        End::Folder { folder, place } => {
+        End::Folder { place, .. } | End::Table { place, .. } => {
             let manager = manager(end.standing().await?, place)?;
-            let image = on_disk(folder, move |folder| folder.image(manager)).await?;
-            Ok((manager, image, Vec::new()))
-        }
-        End::Table {
-            table,
-            place,
-            is_lossless,
-            ..
-        } => {
-            let manager = manager(end.standing().await?, place)?;
-            let (mut image, server) = asked(table.image()).await?;
-            doubt_lost(&mut image, &server, *is_lossless)?;
-            Ok((manager, image, Vec::new()))
+            Ok((manager, end.cargo(manager).await?, Vec::new()))
         }
     }
 }

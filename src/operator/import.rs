@@ -5,11 +5,11 @@
 //! answers for all that they share, and what each begins has random bits of its own.
 
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::Standing;
+use unanimous_core::ports::{AN_EXPORT_OF, Standing};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::counts::{LogCounts, doubtful_epochs};
 use super::error::OperatorError;
-use super::export::Counts;
 use super::file::ConfigFile;
 use super::lines::{self, Export};
 use super::relocate::End;
@@ -42,14 +42,9 @@ pub struct Imported {
     pub complete: bool,
     /// Epochs of which decisions may be missing: what is not decided there is left to a person.
     pub doubtful_epochs: Vec<u32>,
-    /// How many openings it has.
-    pub openings: usize,
-    /// Decisions that are not completed.
-    pub pending: usize,
-    /// Completed decisions that are still kept.
-    pub completed: usize,
-    /// Branches that ended against the decision.
-    pub heuristics: usize,
+    /// What is in it.
+    #[serde(flatten)]
+    pub counts: LogCounts,
 }
 
 impl std::fmt::Debug for LogImport {
@@ -78,22 +73,17 @@ impl LogImport {
         }
         let export = closed(export)?;
         let sum = xxh3_64(bytes);
-        let from = one_line(&format!("an export of {} ({sum:016x})", export.from));
-        let to = End::of(file)?;
+        let from = one_line(&format!("{AN_EXPORT_OF}{} ({sum:016x})", export.from));
+        let to = End::of_new(file)?;
         let resumed = is_begun(&to, &export, &from).await?;
-        let counts = Counts::of(&export.image);
-        let doubtful = export.image.openings.iter().filter(|row| row.is_doubtful());
         let plan = Imported {
             from: export.from.clone(),
             to: to.place().to_owned(),
             manager: export.manager.to_string(),
             resumed,
             complete,
-            doubtful_epochs: doubtful.map(|row| row.opening.epoch.0).collect(),
-            openings: counts.openings,
-            pending: counts.pending,
-            completed: counts.completed,
-            heuristics: counts.heuristics,
+            doubtful_epochs: doubtful_epochs(&export.image),
+            counts: LogCounts::of(&export.image),
         };
         Ok(Self {
             to,

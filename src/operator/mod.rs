@@ -59,16 +59,17 @@
 
 mod access;
 mod adapters;
+mod adopt;
 mod advice;
 mod barrier;
 mod barrier_shared;
 #[cfg(test)]
 mod barrier_test;
-mod cargo;
 mod check;
 mod check_log;
 mod check_table;
 mod client;
+mod counts;
 mod entry;
 mod error;
 mod export;
@@ -94,6 +95,8 @@ mod resolve;
 mod secret;
 mod server;
 mod shared;
+#[cfg(test)]
+mod shared_test;
 mod show;
 mod shown;
 mod socket;
@@ -107,9 +110,11 @@ mod volume;
 mod wire;
 
 pub use access::Access;
+pub use adopt::{Adopted, Adoption};
 pub use barrier::{Barrier, BarrierEnded, BarrierOptions, Stood, UnfinishedDecision};
 pub use check::{Checked, CheckedResource};
 pub use check_log::CheckedLog;
+pub use counts::LogCounts;
 pub use error::{ConfigFileError, OperatorError};
 pub use export::{Exported, LogExport};
 pub use file::{ConfigFile, Parts};

@@ -10,22 +10,22 @@
 //! Until 4 the old home holds the truth, from 4 on the new one. A move that dies goes on where it
 //! was: between 2 and 4 neither home can be opened, and both say how to go on; at no time can both.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{LogError, LogImage, OpeningRow, RowState, Standing, TableMove};
+use unanimous_core::ports::{LogError, LogImage, OpeningRow, Standing, TableMove};
 use unanimous_core::xid::{Epoch, ManagerId};
 
-use super::access::refuse_other_user;
-use super::cargo::{fit_labels, without_lost};
+use super::access::{refuse_other_owner, refuse_other_user};
+use super::counts::{LogCounts, doubtful_epochs};
 use super::error::OperatorError;
 use super::file::ConfigFile;
 use super::place::Place;
 use super::shared::{Watched, failed, of_table, patience};
+use super::source::doubt_lost;
 use crate::bounded::bounded;
-use crate::log::{FileLog, FolderMove, one_line};
+use crate::log::{FileLog, FolderMove, fit_label, one_line};
 
 /// How long one step may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -82,21 +82,12 @@ pub struct Moved {
     pub done_before: bool,
     /// Epochs of silent members, which are closed before.
     pub closed_epochs: Vec<u32>,
-    /// How many openings are carried over.
-    pub openings: usize,
-    /// Decisions that are not completed.
-    pub pending: usize,
-    /// Completed decisions that are still kept.
-    pub completed: usize,
-    /// Branches that ended against the decision.
-    pub heuristics: usize,
-    /// Records of what people did.
-    #[serde(default)]
-    pub by_hand: usize,
-    /// Epochs that are not carried over: they were opened on another server than the table's of
-    /// now, decisions may have been lost since, and the new home could not tell. Their branches,
-    /// if there are any, are left to a person.
-    pub left_out: Vec<u32>,
+    /// What is carried over.
+    #[serde(flatten)]
+    pub counts: LogCounts,
+    /// Epochs of which decisions may be missing: they were opened on another server than the table's
+    /// of now. What is not decided there is left to a person, in the new home, too.
+    pub doubtful_epochs: Vec<u32>,
 }
 
 impl std::fmt::Debug for Move {
@@ -112,7 +103,7 @@ impl Move {
     /// There is no log, or one in the new home, too; somebody uses it; it went elsewhere.
     pub async fn plan(from: &ConfigFile, to: &ConfigFile) -> Result<Self, OperatorError> {
         let from = End::of_old(from)?;
-        let to = End::of(to)?;
+        let to = End::of_new(to)?;
         if from.place() == to.place() {
             return Err(failed(&format!(
                 "both config files name the same home, {}: write the new one into the second",
@@ -127,17 +118,13 @@ impl Move {
             resumed: stage == Stage::Sealed,
             done_before: stage == Stage::Done,
             closed_epochs: Vec::new(),
-            openings: 0,
-            pending: 0,
-            completed: 0,
-            heuristics: 0,
-            by_hand: 0,
-            left_out: Vec::new(),
+            counts: LogCounts::default(),
+            doubtful_epochs: Vec::new(),
         };
         let mut silent = Vec::new();
         if stage != Stage::Done {
-            let (image, left_out) = from.cargo(manager).await?;
-            plan.count(&image, &left_out);
+            let image = from.cargo(manager).await?;
+            plan.count(&image);
             if stage == Stage::Whole {
                 silent = from.silent(&image).await?;
                 plan.closed_epochs = silent.iter().map(|epoch| epoch.0).collect();
@@ -185,8 +172,8 @@ impl Move {
         self.to.begin_arrival(self.manager, &from).await?;
         reached("arriving").await;
         // Nothing is added any more.
-        let (image, left_out) = self.from.cargo(self.manager).await?;
-        self.plan.count(&image, &left_out);
+        let image = self.from.cargo(self.manager).await?;
+        self.plan.count(&image);
         for part in self.to.parts(image) {
             self.to.arrive(self.manager, &from, part).await?;
             reached("arrived").await;
@@ -212,14 +199,9 @@ impl Move {
 }
 
 impl Moved {
-    fn count(&mut self, image: &LogImage, left_out: &BTreeSet<Epoch>) {
-        let count = |state| image.rows.iter().filter(|kept| kept.state == state).count();
-        self.openings = image.openings.len();
-        self.pending = count(RowState::Pending);
-        self.completed = count(RowState::Completed);
-        self.heuristics = image.heuristics.len();
-        self.by_hand = image.by_hand.len();
-        self.left_out = left_out.iter().map(|epoch| epoch.0).collect();
+    fn count(&mut self, image: &LogImage) {
+        self.counts = LogCounts::of(image);
+        self.doubtful_epochs = doubtful_epochs(image);
     }
 }
 
@@ -264,7 +246,15 @@ async fn stage(from: &End, to: &End) -> Result<(ManagerId, Stage), OperatorError
 }
 
 impl End {
-    pub(super) fn of(file: &ConfigFile) -> Result<Self, OperatorError> {
+    /// An empty home, or one that a log arrives in: there may be no folder yet.
+    pub(super) fn of_new(file: &ConfigFile) -> Result<Self, OperatorError> {
+        if let Some(folder) = file.log_folder() {
+            refuse_other_owner(folder)?;
+        }
+        Self::of(file)
+    }
+
+    fn of(file: &ConfigFile) -> Result<Self, OperatorError> {
         match file.log() {
             Place::Folder(log) => Self::folder(log.clone()),
             Place::Table(place) => {
@@ -372,27 +362,22 @@ impl End {
         }
     }
 
-    /// What is carried over, and what is not.
-    async fn cargo(
-        &self,
-        manager: ManagerId,
-    ) -> Result<(LogImage, BTreeSet<Epoch>), OperatorError> {
+    /// What is carried over. What its server may have lost is in doubt, there as here.
+    pub(super) async fn cargo(&self, manager: ManagerId) -> Result<LogImage, OperatorError> {
         match self {
             Self::Folder { folder, .. } => {
-                let image = on_disk(folder, move |folder| folder.image(manager)).await?;
-                Ok((image, BTreeSet::new()))
+                on_disk(folder, move |folder| folder.image(manager)).await
             }
             Self::Table {
-                table,
-                is_lossless,
-                place,
-                ..
+                table, is_lossless, ..
             } => {
-                let (image, server) = asked(table.image()).await?;
-                if *is_lossless {
-                    return Ok((image, BTreeSet::new()));
+                let (mut image, server) = asked(table.image()).await?;
+                doubt_lost(&mut image, &server, *is_lossless)?;
+                // What an older version, or a hand, has written may not fit everywhere.
+                for row in &mut image.openings {
+                    row.label = fit_label(&row.label);
                 }
-                without_lost(image, &server, place)
+                Ok(image)
             }
         }
     }

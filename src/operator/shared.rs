@@ -203,8 +203,10 @@ pub(super) struct Watched {
     ages: BTreeMap<Epoch, Duration>,
     alive: BTreeSet<Epoch>,
     open: BTreeSet<Epoch>,
-    since: Instant,
-    last: Duration,
+    /// The end of the first look.
+    since: Option<Instant>,
+    /// From there to the beginning of the last one.
+    lasted: Duration,
 }
 
 /// After which time without a sign of life a member is called silent: three times what lies between
@@ -226,7 +228,7 @@ impl Watched {
         table: &dyn DecisionTable,
         patience: Duration,
     ) -> Result<Self, OperatorError> {
-        let mut watched = Self::until_all_live(table, Duration::ZERO).await?;
+        let mut watched = Self::until(table, |_| true).await?;
         let is_young = |(_, age): &(&Epoch, &Duration)| **age <= patience;
         let young = watched.ages.iter().filter(is_young);
         watched.alive.extend(young.map(|(epoch, _)| *epoch));
@@ -238,17 +240,34 @@ impl Watched {
         table: &dyn DecisionTable,
         limit: Duration,
     ) -> Result<Self, OperatorError> {
+        let all_live = |seen: &Self| seen.open.is_subset(&seen.alive) || seen.lasted >= limit;
+        Self::until(table, all_live).await
+    }
+
+    /// Looks for so long, whoever lives.
+    pub(super) async fn for_long(
+        table: &dyn DecisionTable,
+        time: Duration,
+    ) -> Result<Self, OperatorError> {
+        Self::until(table, |seen| seen.lasted >= time).await
+    }
+
+    /// Looks once, and again until that is enough.
+    async fn until(
+        table: &dyn DecisionTable,
+        is_enough: impl Fn(&Self) -> bool,
+    ) -> Result<Self, OperatorError> {
         let mut watched = Self {
             first: BTreeMap::new(),
             ages: BTreeMap::new(),
             alive: BTreeSet::new(),
             open: BTreeSet::new(),
-            since: Instant::now(),
-            last: Duration::ZERO,
+            since: None,
+            lasted: Duration::ZERO,
         };
         loop {
             watched.look(table).await?;
-            if watched.open.is_subset(&watched.alive) || watched.last >= limit {
+            if is_enough(&watched) {
                 return Ok(watched);
             }
             sleep(LOOK_PAUSE).await;
@@ -256,8 +275,8 @@ impl Watched {
     }
 
     fn take(&mut self, beats: &[Beat]) {
-        self.last = self.since.elapsed();
-        let is_first_look = self.first.is_empty() && self.last < LOOK_PAUSE;
+        let is_first_look = self.since.is_none();
+        self.since.get_or_insert_with(Instant::now);
         let open = beats.iter().filter(|beat| !beat.is_closed);
         self.open = open.clone().map(|beat| beat.epoch).collect();
         self.ages = open.clone().map(|beat| (beat.epoch, beat.age)).collect();
@@ -276,20 +295,8 @@ impl Watched {
         }
     }
 
-    /// Looks for so long, whoever lives.
-    pub(super) async fn for_long(
-        table: &dyn DecisionTable,
-        time: Duration,
-    ) -> Result<Self, OperatorError> {
-        let mut watched = Self::until_all_live(table, Duration::ZERO).await?;
-        while watched.last < time {
-            sleep(LOOK_PAUSE).await;
-            watched.look(table).await?;
-        }
-        Ok(watched)
-    }
-
     async fn look(&mut self, table: &dyn DecisionTable) -> Result<(), OperatorError> {
+        self.lasted = self.since.map_or(Duration::ZERO, |since| since.elapsed());
         match bounded(LOG_LIMIT, table.beat(NOBODY)).await {
             Ok(beats) => {
                 self.take(&beats.map_err(of_table)?);

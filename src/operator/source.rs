@@ -23,6 +23,8 @@ pub(super) struct Source {
     pub(super) image: LogImage,
     /// It went there, and nothing is recorded here any more.
     pub(super) sealed_for: Option<String>,
+    /// And this is where it was: a copy may have been made before the seal was.
+    pub(super) is_sealed: bool,
     pub(super) unfinished_batch: Option<TornTail>,
 }
 
@@ -38,11 +40,16 @@ impl Source {
 
     async fn of_folder(log: &FileLog) -> Result<Self, OperatorError> {
         let place = folder_place(log);
-        let read = on_a_thread(&place, log, |log| Ok(read_folder(log)?)).await?;
+        let reading = |log: FileLog| {
+            let is_original = is_original(&log);
+            Ok((read_folder(log)?, is_original))
+        };
+        let (read, is_original) = on_a_thread(&place, log, reading).await?;
         Ok(Self {
             place,
             manager: read.manager,
             image: read.image,
+            is_sealed: is_original && read.sealed_for.is_some(),
             sealed_for: read.sealed_for,
             unfinished_batch: read.unfinished_batch,
         })
@@ -83,10 +90,16 @@ impl Source {
             place: one_line(&table.place()),
             manager,
             image,
+            is_sealed: sealed_for.is_some(),
             sealed_for,
             unfinished_batch: None,
         })
     }
+}
+
+/// The folder can be read to be the log's own.
+pub(super) fn is_original(log: &FileLog) -> bool {
+    matches!(log.manager(), Ok(Some(_))) && log.check_place().is_ok()
 }
 
 /// What messages call a log in a folder.

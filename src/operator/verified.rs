@@ -13,8 +13,8 @@ use unanimous_core::ports::{
 };
 use unanimous_core::xid::{Gtrid, Opening};
 
+use super::counts::{LogCounts, doubtful_epochs};
 use super::error::OperatorError;
-use super::export::Counts;
 use super::file::ConfigFile;
 use super::finding::CheckedFinding;
 use super::place::Place;
@@ -41,14 +41,9 @@ pub struct Verified {
     pub sound: bool,
     /// Files that were read, or tables.
     pub parts: Vec<VerifiedPart>,
-    /// How many openings can be read.
-    pub openings: usize,
-    /// Decisions that are not completed.
-    pub pending: usize,
-    /// Completed decisions that are still kept.
-    pub completed: usize,
-    /// Branches that ended against the decision.
-    pub heuristics: usize,
+    /// How much of it can be read.
+    #[serde(flatten)]
+    pub counts: LogCounts,
     /// Epochs of which decisions may be missing.
     pub doubtful_epochs: Vec<u32>,
     /// Transactions that seem to be decided in what cannot be read: a hint, proven by nothing.
@@ -124,10 +119,7 @@ impl Verified {
             manager: None,
             sound: false,
             parts: Vec::new(),
-            openings: 0,
-            pending: 0,
-            completed: 0,
-            heuristics: 0,
+            counts: LogCounts::default(),
             doubtful_epochs: Vec::new(),
             legible: Vec::new(),
             findings: Vec::new(),
@@ -161,13 +153,8 @@ impl Verified {
     }
 
     fn count(&mut self, image: &LogImage) {
-        let counts = Counts::of(image);
-        self.openings = counts.openings;
-        self.pending = counts.pending;
-        self.completed = counts.completed;
-        self.heuristics = counts.heuristics;
-        let doubtful = image.openings.iter().filter(|row| row.is_doubtful());
-        self.doubtful_epochs = doubtful.map(|row| row.opening.epoch.0).collect();
+        self.counts = LogCounts::of(image);
+        self.doubtful_epochs = doubtful_epochs(image);
     }
 
     async fn of_table(table: &dyn TableMove, is_lossless: bool) -> Result<Self, OperatorError> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use unanimous::operator::{ConfigFile, Exported, Imported, LogExport, LogImport};
 
+use super::warn_of_doubt;
 use crate::args::Format;
 use crate::output::{plain, to_json};
 use crate::recover::asked;
@@ -87,9 +88,8 @@ fn cannot(path: &Path, what: &str, error: &io::Error) -> Failure {
 fn tell_export(plan: &Exported) {
     let (place, manager) = (plain(&plan.place), &plan.manager);
     talk(&format!(
-        "the log of manager {manager} in {place}: {} openings, {} pending decisions, {} completed \
-         ones, {} heuristic ends",
-        plan.openings, plan.pending, plan.completed, plan.heuristics
+        "the log of manager {manager} in {place}: {}",
+        plan.counts
     ));
     for epoch in &plan.closed_epochs {
         talk(&format!(
@@ -155,16 +155,6 @@ fn tell_import(plan: &Imported) {
     if plan.resumed {
         talk("an earlier import of this file was interrupted: this goes on with it");
     }
-    talk(&format!(
-        "{} openings, {} pending decisions, {} completed ones, {} heuristic ends",
-        plan.openings, plan.pending, plan.completed, plan.heuristics
-    ));
-    if !plan.doubtful_epochs.is_empty() {
-        let epochs: Vec<_> = plan.doubtful_epochs.iter().map(u32::to_string).collect();
-        talk(&format!(
-            "warning: decisions of epoch {} may be missing: what is not decided there is left to a \
-             person",
-            epochs.join(", ")
-        ));
-    }
+    talk(&plan.counts.to_string());
+    warn_of_doubt(&plan.doubtful_epochs);
 }

@@ -1,5 +1,6 @@
 //! `unanimous log …`: the decision log itself. The options of a verb stand beside it.
 
+mod adopt;
 mod export;
 mod init;
 mod relocate;
@@ -11,7 +12,7 @@ use unanimous::operator::ConfigFile;
 
 use crate::args::Format;
 use crate::examples;
-use crate::run::Failure;
+use crate::run::{Failure, talk};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Log {
@@ -52,6 +53,13 @@ pub(crate) enum Log {
     /// when it is run again.
     #[command(after_help = examples::LOG_MOVE)]
     Move(relocate::Relocate),
+    /// Declare a folder that was copied, restored or moved to another disk to be the log's own.
+    ///
+    /// Until then nobody opens it: a log and its copy would roll back each other's commits. Right
+    /// only if the original is used by nobody, and nothing was decided in it since. Shows what is
+    /// in the folder, and asks.
+    #[command(after_help = examples::LOG_ADOPT)]
+    Adopt(adopt::Adopt),
 }
 
 pub(crate) async fn run(file: &ConfigFile, log: Log, format: Format) -> Result<u8, Failure> {
@@ -62,5 +70,18 @@ pub(crate) async fn run(file: &ConfigFile, log: Log, format: Format) -> Result<u
         Log::Import(options) => export::import(file, &options, format).await,
         Log::Init(options) => init::run(file, &options, format).await,
         Log::Move(options) => relocate::run(file, &options, format).await,
+        Log::Adopt(options) => adopt::run(file, &options, format).await,
     }
+}
+
+fn warn_of_doubt(epochs: &[u32]) {
+    if epochs.is_empty() {
+        return;
+    }
+    let epochs: Vec<_> = epochs.iter().map(u32::to_string).collect();
+    talk(&format!(
+        "warning: decisions of epoch {} may be missing: what is not decided there is left to a \
+         person",
+        epochs.join(", ")
+    ));
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use unanimous::operator::{ConfigFile, Move, Moved};
 
+use super::warn_of_doubt;
 use crate::args::Format;
 use crate::output::{plain, to_json};
 use crate::recover::asked;
@@ -66,14 +67,6 @@ fn tell(plan: &Moved) {
             "epoch {epoch}, whose member gives no sign of life, is closed first"
         ));
     }
-    for epoch in &plan.left_out {
-        talk(&format!(
-            "epoch {epoch} is left out: it was opened before a fail-over of its server; if \
-             branches of it are prepared, a person has to end them"
-        ));
-    }
-    talk(&format!(
-        "{} openings, {} pending decisions, {} completed ones, {} heuristic ends",
-        plan.openings, plan.pending, plan.completed, plan.heuristics
-    ));
+    warn_of_doubt(&plan.doubtful_epochs);
+    talk(&plan.counts.to_string());
 }

@@ -16,9 +16,8 @@ pub(crate) async fn run(file: &ConfigFile, format: Format) -> Result<u8, Failure
     let fitness = if verified.sound { "sound" } else { "not sound" };
     let (place, manager) = (plain(&verified.place), or_dash(verified.manager.clone()));
     talk(&format!(
-        "{fitness}: {place}, manager {manager}: {} openings, {} pending decisions, {} completed \
-         ones, {} heuristic ends",
-        verified.openings, verified.pending, verified.completed, verified.heuristics
+        "{fitness}: {place}, manager {manager}: {}",
+        verified.counts
     ));
     match verified.worst() {
         None | Some(Severity::Note) => Ok(CLEAN),

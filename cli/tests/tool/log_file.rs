@@ -2,6 +2,7 @@
 //! servers: what is decided is committed wherever the file goes, and nothing else is.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use mysql_async::prelude::Queryable;
 use serde_json::Value;
@@ -40,6 +41,16 @@ impl Service {
         arguments.push(path.to_str().unwrap());
         arguments.extend(options);
         self.run(&arguments)
+    }
+
+    /// A config file beside the service's, with its log in this folder.
+    fn to_folder(&self, name: &str) -> PathBuf {
+        let path = file(self, &format!("{}.toml", name.replace('/', "-")));
+        let text = self.config_text();
+        let (_, resources) = text.split_once("[resources.orders]").unwrap();
+        let text = format!("[log]\nfolder = \"{name}\"\n[resources.orders]{resources}");
+        std::fs::write(&path, text).unwrap();
+        path
     }
 
     fn shows(&self, options: &[&str]) -> Value {
@@ -153,6 +164,99 @@ async fn a_log_goes_through_a_file_and_only_a_sealed_one_goes_freely() {
         "{done}"
     );
     service.drop_tables().await;
+}
+
+/// The lock of a copy proves nothing of the original, whose application may decide all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn i5_a_copied_folder_is_neither_moved_nor_sealed_while_its_original_lives() {
+    let service = Service::new("logcopy");
+    service.create_tables().await;
+    let application = service.start(Plan::BeforeDecide);
+    let gtrid = application.gtrid.clone();
+    let [copy, blank] = ["copy", "blank"].map(|name| file(&service, name));
+    copied(&service.log(), &copy);
+    copied(&service.log(), &blank);
+    std::fs::remove_file(blank.join("identity")).unwrap();
+    let to = service.to_folder("log2");
+    use_log(&service, "folder = \"copy\"");
+    let move_it = ["log", "move", "--yes", "--to", to.to_str().unwrap()];
+    let refused = service.run(&move_it).exits(2);
+    says(&refused, "this folder is a copy");
+    for options in [&["--seal"][..], &["--seal", "--salvage"]] {
+        let refused = service.exports(options, "sealed.jsonl").exits(2);
+        says(&refused, "this folder is a copy");
+    }
+    assert!(!copy.join("moved").exists());
+    // A copy of the copy says that it is one.
+    let one = service.exports(&[], "copy.jsonl").exits(0).json();
+    assert_eq!(one["sealed"], false, "{one}");
+
+    // Nobody can tell whether this one is the original: so its last opening is in doubt.
+    use_log(&service, "folder = \"blank\"");
+    let sealed = service.exports(&["--seal", "--salvage"], "blank.jsonl");
+    sealed.exits(0);
+    use_log(&service, "folder = \"log3\"");
+    let done = service.imports(&[], "blank.jsonl").exits(0).json();
+    assert_eq!(done["doubtful_epochs"], serde_json::json!([1]), "{done}");
+    service.run(&["recover", "--yes"]).exits(1);
+    states(&service.run(&LIST).exits(1), &gtrid, "unlisted");
+
+    // The original is as free as ever.
+    use_log(&service, "folder = \"log\"");
+    drop(application);
+    service.run(&["recover", "--yes"]).exits(0);
+    assert_eq!(service.rows().await, (0, 0));
+    service.drop_tables().await;
+}
+
+/// A disk that was replaced: the folder is another one, and a person says that it is the log's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_was_moved_is_used_again_when_a_person_adopts_it() {
+    let service = Service::new("logadopt");
+    service.create_tables().await;
+    let application = service.start(Plan::DecisionDurable);
+    let gtrid = application.gtrid.clone();
+    let used = service.run(&["log", "adopt", "--yes"]).exits(2);
+    says(&used, "in use by the process with pid");
+    drop(application);
+    let adopt = ["log", "adopt", "--yes", "--format", "json"];
+    let own = service.run(&adopt).exits(0);
+    assert_eq!(own.json()["done_before"], true, "{own:?}");
+    copied(&service.log(), &file(&service, "new"));
+    std::fs::remove_dir_all(service.log()).unwrap();
+    use_log(&service, "folder = \"new\"");
+    let refused = service.run(&["recover", "--yes"]).exits(2);
+    says(&refused, "adopt it by `unanimous log adopt`");
+    let asked = service.run(&["log", "adopt"]).exits(2);
+    says(&asked, "add --yes");
+    service.run(&["recover", "--yes"]).exits(2);
+    let adopted = service.run(&adopt).exits(0);
+    says(&adopted, "the folder is the log's own from now on");
+    assert_eq!(adopted.json()["pending"], 1, "{adopted:?}");
+    states(&service.run(&LIST).exits(1), &gtrid, "decided");
+    service.run(&["recover", "--yes"]).exits(0);
+    assert_eq!(service.rows().await, (1, 1));
+
+    // Whoever is root makes no log in another user's folder.
+    if rustix::process::geteuid().is_root() {
+        let theirs = file(&service, "theirs");
+        std::fs::create_dir(&theirs).unwrap();
+        std::os::unix::fs::chown(&theirs, Some(4711), Some(4711)).unwrap();
+        for log in ["theirs", "theirs/log"] {
+            let to = service.to_folder(log);
+            let move_it = ["log", "move", "--yes", "--to", to.to_str().unwrap()];
+            let refused = service.run(&move_it).exits(2);
+            says(&refused, "it belongs to the user with number 4711");
+        }
+        assert_eq!(theirs.read_dir().unwrap().count(), 0);
+    }
+    service.drop_tables().await;
+}
+
+fn copied(from: &Path, to: &Path) {
+    let mut copying = Command::new("cp");
+    let copied = copying.arg("-a").args([from, to]).status().unwrap();
+    assert!(copied.success());
 }
 
 /// A bit of a decision is changed: it may have been decided, so nobody may roll it back.

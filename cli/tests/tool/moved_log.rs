@@ -8,7 +8,7 @@ use mysql_async::prelude::Queryable;
 use unanimous::ManagerId;
 use unanimous::mysql::Mysql;
 use unanimous::operator::{Access, ConfigFile, Move};
-use unanimous::ports::{LogImage, Standing, TableMoves};
+use unanimous::ports::{HandRow, LogImage, Standing, TableMoves};
 use unanimous::postgres::Postgres;
 
 use crate::application::Plan;
@@ -319,8 +319,22 @@ async fn nobody_joins_a_log_that_was_moved(shared: Shared, home: &str) {
         table.join(8, "paused").await.unwrap_err();
     }
     assert!(table.seal("elsewhere").await.is_err());
+    let gtrid = member.opening.gtrid(1);
+    let late = HandRow {
+        id: 1,
+        gtrid,
+        resource: home.parse().unwrap(),
+        state: 'I',
+        words: "commit|1|somebody|a reason".into(),
+    };
+    let refused = table.record_by_hand(&late).await.unwrap_err().to_string();
+    assert!(refused.contains("this log was moved to there"), "{refused}");
     let (image, _) = table.image().await.unwrap();
-    assert_eq!(image.openings.len(), 1, "{image:?}");
+    assert_eq!(
+        (image.openings.len(), image.by_hand.len()),
+        (1, 0),
+        "{image:?}"
+    );
     let refused = table.check().await.unwrap_err().to_string();
     assert!(refused.contains("this log was moved to there"), "{refused}");
     shared.drop_databases().await;
@@ -374,5 +388,39 @@ async fn i1_a_move_ends_only_as_long_as_the_seal_holds() {
         .run_with("ledger.toml", &["recover", "--yes"])
         .exits(0);
     assert_eq!(service.rows().await, (1, 1));
+    shared.drop_databases().await;
+}
+
+/// The old home's server fails over when it is sealed: the seal went along, and what else did not
+/// nobody knows. The move ends, and what is not decided there is left to a person.
+#[tokio::test(flavor = "multi_thread")]
+async fn i3_a_move_whose_old_server_fails_over_when_it_is_sealed_ends_in_doubt() {
+    let shared = Shared::new("mvfail", "orders", TABLE).await;
+    let service = &shared.service;
+    let table = format!("resource = \"orders\"\n{TABLE}");
+    let [old, new] = [("old", &*table), ("new", "folder = \"log2\"")].map(|(name, log)| {
+        let path = shared.config_with(&format!("{name}.toml"), log);
+        ConfigFile::read(path).unwrap()
+    });
+    use_config(service, "old.toml");
+    let decided = service.start(Plan::DecisionDurable).kill();
+    let plan = Move::plan(&old, &new).await.unwrap();
+    let fail_over = async |step: &'static str| {
+        if step == "sealed" {
+            let sql = "UPDATE unanimous.unanimous_opening SET identity = 'pg:1/1'";
+            service.orders(sql).await;
+        }
+    };
+    let moved = plan.run_watched(fail_over).await.unwrap();
+    assert_eq!(moved.counts.pending, 1, "{moved:?}");
+    assert_eq!(moved.doubtful_epochs, [1]);
+    use_config(service, "new.toml");
+    is_decided(&service.run(&LIST).exits(1), &decided);
+    service.run(&["recover", "--yes"]).exits(0);
+    assert_eq!(service.rows().await, (1, 1));
+    let (epoch, _) = decided.rsplit_once('-').unwrap();
+    let undecided = format!("{epoch}-77");
+    let shown = service.run(&["log", "show", &undecided, "--format", "json"]);
+    assert!(shown.stdout.contains("may_be_lost"), "{shown:?}");
     shared.drop_databases().await;
 }
