@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use clap::Args;
+use tokio::task::JoinHandle;
 use unanimous::operator::{
     Access, Barrier, BarrierEnded, BarrierOptions, ConfigFile, OperatorError, Stood,
 };
@@ -18,8 +19,8 @@ use crate::run::{CLEAN, Failure, close, open, talk};
 #[derive(Debug, Args)]
 pub(crate) struct BarrierArgs {
     /// How long decisions are held at most. Prepared branches keep their locks meanwhile, and
-    /// transactions whose deadline passes are rolled back.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    /// transactions whose deadline passes are rolled back. One hour at most.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = limit)]
     limit: Duration,
     /// How much of that may pass until everything that was decided before is committed in every
     /// database; then nothing is held, and nothing is run.
@@ -39,17 +40,41 @@ fn time(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| error.to_string())
 }
 
+fn limit(text: &str) -> Result<Duration, String> {
+    let limit = time(text)?;
+    if limit > BarrierOptions::LIMIT_MAX {
+        return Err("one hour at most".into());
+    }
+    Ok(limit)
+}
+
 pub(crate) async fn run(
     file: &ConfigFile,
     options: &BarrierArgs,
     format: Format,
 ) -> Result<u8, Failure> {
     let access = open(file).await?;
-    let ended = hold(&access, options, format).await;
-    close(access, ended).await
+    let held = hold(&access, options, format).await;
+    // The log is let go before a command that goes on is waited for.
+    match close(access, held).await? {
+        Held::Ended(code) => Ok(code),
+        Held::Fallen(left) => {
+            drop(left.await);
+            Err(Failure::Reported)
+        }
+    }
 }
 
-async fn hold(access: &Access, options: &BarrierArgs, format: Format) -> Result<u8, Failure> {
+/// How it ended.
+enum Held {
+    Ended(u8),
+    /// Before its command.
+    Fallen(Waiting),
+}
+
+type Waiting = JoinHandle<io::Result<ExitStatus>>;
+
+async fn hold(access: &Access, options: &BarrierArgs, format: Format) -> Result<Held, Failure> {
     let mut wanted = BarrierOptions::default();
     wanted.limit = options.limit;
     wanted.within = options.within;
@@ -65,7 +90,7 @@ async fn hold(access: &Access, options: &BarrierArgs, format: Format) -> Result<
     teller.stood(barrier.stood(), options.limit)?;
     match options.command.split_first() {
         Some((program, arguments)) => under(barrier, program, arguments, &teller).await,
-        None => until_told(barrier, &teller).await,
+        None => until_told(barrier, &teller).await.map(Held::Ended),
     }
 }
 
@@ -139,7 +164,7 @@ async fn under(
     program: &OsString,
     arguments: &[OsString],
     teller: &Teller,
-) -> Result<u8, Failure> {
+) -> Result<Held, Failure> {
     let child = match Command::new(program).args(arguments).spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -151,15 +176,15 @@ async fn under(
     let status = tokio::select! {
         waited = &mut waiting => waited,
         fallen = barrier.fallen() => {
+            drop(barrier);
             talk(&format!("{}; the command goes on", words(&fallen)));
-            drop(waiting.await);
-            return Err(Failure::Reported);
+            return Ok(Held::Fallen(waiting));
         }
     };
     let ended = barrier.end().await.map_err(|error| fell(&error))?;
     teller.ended(&ended)?;
     match status {
-        Ok(Ok(status)) => Ok(code(status)),
+        Ok(Ok(status)) => Ok(Held::Ended(code(status))),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Failure::Message(
             "the command was lost, which is a bug".into(),

@@ -30,9 +30,6 @@ use crate::gate::Shut;
 use crate::manager::{Inner, recover_all};
 use crate::recovery::RecoveryReport;
 
-/// No barrier holds decisions for longer than that.
-const LIMIT_MAX: Duration = Duration::from_secs(60 * 60);
-
 /// How long to wait until recovery is asked again to end what was decided.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -60,13 +57,16 @@ impl Default for BarrierOptions {
 }
 
 impl BarrierOptions {
+    /// No barrier holds decisions for longer than that.
+    pub const LIMIT_MAX: Duration = Duration::from_secs(60 * 60);
+
     /// From now on.
     pub(super) fn until(&self) -> Instant {
-        Instant::now() + self.limit.min(LIMIT_MAX)
+        Instant::now() + self.limit.min(Self::LIMIT_MAX)
     }
 
     pub(super) fn stands_by(&self) -> Instant {
-        Instant::now() + self.within.min(self.limit).min(LIMIT_MAX)
+        Instant::now() + self.within.min(self.limit).min(Self::LIMIT_MAX)
     }
 }
 

@@ -12,7 +12,10 @@ use tokio::time::timeout;
 use super::barrier::{BarrierEnded, BarrierOptions, Stood};
 use super::error::OperatorError;
 use super::socket::{NAME, connect};
-use super::wire::{ANSWER_BYTES_MAX, Answer, Body, Request, Verb, from_line, read_line, to_line};
+use super::wire::{
+    ANSWER_BYTES_MAX, Answer, Body, NOT_UNDERSTOOD, OTHER_RELEASE, Request, Verb, from_line,
+    read_line, to_line,
+};
 
 /// How long the application may take: it looks at every database, each with a limit of its own.
 const ANSWER_LIMIT: Duration = Duration::from_secs(300);
@@ -94,9 +97,14 @@ impl Client {
     }
 
     pub(super) fn failed(&self, problem: impl Into<String>) -> OperatorError {
+        let mut problem = problem.into();
+        // What this tool has asked is right; an application of another release may not know it.
+        if problem.starts_with(NOT_UNDERSTOOD) && !problem.contains(OTHER_RELEASE) {
+            problem = format!("{problem}: {OTHER_RELEASE}");
+        }
         OperatorError::Application {
             path: self.folder.join(NAME).display().to_string(),
-            problem: problem.into(),
+            problem,
         }
     }
 }

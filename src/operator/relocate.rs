@@ -373,10 +373,6 @@ impl End {
             } => {
                 let (mut image, server) = asked(table.image()).await?;
                 doubt_lost(&mut image, &server, *is_lossless)?;
-                // What an older version, or a hand, has written may not fit everywhere.
-                for row in &mut image.openings {
-                    row.label = fit_label(&row.label);
-                }
                 Ok(image)
             }
         }
@@ -384,7 +380,10 @@ impl End {
 
     /// In what portions it arrives: openings first, for the rest names them.
     pub(super) fn parts(&self, mut image: LogImage) -> Vec<LogImage> {
-        fit_labels(&mut image);
+        // What an older version, or a hand, has written may not fit everywhere.
+        for row in &mut image.openings {
+            row.label = fit_label(&row.label);
+        }
         match self {
             Self::Folder { .. } => vec![image],
             Self::Table { .. } => {

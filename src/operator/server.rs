@@ -25,7 +25,8 @@ use super::resolve::{Resolve, Resolved, carry_out as carry_out_resolve};
 use super::show;
 use super::socket::{NAME, SocketFile, listen};
 use super::wire::{
-    ANSWER_BYTES_MAX, Answer, Body, REQUEST_BYTES_MAX, Request, Verb, from_line, read_line, to_line,
+    ANSWER_BYTES_MAX, Answer, Body, NOT_UNDERSTOOD, REQUEST_BYTES_MAX, Request, Verb, from_line,
+    read_line, to_line,
 };
 use crate::manager::{Inner, recover_at, survey_all};
 
@@ -107,7 +108,7 @@ async fn answer(mut stream: UnixStream, inner: &Weak<Inner>) -> Result<(), Strin
         }
         (Ok(verb), Some(inner)) => carry_out(&inner, verb).await,
         (Ok(_), None) => Err("the application is ending".into()),
-        (Err(problem), _) => Err(format!("the request was not understood: {problem}")),
+        (Err(problem), _) => Err(format!("{NOT_UNDERSTOOD}: {problem}")),
     };
     let line = match answered {
         Ok(line) if line.len() as u64 <= ANSWER_BYTES_MAX => line,

@@ -200,6 +200,20 @@ async fn an_application_that_dies_over_the_question_is_an_error_with_a_mend() {
     assert!(error.contains("run this again"), "{error}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_application_that_does_not_know_the_verb_needs_the_tool_of_its_release() {
+    let home = tempfile::tempdir().unwrap();
+    takes(home.path(), |mut stream| {
+        let problem = "the request was not understood: it cannot be read: unknown variant `ended`";
+        let answer = serde_json::json!({"version": 1, "answer": {"error": problem}});
+        writeln!(stream, "{answer}").unwrap();
+    });
+    let client = Client::find(home.path()).await.unwrap().unwrap();
+    let error = client.ask::<u64>(Verb::Ended).await.unwrap_err();
+    let said = "unknown variant `ended`: use the tool of the application's release";
+    assert!(error.to_string().contains(said), "{error}");
+}
+
 #[tokio::test]
 async fn an_answer_that_ends_early_or_is_of_another_version_is_an_error() {
     let cut = read_line(&b"{\"version\":1"[..], ANSWER_BYTES_MAX).await;

@@ -13,6 +13,12 @@ pub(super) const REQUEST_BYTES_MAX: u64 = 16 * 1024;
 /// The longest answer, in bytes: some hundred thousand branches.
 pub(super) const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// What to do if tool and application are of different releases.
+pub(super) const OTHER_RELEASE: &str = "use the tool of the application's release";
+
+/// Begins the answer to a request that cannot be read.
+pub(super) const NOT_UNDERSTOOD: &str = "the request was not understood";
+
 /// Read before anything else of a line: what follows depends on it.
 #[derive(Debug, Deserialize)]
 struct Versioned {
@@ -101,7 +107,7 @@ pub(super) fn from_line<T: for<'de> Deserialize<'de>>(line: &[u8]) -> Result<T, 
     if version != VERSION {
         return Err(format!(
             "it speaks version {version} of the control protocol, and this program version \
-             {VERSION}: use the tool of the application's release"
+             {VERSION}: {OTHER_RELEASE}"
         ));
     }
     serde_json::from_slice(line).map_err(unread)

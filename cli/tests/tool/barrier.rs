@@ -110,6 +110,10 @@ async fn a_command_runs_under_the_barrier_and_its_exit_code_is_told_if_it_has_he
     let late = service.run(&["barrier", "--limit", "300ms", "--", "sleep", "1"]);
     let late = late.exits(2);
     assert!(late.stderr.contains("THE BARRIER HAS NOT HELD"), "{late:?}");
+    let long = service
+        .run(&["barrier", "--limit", "2h", "--", "true"])
+        .exits(2);
+    assert!(long.stderr.contains("one hour at most"), "{long:?}");
     let absent = service.run(&["barrier", "--", "/no/such/program"]).exits(2);
     assert!(absent.stderr.contains("cannot be run"), "{absent:?}");
     assert_goes_on(&service).await;
@@ -119,6 +123,35 @@ async fn a_command_runs_under_the_barrier_and_its_exit_code_is_told_if_it_has_he
     let alone = service.run(&["barrier", "--", "true"]).exits(0);
     let said = "no application holds the log";
     assert!(alone.stderr.contains(said), "{alone:?}");
+    service.drop_tables().await;
+}
+
+/// Without an application the tool holds the log itself, and lets it go when the limit has passed,
+/// however long the command goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_can_start_when_the_limit_has_passed_and_the_command_goes_on() {
+    let service = Service::new("barrier_late");
+    service.create_tables().await;
+    service.start(Plan::Busy).kill();
+    service.run(&["recover", "--yes"]);
+    let go = service.config().with_file_name("go");
+    let script = format!("while [ ! -e '{}' ]; do sleep 0.05; done", go.display());
+    let mut tool = service.tool(&["barrier", "--limit", "300ms", "--", "sh", "-c", &script]);
+    let mut tool = tool.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(tool.stderr.take().unwrap()).lines();
+    lines
+        .find(|line| line.as_ref().unwrap().contains("THE BARRIER HAS NOT HELD"))
+        .unwrap()
+        .unwrap();
+    // It says so, and then lets go.
+    let is_ready = |_: &u32| service.launch(Plan::Obedient).word().unwrap() == "ready";
+    let started = (0..20).find(is_ready);
+    std::fs::write(go, "").unwrap();
+    assert_eq!(tool.wait().unwrap().code(), Some(2));
+    assert!(
+        started.is_some(),
+        "the log is held as long as the command runs"
+    );
     service.drop_tables().await;
 }
 
@@ -142,5 +175,8 @@ async fn decisions_of_every_member_of_a_shared_log_are_held() {
     assert!(tool.0.wait().unwrap().success());
     assert_goes_on(&shared.service).await;
     drop(member);
+    // What it has left prepared keeps a database from being dropped.
+    let recover = ["recover", "--yes", "--close", "1"];
+    shared.service.run(&recover).exits(0);
     shared.drop_databases().await;
 }
