@@ -84,16 +84,17 @@ pub(crate) enum Verb {
     Check(Check),
     /// List what is prepared at all resources, and what recovery would do about it.
     ///
-    /// Changes nothing. Exits with 0 if nothing is in doubt, with 1 if something is, with 2 if the
-    /// log or any resource could not be looked at; what could be seen is shown all the same. What
-    /// the filters hide counts, too.
+    /// Ends nothing. Without an application it holds the log's folder meanwhile. Exits with 0 if
+    /// nothing is in doubt, with 1 if something is, with 2 if the log or any resource could not be
+    /// looked at; what could be seen is shown all the same. What the filters hide counts, too.
     #[command(after_help = examples::LIST)]
     List(List),
     /// Show one transaction: its branches, owner and decision, what recovery will do and when, what
     /// it locks and whom it blocks, and what may safely be done.
     ///
-    /// Changes nothing. Exits with 0 if nothing of it is in doubt, with 1 if something is, with 2
-    /// if it is not known or any resource could not be looked at.
+    /// Ends nothing. Without an application it holds the log's folder meanwhile. Exits with 0 if
+    /// nothing of it is in doubt, with 1 if something is, with 2 if it is not known or any resource
+    /// could not be looked at.
     #[command(after_help = examples::SHOW)]
     Show(Show),
     /// Make one recovery pass: commit what was decided, roll back what cannot be decided any more.

@@ -1,6 +1,8 @@
 //! How the operator gets at log and databases. A log in a folder: through the application that
 //! holds it, or, if there is none, by holding the log in its place (I5: never beside a living
-//! application). A log in a table: beside its members, as one of them if anything is to be ended.
+//! application), also to look only: that decides and ends nothing, but it begins an opening of the
+//! log, needs room for its segment, and is in the way of an application that starts just then. A
+//! log in a table: beside its members, as one of them if anything is to be ended.
 
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
@@ -74,11 +76,11 @@ impl Access {
             return Ok(Self(Way::Application(client)));
         }
         if !folder.exists() {
-            return Err(OperatorError::Log(LogError::new(format!(
+            return Err(failed(&format!(
                 "log {}: there is no such folder: check the path in the config file; an \
                  application makes its log at its first start",
                 folder.display()
-            ))));
+            )));
         }
         let read = log.clone();
         let reading = tokio::task::spawn_blocking(move || read.inspect());
@@ -122,7 +124,16 @@ impl Access {
         }
     }
 
-    /// What is in doubt, and what a recovery pass would do. Changes nothing.
+    /// What looks at log and databases, or who is asked instead.
+    const fn looker(&self) -> Result<&Arc<Inner>, &Client> {
+        match &self.0 {
+            Way::Application(client) => Err(client),
+            Way::Alone(inner) => Ok(inner),
+            Way::Shared(shared) => Ok(shared.observer()),
+        }
+    }
+
+    /// What is in doubt, and what a recovery pass would do. Ends nothing.
     ///
     /// # Errors
     /// The application did not answer.
@@ -135,15 +146,15 @@ impl Access {
     }
 
     /// Everything about one transaction, by its gtrid, by the name of one of its branches as a
-    /// server prints it, or by the beginning of one that no other transaction has. Changes nothing.
+    /// server prints it, or by the beginning of one that no other transaction has. Ends nothing.
     ///
     /// # Errors
     /// The application did not answer; or nothing, or more than one transaction, has that name.
     pub async fn show(&self, asked: &str) -> Result<TransactionShown, OperatorError> {
         if asked.len() > NAME_BYTES_MAX {
-            return Err(OperatorError::Log(LogError::new(format!(
+            return Err(failed(&format!(
                 "the name of a transaction has at most {NAME_BYTES_MAX} bytes"
-            ))));
+            )));
         }
         match &self.0 {
             Way::Application(client) => client.ask(Verb::Show(asked.to_owned())).await,
@@ -166,10 +177,10 @@ impl Access {
         close: &[u32],
     ) -> Result<Recovered, OperatorError> {
         if let (false, [epoch, ..]) = (self.is_shared(), close) {
-            return Err(OperatorError::Log(LogError::new(format!(
+            return Err(failed(&format!(
                 "epoch {epoch} cannot be closed by itself: the log is in a folder, and whoever \
                  opens it closes all earlier epochs"
-            ))));
+            )));
         }
         match &self.0 {
             Way::Shared(shared) => shared.recover(at, close).await,
@@ -179,7 +190,7 @@ impl Access {
             }
             Way::Alone(inner) => {
                 let only = at.map(|name| server::registered(inner, name)).transpose();
-                let only = only.map_err(|problem| OperatorError::Log(LogError::new(problem)))?;
+                let only = only.map_err(|problem| failed(&problem))?;
                 Ok(Recovered::new(&recover_at(inner, only.as_ref()).await))
             }
         }
@@ -223,10 +234,9 @@ impl Access {
     /// # Errors
     /// The request was not understood, or the application did not answer.
     pub async fn plan_resolve(&self, wanted: &Resolve) -> Result<Resolved, OperatorError> {
-        match &self.0 {
-            Way::Application(client) => client.ask(Verb::PlanResolve(wanted.clone())).await,
-            Way::Alone(inner) => of_resolve(carry_out(inner, wanted, false).await),
-            Way::Shared(shared) => of_resolve(carry_out(shared.observer(), wanted, false).await),
+        match self.looker() {
+            Err(client) => client.ask(Verb::PlanResolve(wanted.clone())).await,
+            Ok(inner) => of_resolve(carry_out(inner, wanted, false).await),
         }
     }
 
@@ -251,10 +261,9 @@ impl Access {
     /// # Errors
     /// The log could not be read.
     pub async fn heuristics(&self) -> Result<Heuristics, OperatorError> {
-        match &self.0 {
-            Way::Application(client) => client.ask(Verb::Heuristics).await,
-            Way::Alone(inner) => of_resolve(heuristics::list(inner).await),
-            Way::Shared(shared) => of_resolve(heuristics::list(shared.observer()).await),
+        match self.looker() {
+            Err(client) => client.ask(Verb::Heuristics).await,
+            Ok(inner) => of_resolve(heuristics::list(inner).await),
         }
     }
 
@@ -279,12 +288,9 @@ impl Access {
     /// # Errors
     /// The request was not understood, or the application did not answer.
     pub async fn plan_give_up(&self, wanted: &GiveUp) -> Result<GivenUp, OperatorError> {
-        match &self.0 {
-            Way::Application(client) => client.ask(Verb::PlanGiveUp(wanted.clone())).await,
-            Way::Alone(inner) => of_resolve(lost::carry_out(inner, wanted, false).await),
-            Way::Shared(shared) => {
-                of_resolve(lost::carry_out(shared.observer(), wanted, false).await)
-            }
+        match self.looker() {
+            Err(client) => client.ask(Verb::PlanGiveUp(wanted.clone())).await,
+            Ok(inner) => of_resolve(lost::carry_out(inner, wanted, false).await),
         }
     }
 
@@ -314,9 +320,9 @@ impl Access {
             Way::Application(_) | Way::Shared(_) => Ok(()),
             Way::Alone(inner) => match bounded(LOG_LIMIT, inner.log.shutdown()).await {
                 Ok(closed) => Ok(closed?),
-                Err(silence) => Err(OperatorError::Log(LogError::new(format!(
+                Err(silence) => Err(failed(&format!(
                     "the log did not close: {silence}; nothing is lost"
-                )))),
+                ))),
             },
         }
     }
@@ -329,17 +335,17 @@ const NAME_BYTES_MAX: usize = 1000;
 const RECOVER_LIMIT: Duration = Duration::from_secs(1800);
 
 fn of_resolve<T>(done: Result<T, String>) -> Result<T, OperatorError> {
-    done.map_err(|problem| OperatorError::Log(LogError::new(problem)))
+    done.map_err(|problem| failed(&problem))
 }
 
 /// How long the log may take to be read, opened or closed.
 pub(super) const LOG_LIMIT: Duration = Duration::from_secs(60);
 
 fn stuck(folder: &Path, problem: &str) -> OperatorError {
-    OperatorError::Log(LogError::new(format!(
+    failed(&format!(
         "log {}: {problem}; see whether its file system hangs: ls -l in it by hand",
         folder.display()
-    )))
+    ))
 }
 
 /// Files that another user makes would keep the application out of its own log.

@@ -53,9 +53,13 @@
 //! `Debug` text holds a value of the file or a password (I8).
 //!
 //! Layers, each of which knows only those before it: `error`, `text` (keys, types and ranges),
-//! `secret`, `limits`, `adapters` and `entry` (an address becomes a resource), `file`, `foreign`,
-//! `holding` and `report` (data), `show` and `advice`, `wire` and `socket`, `server` and `client`,
-//! `finding`, `volume`, `check_log`, `check`, `barrier`, `access`.
+//! `secret`, `limits`, `adapters` and `entry` (an address becomes a resource), `place` (the log's
+//! home) and `file`, `foreign`, `holding`, `counts` and `report` (data), `show` and `advice`,
+//! `person`, `resolve`, `heuristics` and `lost` (what people do), `barrier`, `wire` and `socket`,
+//! `server` and `client`, `shared` (a log in a table), `access`. Beside these, of the log alone:
+//! `source` (it is read), `shown`, `verified`, `relocate` (homes, and a move between them),
+//! `adopt`, `init`, `lines` (JSON), `export` and `import`; and of checks: `finding`, `volume`,
+//! `twins`, `check_log`, `check_table`, `check`.
 
 mod access;
 mod adapters;

@@ -52,7 +52,7 @@ pub(in crate::operator) fn read(bytes: &[u8]) -> Result<Export, Malformed> {
         at(line, "it is not UTF-8")
     })?;
     let count = text.lines().count();
-    let mut reader = None;
+    let mut reader: Option<Reader> = None;
     let mut offset = 0;
     for (index, whole) in text.split_inclusive('\n').enumerate() {
         let number = index + 1;
@@ -61,17 +61,20 @@ pub(in crate::operator) fn read(bytes: &[u8]) -> Result<Export, Malformed> {
         };
         let mut fields = Fields::parse(number, line)?;
         let kind: String = fields.take("kind")?;
-        match &mut reader {
-            None if kind == "log" => reader = Some(Reader::begin(fields)?),
-            None => return Err(at(number, "the first line of an export has the kind log")),
-            Some(reader) if kind == "end" => {
+        match (reader.take(), &*kind) {
+            (None, "log") => reader = Some(Reader::begin(fields)?),
+            (None, _) => return Err(at(number, "the first line of an export has the kind log")),
+            (Some(read), "end") => {
                 fields.end_of_file(index, &bytes[..offset])?;
                 if number != count {
                     return Err(at(number + 1, "there is something behind the end"));
                 }
-                return Ok(reader.export.clone());
+                return Ok(read.export);
             }
-            Some(reader) => reader.take(&kind, fields)?,
+            (Some(mut read), _) => {
+                read.take(&kind, fields)?;
+                reader = Some(read);
+            }
         }
         offset += whole.len();
     }
@@ -87,6 +90,8 @@ struct Reader {
     openings: HashMap<Epoch, Opening>,
     decided: HashSet<Gtrid>,
     ended: HashSet<(Gtrid, ResourceName)>,
+    /// Of the records by hand.
+    ids: HashSet<u64>,
 }
 
 impl Reader {
@@ -112,6 +117,7 @@ impl Reader {
             openings: HashMap::new(),
             decided: HashSet::new(),
             ended: HashSet::new(),
+            ids: HashSet::new(),
         })
     }
 
@@ -238,8 +244,7 @@ impl Reader {
         if !is_by_hand(&row) {
             return Err(fields.wrong("words", "state or words are not of a record by hand"));
         }
-        let is_there = |has: &HandRow| has.id == row.id;
-        if self.export.image.by_hand.iter().any(is_there) {
+        if !self.ids.insert(row.id) {
             return Err(fields.wrong("id", "it was there before"));
         }
         fields.done()?;
