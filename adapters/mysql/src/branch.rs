@@ -13,22 +13,22 @@
 
 use std::fmt;
 use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use mysql_async::Error;
 use unanimous_core::ports::{
-    Branch, BranchEnv, BranchError, BranchErrorKind, Cause, OnePhaseReply, PrepareReply,
-    ServerIdentity,
+    Branch, BranchEnv, BranchError, BranchErrorKind, OnePhaseReply, PrepareReply, ServerIdentity,
 };
 use unanimous_core::xid::Xid;
 
+use crate::Mysql;
 use crate::codes::{self, During};
 use crate::fence::Holder;
 use crate::latch::{Failure, Latch, Results};
 use crate::pool::Lease;
 use crate::session::{PairError, Session};
-use crate::{Mysql, xid};
 
 mod one_phase;
 
@@ -73,7 +73,7 @@ pub struct MysqlBranch {
     xid: Xid,
     literal: String,
     identity: ServerIdentity,
-    scope: String,
+    scope: Arc<str>,
     holder: Holder,
     resource: Mysql,
 }
@@ -91,23 +91,30 @@ impl fmt::Debug for MysqlBranch {
 /// Where a branch was opened.
 pub(crate) struct Place {
     pub(crate) identity: ServerIdentity,
-    pub(crate) scope: String,
+    pub(crate) scope: Arc<str>,
     pub(crate) holder: Holder,
+    pub(crate) hides_deadlocks: bool,
 }
 
 impl MysqlBranch {
     /// The transaction has been begun on the lent session.
-    pub(crate) fn new(resource: &Mysql, env: BranchEnv, lease: Lease, place: Place) -> Self {
+    pub(crate) fn new(
+        resource: &Mysql,
+        env: BranchEnv,
+        literal: String,
+        lease: Lease,
+        place: Place,
+    ) -> Self {
         Self {
             lease,
             latch: if env.read_only {
-                Latch::of_reader()
+                Latch::of_reader(place.hides_deadlocks)
             } else {
-                Latch::of_writer()
+                Latch::of_writer(place.hides_deadlocks)
             },
             stage: Stage::Active,
             is_reader: env.read_only,
-            literal: xid::literal(&env.xid),
+            literal,
             xid: env.xid,
             identity: place.identity,
             scope: place.scope,
@@ -258,18 +265,19 @@ impl MysqlBranch {
         confirmed
     }
 
-    /// `XA END` was accepted, and what came after it was refused.
+    /// `XA END` was accepted, and what came after it was refused. `None`: whatever the error says,
+    /// only the rollback's own answer is believed.
     async fn last_step_refused(
         &mut self,
         doing: &str,
-        during: During,
+        during: Option<During>,
         error: Error,
     ) -> Result<BranchError, BranchError> {
-        let meaning = codes::meaning(&error, during);
-        let (ended, cause) = if let BranchErrorKind::RolledBack(cause) = meaning {
+        let meaning = during.map(|during| codes::meaning(&error, during));
+        let (ended, cause) = if let Some(BranchErrorKind::RolledBack(cause)) = meaning {
             (true, cause)
         } else {
-            (false, Cause::Refused)
+            (false, codes::statement(&error).cause)
         };
         if self.confirm_rollback(ended).await {
             return Ok(self.failed(BranchErrorKind::RolledBack(cause), doing, error));
@@ -344,7 +352,7 @@ impl Branch for MysqlBranch {
             }
             Err(PairError::Second(error @ Error::Server(_))) => {
                 match self
-                    .last_step_refused("prepare", During::Prepare, error)
+                    .last_step_refused("prepare", Some(During::Prepare), error)
                     .await
                 {
                     Ok(error) => PrepareReply::RolledBack(error),

@@ -13,7 +13,7 @@ use unanimous_core::ports::{Finding, ResourceError, Severity};
 
 use crate::bugs::{self, Circumstances};
 use crate::identity::to_map;
-use crate::session::{Flavour, Session, text};
+use crate::session::{Flavour, Session, number, text};
 use crate::settings::Variables;
 use crate::{Mysql, codes, replication};
 
@@ -52,8 +52,7 @@ pub(crate) async fn look(resource: &Mysql) -> Result<Vec<Finding>, ResourceError
         let problem = codes::connect(&error);
         resource.error(problem, message).with_source(error)
     })?;
-    let needed = config.pool_size + config.control_size;
-    Ok(seen.judge(&version, needed as u64))
+    Ok(seen.judge(&version, config.sessions() as u64))
 }
 
 /// What the server answered.
@@ -93,17 +92,18 @@ impl Seen {
         let tables = conn.query::<Row, _>(TABLES).await?;
         let spider = conn.query_first::<Row, _>(SPIDER).await?;
         let sees_others = old.is_some();
-        let history = number(history.as_ref(), 0);
+        let at = |row: Option<&Row>, column| number::<u64>(row?, column);
+        let history = at(history.as_ref(), 0);
         Ok(Self {
-            own_connections: number(connections.as_ref(), 0).unwrap_or(0),
-            readers: number(connections.as_ref(), 1).filter(|_| sees_others),
-            old: old.and_then(|row| Some((number(Some(&row), 0)?, text(&row, 1)?))),
+            own_connections: at(connections.as_ref(), 0).unwrap_or(0),
+            readers: at(connections.as_ref(), 1).filter(|_| sees_others),
+            old: old.and_then(|row| Some((number(&row, 0)?, text(&row, 1)?))),
             history: history.or_else(|| status.get("innodb_history_list_length")?.parse().ok()),
             tables: tables
                 .iter()
                 .filter_map(|row| Some((text(row, 0)?, text(row, 1)?)))
                 .collect(),
-            has_spider: number(spider.as_ref(), 0) == Some(1),
+            has_spider: at(spider.as_ref(), 0) == Some(1),
             variables,
             status,
         })
@@ -213,10 +213,6 @@ fn if_shown(row: Result<Option<Row>, Error>) -> Result<Option<Row>, Error> {
         Err(error) if codes::is_access_denied(&error) => Ok(None),
         other => other,
     }
-}
-
-fn number(row: Option<&Row>, column: usize) -> Option<u64> {
-    text(row?, column)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use mysql_async::{DriverError, ServerError, TlsError};
 use unanimous_core::ports::BranchErrorKind::{
     DuplicateXid, RolledBack, Unavailable, Undetermined, UnknownXid, WrongState,
 };
+use unanimous_core::ports::Problem;
 
 use super::*;
 
@@ -26,9 +27,9 @@ fn meanings(code: u16) -> [BranchErrorKind; 6] {
 #[test]
 fn a_lock_wait_timeout_ends_a_branch_at_prepare_and_leaves_a_prepared_one_as_it_is() {
     let expected = [
+        Unavailable,
+        RolledBack(Cause::Timeout),
         Undetermined,
-        RolledBack(Cause::Timeout),
-        RolledBack(Cause::Timeout),
         Unavailable,
         Unavailable,
         Unavailable,
@@ -50,11 +51,28 @@ fn a_deadlock_at_prepare_is_a_conflict() {
 }
 
 #[test]
+fn a_branch_that_was_not_opened_by_chance_may_be_opened_again() {
+    for (code, is_over) in [
+        (1053, true),
+        (1927, true),
+        (4031, true),
+        (1205, false),
+        (1317, false),
+    ] {
+        assert_eq!(meanings(code)[0], Unavailable, "{code}");
+        assert_eq!(ends_connection(&server(code)), is_over, "{code}");
+    }
+    assert!(ends_connection(&Error::Driver(
+        DriverError::ConnectionClosed
+    )));
+}
+
+#[test]
 fn a_killed_request_ends_a_branch_at_prepare_and_leaves_a_prepared_one_as_it_is() {
     let expected = [
+        Unavailable,
+        RolledBack(Cause::Refused),
         Undetermined,
-        RolledBack(Cause::Refused),
-        RolledBack(Cause::Refused),
         Unavailable,
         Unavailable,
         Unavailable,
@@ -138,9 +156,10 @@ fn a_duplicate_xid_is_told_at_open() {
 
 #[test]
 fn i3_what_is_not_listed_may_have_happened() {
-    for code in [0, 1, 1053, 1105, 1180, 3100, 65535] {
+    for code in [0, 1, 1105, 1180, 3100, 65535] {
         assert_eq!(meanings(code), [Undetermined; 6], "{code}");
     }
+    assert_eq!(meanings(1053)[1..], [Undetermined; 5]);
     let closed = Error::Driver(DriverError::ConnectionClosed);
     assert_eq!(
         PHASES.map(|phase| meaning(&closed, phase)),

@@ -14,6 +14,7 @@ use unanimous_core::xid::ResourceName;
 
 use crate::Mysql;
 use crate::address::{self, Address};
+use crate::pool::TABLE_SESSIONS;
 use crate::route::{AnyError, Ask, Description, Route, Source};
 use crate::tls::{Security, Tls, TlsMode};
 
@@ -155,7 +156,8 @@ impl MysqlBuilder {
     }
 
     /// How many connections recovery may use beside those of the branches: branches that wait
-    /// can never keep it from working. Opened when needed. Default: 8.
+    /// can never keep it from working. Opened when needed. Default: 8. A decision log that lives in
+    /// this database has up to three of its own.
     pub fn recovery_sessions(mut self, connections: usize) -> Self {
         self.recovery_sessions = connections;
         self
@@ -181,8 +183,11 @@ impl MysqlBuilder {
         self
     }
 
-    /// SQL that is run on every session before its first and between any two branches, such as
-    /// `SET SESSION sql_mode = '…'`. Several statements are separated by semicolons.
+    /// SQL that is run on every branch's session before its first and between any two branches, such
+    /// as `SET SESSION sql_mode = '…'`. Several statements are separated by semicolons. It is not run
+    /// on the sessions of recovery and of a decision log (test
+    /// `the_set_up_of_a_session_is_not_run_for_recovery`): a role that they need has to be a default
+    /// role of their account.
     pub fn session_setup(mut self, sql: impl Into<String>) -> Self {
         self.session_setup = sql.into();
         self
@@ -354,6 +359,13 @@ pub(crate) struct Config {
     pub(crate) pool_timeout: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) isolation: Option<IsolationLevel>,
+}
+
+impl Config {
+    /// How many sessions the resource may have; those of a decision log, if one lives here.
+    pub(crate) const fn sessions(&self) -> usize {
+        self.pool_size + self.control_size + TABLE_SESSIONS
+    }
 }
 
 #[cfg(test)]

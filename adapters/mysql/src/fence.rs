@@ -11,12 +11,13 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::Error;
 use unanimous_core::ports::{Evidence, Finding, Severity};
 
-use crate::session::{Flavour, Session, text};
+use crate::session::{Flavour, Server, Session, text};
 use crate::{codes, preflight};
 
 /// How often and how long to look until a killed connection is gone. On MariaDB it rolls back
@@ -34,7 +35,7 @@ const CONNECTION_ADMIN: &str = "CONNECTION_ADMIN";
 pub(crate) struct Holder {
     connection: u32,
     started: u64,
-    account: Option<String>,
+    account: Option<Arc<str>>,
 }
 
 /// Longer account names are left out; then PROCESS is needed to see the connection.
@@ -62,15 +63,15 @@ impl Holder {
     }
 
     /// No connection of that time is left, and none of its transactions has an owner.
-    pub(crate) fn is_of_another_start(&self, session: &Session) -> bool {
-        session.server().started != self.started
+    pub(crate) const fn is_of_another_start(&self, server: &Server) -> bool {
+        server.started != self.started
     }
 
     pub(crate) fn from_evidence(evidence: &Evidence) -> Option<Self> {
         let rest = evidence.as_str().strip_prefix("connection=")?;
         let (connection, rest) = rest.split_once(" started=")?;
         let (started, account) = match rest.split_once(" account=") {
-            Some((started, account)) => (started, Some(account.to_owned())),
+            Some((started, account)) => (started, Some(account.into())),
             None => (rest, None),
         };
         Some(Self {
@@ -115,11 +116,12 @@ pub(crate) enum Fenced {
 ///
 /// `session` is another connection to the server whose identity the branch has.
 pub(crate) async fn fence(session: &mut Session, holder: &Holder) -> Result<Fenced, Error> {
-    if holder.is_of_another_start(session) {
+    if holder.is_of_another_start(session.server()) {
         return Ok(Fenced::Gone { was_there: false });
     }
     let connection = holder.connection;
-    if !sees(session, holder).await? {
+    let seen = Connections::see(session).await?;
+    if !seen.shows_its_account(holder) && !has_process(session).await? {
         let account = holder.account.as_deref().unwrap_or("of the branch");
         let own = &session.server().account;
         return Ok(not_seen(
@@ -128,7 +130,7 @@ pub(crate) async fn fence(session: &mut Session, holder: &Holder) -> Result<Fenc
             grant(session),
         ));
     }
-    if !is_listed(session, connection).await? {
+    if !seen.numbers.contains(&connection) {
         return Ok(Fenced::Gone { was_there: false });
     }
     match session.run(&format!("KILL {connection}")).await {
@@ -170,15 +172,9 @@ fn grant(session: &Session) -> String {
     format!("GRANT PROCESS, {admin} ON *.* TO {account}")
 }
 
-/// Whether the holder's connection would be listed if it were there.
-async fn sees(session: &mut Session, holder: &Holder) -> Result<bool, Error> {
-    let own = session.connection_id();
-    if holder.account.as_deref() == Some(session.server().account.as_str())
-        && is_listed(session, own).await?
-    {
-        return Ok(true);
-    }
-    // InnoDB's list of transactions is open to those who have PROCESS and to nobody else.
+/// Whether every connection is listed: InnoDB's list of transactions is open to those who have
+/// PROCESS and to nobody else.
+async fn has_process(session: &mut Session) -> Result<bool, Error> {
     match session
         .rows("SELECT 1 FROM information_schema.INNODB_TRX LIMIT 1")
         .await
@@ -191,7 +187,8 @@ async fn sees(session: &mut Session, holder: &Holder) -> Result<bool, Error> {
 
 /// Why this session could not see even the connections of its own account.
 pub(crate) async fn blindness(session: &mut Session) -> Result<Option<Finding>, Error> {
-    if sees(session, &Holder::of(session)).await? {
+    let seen = Connections::see(session).await?;
+    if seen.shows_its_account(&Holder::of(session)) || has_process(session).await? {
         return Ok(None);
     }
     let account = &session.server().account;
@@ -201,14 +198,63 @@ pub(crate) async fn blindness(session: &mut Session) -> Result<Option<Finding>, 
 }
 
 async fn is_listed(session: &mut Session, connection: u32) -> Result<bool, Error> {
-    Ok(connections(session).await?.contains(&connection))
+    let seen = Connections::see(session).await?;
+    Ok(seen.numbers.contains(&connection))
 }
 
-/// The connections that this account may see.
-pub(crate) async fn connections(session: &mut Session) -> Result<HashSet<u32>, Error> {
-    let rows = session.rows("SHOW PROCESSLIST").await?;
-    let number = |row| text(row, 0)?.parse().ok();
-    Ok(rows.iter().filter_map(number).collect())
+/// The connections that an account may see.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    numbers: HashSet<u32>,
+    /// Whose connections are all there: of this account, or everybody's.
+    account: Option<Arc<str>>,
+    are_all: bool,
+}
+
+impl Connections {
+    async fn see(session: &mut Session) -> Result<Self, Error> {
+        let rows = session.rows("SHOW PROCESSLIST").await?;
+        let number = |row| text(row, 0)?.parse().ok();
+        let numbers: HashSet<u32> = rows.iter().filter_map(number).collect();
+        // Under an anonymous account not even one's own.
+        let sees_itself = numbers.contains(&session.connection_id());
+        Ok(Self {
+            numbers,
+            account: sees_itself.then(|| session.server().account.clone()),
+            are_all: false,
+        })
+    }
+
+    /// And whether they are all that there are.
+    pub(crate) async fn see_all(session: &mut Session) -> Result<Self, Error> {
+        let mut seen = Self::see(session).await?;
+        seen.are_all = has_process(session).await?;
+        Ok(seen)
+    }
+
+    /// PROCESS is there.
+    pub(crate) const fn are_all(&self) -> bool {
+        self.are_all
+    }
+
+    fn shows_its_account(&self, holder: &Holder) -> bool {
+        self.account.is_some() && self.account == holder.account
+    }
+
+    /// The holder's connection was not there. `false` if it might have been hidden.
+    pub(crate) fn lack(&self, holder: &Holder) -> bool {
+        (self.are_all || self.shows_its_account(holder))
+            && !self.numbers.contains(&holder.connection)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(numbers: &[u32]) -> Self {
+        Self {
+            numbers: numbers.iter().copied().collect(),
+            account: None,
+            are_all: true,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -219,7 +265,7 @@ mod tests {
         Holder {
             connection: 12,
             started: 1_700_000_000,
-            account: account.map(str::to_owned),
+            account: account.map(Into::into),
         }
     }
 
@@ -234,6 +280,23 @@ mod tests {
             let holder = holder(account);
             assert_eq!(Holder::from_evidence(&holder.evidence()), Some(holder));
         }
+    }
+
+    #[test]
+    fn i3_only_a_connection_that_would_have_been_seen_is_missing() {
+        let seen = |account: Option<&str>, are_all| Connections {
+            numbers: HashSet::from([1]),
+            account: account.map(Into::into),
+            are_all,
+        };
+        let of = |account| holder(Some(account));
+        assert!(seen(None, true).lack(&of("app@%")));
+        assert!(seen(Some("app@%"), false).lack(&of("app@%")));
+        assert!(!seen(Some("app@%"), false).lack(&of("other@%")));
+        assert!(!seen(None, false).lack(&holder(None)));
+        let mut there = seen(None, true);
+        there.numbers.insert(12);
+        assert!(!there.lack(&of("app@%")));
     }
 
     #[test]

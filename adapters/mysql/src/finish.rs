@@ -6,20 +6,24 @@
 //! * *Unknown XID* (1397) proves nothing: both servers answer it for a branch that was never
 //!   prepared, is not prepared yet, was ended long ago, and MariaDB for one whose connection is
 //!   still open.
-//! * *Absent* proves an end only on the same server, after the branch's connection was seen gone,
-//!   by a scan made afterwards.
+//! * *Absent* proves an end only on the same server, of a branch whose prepare was answered, by a
+//!   scan that began afterwards: see [`Absent`].
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use mysql_async::{Error, Row};
+use tokio::sync::Mutex;
 use unanimous_core::ports::{
     Absence, BranchError, BranchErrorKind, BranchRecord, Problem, RecoveryScan, ResourceError,
-    ScannedBranch, XidOwner,
+    ScannedBranch, ServerIdentity, XidOwner,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_core::xid::Xid;
 
 use crate::codes::{self, During};
-use crate::fence::{Fenced, Holder, connections, fence};
-use crate::handover::{HandedOver, see_handed_over};
+use crate::fence::{Connections, Holder};
+use crate::handover::{HandedOver, is_handed_over, see_handed_over};
 use crate::session::{Flavour, Session, bytes, text};
 use crate::xid::ListedXid;
 use crate::{Mysql, preflight, settings, xid};
@@ -42,7 +46,7 @@ pub(crate) async fn finish(
         let message = format!("cannot {verb} {xid}: {error}");
         failed(BranchErrorKind::Unavailable, message).with_source(error)
     };
-    let mut is_handed_over = false;
+    let mut was_awaited = false;
     let mut may_be_done = false;
     // That the second request did nothing says nothing of the first.
     let told = |may_be_done: bool, error: BranchError| {
@@ -53,17 +57,22 @@ pub(crate) async fn finish(
         failed(BranchErrorKind::Undetermined, message).with_source(error)
     };
     loop {
-        let lent = resource.lend_control().await;
+        let lent = resource.inner.control.lend().await;
         let mut lease = lent.map_err(|error| told(may_be_done, unavailable(error)))?;
         let Some(session) = lease.session() else {
             continue;
         };
-        let flavour = session.server().flavour;
-        if flavour == Flavour::MariaDb && !is_handed_over {
+        let server = session.server();
+        let flavour = server.flavour;
+        let seen = (&resource.inner.looks, &resource.inner.listed);
+        if flavour == Flavour::MariaDb
+            && !was_awaited
+            && !is_handed_over(seen, server, xid, recorded)
+        {
             lease.give_back();
             let handed_over = await_handover(resource, xid, recorded).await;
             handed_over.map_err(unavailable)?;
-            is_handed_over = true;
+            was_awaited = true;
             continue;
         }
         let Err(error) = session.run(&sql).await else {
@@ -76,7 +85,8 @@ pub(crate) async fn finish(
             // Stale. Repeating is harmless: at worst the branch is unknown now, which proves
             // nothing.
             may_be_done = true;
-            resource.purge_control();
+            was_awaited = false;
+            resource.inner.control.purge();
             continue;
         }
         let is_done = match decision {
@@ -99,13 +109,14 @@ async fn await_handover(
     recorded: Option<&BranchRecord>,
 ) -> Result<(), ResourceError> {
     let unavailable = |message: String| resource.error(Problem::Unavailable, message);
-    let mut lease = resource.lend_checked_control().await?;
+    let mut lease = resource.inner.control.lend_checked().await?;
     let Some(session) = lease.session() else {
         return Err(unavailable("the connection is closed".to_owned()));
     };
-    let identity = resource.identity_of(session).await?;
-    let listed = resource.listed();
-    let seen = see_handed_over((resource.looks(), listed), session, &identity, recorded).await;
+    // The server's identity is known from here on.
+    resource.identity_of(session).await?;
+    let listed = &resource.inner.listed;
+    let seen = see_handed_over((&resource.inner.looks, listed), session, xid, recorded).await;
     let seen = seen.map_err(|error| {
         let message = format!("cannot see the connection that prepared it gone: {error}");
         unavailable(message).with_source(error)
@@ -123,25 +134,66 @@ async fn await_handover(
 
 /// All that the server holds prepared.
 pub(crate) async fn recover(resource: &Mysql) -> Result<RecoveryScan, ResourceError> {
-    let mut lease = resource.lend_checked_control().await?;
+    let mut lease = resource.inner.control.lend_checked().await?;
     let Some(session) = lease.session() else {
         return Err(resource.error(Problem::Unavailable, "the connection is closed"));
     };
     let identity = resource.identity_of(session).await?;
     let branches = scan(resource, session).await?;
-    if session.server().flavour == Flavour::MariaDb && !branches.is_empty() {
-        let connections = connections(session).await.map_err(|error| {
+    if session.server().flavour == Flavour::MariaDb {
+        see_connections(resource, session, &branches).await?;
+    }
+    lease.give_back();
+    Ok(RecoveryScan { identity, branches })
+}
+
+/// Which connections there are, for all branches that were listed before: see
+/// [`handover`](crate::handover).
+async fn see_connections(
+    resource: &Mysql,
+    session: &mut Session,
+    branches: &[ScannedBranch],
+) -> Result<(), ResourceError> {
+    let mut seen = None;
+    if !branches.is_empty() {
+        let there = Connections::see_all(session).await.map_err(|error| {
             let message = format!("cannot list connections: {error}");
             resource
                 .error(Problem::Unavailable, message)
                 .with_source(error)
         })?;
-        let started = session.server().started;
-        resource.listed().see_connections(started, connections);
+        let then = resource.inner.looks.gone_now(there.are_all());
+        seen = Some((there, then));
     }
-    lease.give_back();
-    resource.listed().see(&branches);
-    Ok(RecoveryScan { identity, branches })
+    let started = session.server().started;
+    resource.inner.listed.see(branches, started, seen);
+    Ok(())
+}
+
+/// A list of what is prepared, shared by all who ask for a proof that one branch is absent.
+///
+/// That a branch is not listed proves that it has ended: its prepare was answered, or there would
+/// be no record of it, and from then on both servers list it until it has ended, whoever holds it.
+/// A connection that is still there proves nothing more, and may serve another transaction now, so
+/// it is left alone (tests: `absent`).
+/// * MySQL moves the XID from its connection to the list of those without one under the lock under
+///   which it is listed, and deletes it after the engine has committed (`transaction_cache_detach`
+///   and `Sql_cmd_xa_commit`, sql/xa.cc of 8.0).
+/// * MariaDB lists a branch that a connection holds like any other; it sets the mark *recovered*
+///   before it takes away *acquired* and lists either, and deletes the XID after the commit
+///   (`XID_cache_element`, `trans_xa_detach`, `trans_xa_commit`, sql/xa.cc of 10.5 and later).
+#[derive(Debug, Default)]
+pub(crate) struct Absent {
+    last: Mutex<Option<Proof>>,
+    moments: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Proof {
+    /// Asked after this moment.
+    asked: u64,
+    identity: ServerIdentity,
+    listed: HashSet<Xid>,
 }
 
 /// What became of a branch that was prepared, is to be committed, and is not listed.
@@ -150,49 +202,52 @@ pub(crate) async fn absent(
     xid: &Xid,
     branch: &BranchRecord,
 ) -> Result<Absence, ResourceError> {
-    let mut lease = resource.lend_checked_control().await?;
+    let proofs = &resource.inner.absent;
+    let moment = proofs.moments.fetch_add(1, Ordering::SeqCst);
+    let mut last = proofs.last.lock().await;
+    if let Some(proof) = last.as_ref().filter(|proof| proof.asked > moment) {
+        return Ok(proof.judge(xid, branch));
+    }
+    let asked = proofs.moments.fetch_add(1, Ordering::SeqCst);
+    let mut lease = resource.inner.control.lend_checked().await?;
     let Some(session) = lease.session() else {
         return Err(resource.error(Problem::Unavailable, "the connection is closed"));
     };
-    let answer = judge(resource, session, xid, branch).await?;
+    let identity = resource.identity_of(session).await?;
+    let listed = scan(resource, session).await?.into_iter();
     lease.give_back();
-    Ok(answer)
+    let listed = listed.filter_map(|branch| match branch.owner {
+        XidOwner::Unanimous(xid) => Some(xid),
+        XidOwner::Foreign(_) => None,
+    });
+    let proof = last.insert(Proof {
+        asked,
+        identity,
+        listed: listed.collect(),
+    });
+    Ok(proof.judge(xid, branch))
 }
 
-async fn judge(
-    resource: &Mysql,
-    session: &mut Session,
-    xid: &Xid,
-    branch: &BranchRecord,
-) -> Result<Absence, ResourceError> {
-    let identity = resource.identity_of(session).await?;
-    if identity != branch.identity {
-        return Ok(Absence::Hazard(format!(
-            "{xid} was prepared on {}, and the address of {} leads to {identity} now: look for it \
-             there, or compare the data",
-            branch.identity, branch.resource
-        )));
+impl Proof {
+    fn judge(&self, xid: &Xid, branch: &BranchRecord) -> Absence {
+        let identity = &self.identity;
+        if *identity != branch.identity {
+            return Absence::Hazard(format!(
+                "{xid} was prepared on {}, and the address of {} leads to {identity} now: look for \
+                 it there, or compare the data",
+                branch.identity, branch.resource
+            ));
+        }
+        if Holder::from_evidence(&branch.evidence).is_none() {
+            return Absence::Hazard(format!(
+                "that {xid} was prepared is not known: the record's evidence cannot be read"
+            ));
+        }
+        if self.listed.contains(xid) {
+            return Absence::InDoubt(format!("{xid} is listed again"));
+        }
+        Absence::Presumed
     }
-    let Some(holder) = Holder::from_evidence(&branch.evidence) else {
-        return Ok(Absence::Hazard(format!(
-            "the connection that prepared {xid} is not known: the record's evidence cannot be read"
-        )));
-    };
-    let fenced = fence(session, &holder).await.map_err(|error| {
-        let message = format!("cannot see the connection of {xid} gone: {error}");
-        resource
-            .error(Problem::Unavailable, message)
-            .with_source(error)
-    })?;
-    if let Fenced::NotSeen(reason) = fenced {
-        return Ok(Absence::InDoubt(reason.to_string()));
-    }
-    let listed = scan(resource, session).await?;
-    let ours = XidOwner::Unanimous(xid.clone());
-    if listed.iter().any(|branch| branch.owner == ours) {
-        return Ok(Absence::InDoubt(format!("{xid} is listed again")));
-    }
-    Ok(Absence::Presumed)
 }
 
 /// Lists what is prepared, and whether the server may be written to, in one round trip.

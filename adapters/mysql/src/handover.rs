@@ -6,9 +6,10 @@
 //! prepares it again (seen with 10.11.19:
 //! `i1_a_branch_of_a_closing_connection_is_not_ended_before_its_time`).
 //!
-//! So before a decided branch is committed from elsewhere, its connection is seen gone (see
-//! [`fence`]), and then InnoDB's transactions are looked at until none belongs to that connection
-//! any more: [`Looks`]. That needs the privilege PROCESS. Without it, this waits until [`SETTLES`]
+//! So before a decided branch is committed from elsewhere, its connection is seen gone (by the scan
+//! that listed it, or see [`fence`]), and then InnoDB's transactions are looked at until none
+//! belongs to that connection any more: [`Looks`]. One scan and one look serve all branches whose
+//! connections were gone before them. That needs the privilege PROCESS. Without it, this waits until [`SETTLES`]
 //! after the connection was seen gone, and for a branch whose connection is not known, because
 //! nothing was decided, after the branch was first listed: once for all of a pass ([`Listed`]).
 //! Should that ever be too short, an undecided branch keeps its locks until the restart, and is
@@ -25,16 +26,12 @@ use tokio::time::Instant;
 use unanimous_core::ports::{BranchRecord, Finding, ScannedBranch, ServerIdentity, XidOwner};
 use unanimous_core::xid::Xid;
 
-use crate::codes;
-use crate::fence::{Fenced, Holder, fence};
-use crate::session::{Session, text};
+use crate::fence::{Connections, Fenced, Holder, fence};
+use crate::session::{Server, Session, number};
+use crate::{codes, picture};
 
 /// Some thousand times what a server needs to close a connection.
 const SETTLES: Duration = Duration::from_millis(500);
-
-/// InnoDB answers the same picture again until nobody has asked for a tenth of a second.
-const PICTURE_KEPT: Duration = Duration::from_millis(110);
-const LOOKS_MAX: u32 = 20;
 
 /// What was seen of a branch's connection.
 #[derive(Debug)]
@@ -48,36 +45,65 @@ pub(crate) enum HandedOver {
     NotYet(String),
 }
 
+/// The connection that the decision names, if it is one of this server's.
+fn holder(identity: Option<&ServerIdentity>, recorded: Option<&BranchRecord>) -> Option<Holder> {
+    // A connection's number means something only on the server that gave it.
+    let recorded = recorded.filter(|branch| Some(&branch.identity) == identity);
+    Holder::from_evidence(&recorded?.evidence)
+}
+
+/// Whether what was seen for others says already that a branch is handed over. Asks nothing.
+pub(crate) fn is_handed_over(
+    (looks, listed): (&Looks, &Listed),
+    server: &Server,
+    xid: &Xid,
+    recorded: Option<&BranchRecord>,
+) -> bool {
+    match holder(server.identity.as_ref(), recorded) {
+        None => listed.is_settled(xid),
+        Some(holder) if holder.is_of_another_start(server) => true,
+        Some(holder) => listed
+            .gone_before(xid, &holder, server.started)
+            .is_some_and(|gone| {
+                let is_free = looks.know_free(server.started, gone.moment, holder.connection());
+                is_free || (!gone.can_look && has_settled(gone.at))
+            }),
+    }
+}
+
 /// Sees the connection that prepared a branch gone, and its transaction left behind.
 pub(crate) async fn see_handed_over(
     (looks, listed): (&Looks, &Listed),
     session: &mut Session,
-    identity: &ServerIdentity,
+    xid: &Xid,
     recorded: Option<&BranchRecord>,
 ) -> Result<HandedOver, Error> {
-    // A connection's number means something only on the server that gave it.
-    let recorded = recorded.filter(|branch| branch.identity == *identity);
-    let Some(holder) = recorded.and_then(|branch| Holder::from_evidence(&branch.evidence)) else {
+    let server = session.server();
+    let started = server.started;
+    let Some(holder) = holder(server.identity.as_ref(), recorded) else {
         return Ok(HandedOver::Unseen(None));
     };
-    if holder.is_of_another_start(session) {
+    if holder.is_of_another_start(server) {
         return Ok(HandedOver::Yes);
     }
-    let gone_since = match fence(session, &holder).await? {
-        Fenced::NotSeen(finding) => return Ok(HandedOver::NotYet(not_gone(&finding))),
-        Fenced::Gone { was_there: true } => Instant::now(),
-        Fenced::Gone { was_there: false } => {
-            listed.gone_since(session.server().started, holder.connection())
-        }
+    let mut gone = match listed.gone_before(xid, &holder, started) {
+        Some(gone) => gone,
+        None => match fence(session, &holder).await? {
+            Fenced::NotSeen(finding) => return Ok(HandedOver::NotYet(not_gone(&finding))),
+            Fenced::Gone { .. } => looks.gone_now(true),
+        },
     };
-    let mut gone = looks.moment();
-    for _ in 0..LOOKS_MAX {
-        match looks.since(session, gone).await? {
-            None => return Ok(HandedOver::Unseen(Some(gone_since))),
-            Some(threads) if !threads.contains(&holder.connection()) => {
-                return Ok(HandedOver::Yes);
-            }
-            Some(_) => gone = looks.moment(),
+    if !gone.can_look {
+        return Ok(HandedOver::Unseen(Some(gone.at)));
+    }
+    for _ in 0..picture::LOOKS_MAX {
+        match looks
+            .is_free(session, gone.moment, holder.connection())
+            .await?
+        {
+            None => return Ok(HandedOver::Unseen(Some(gone.at))),
+            Some(true) => return Ok(HandedOver::Yes),
+            Some(false) => gone.moment = looks.moment(),
         }
     }
     let connection = holder.connection();
@@ -89,6 +115,20 @@ fn not_gone(finding: &Finding) -> String {
     format!("the connection that prepared it may still be there: {finding}")
 }
 
+/// Before this a connection was seen gone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gone {
+    at: Instant,
+    /// See [`Looks::moment`].
+    moment: u64,
+    /// As far as is known, what it leaves behind can be seen.
+    can_look: bool,
+}
+
+fn has_settled(since: Instant) -> bool {
+    since + SETTLES <= Instant::now()
+}
+
 /// What was listed when.
 #[derive(Debug, Default)]
 pub(crate) struct Listed(std::sync::Mutex<Lists>);
@@ -97,37 +137,59 @@ pub(crate) struct Listed(std::sync::Mutex<Lists>);
 struct Lists {
     /// When each branch was first listed, as long as it is.
     branches: HashMap<Xid, Instant>,
-    /// The connections at the last scan, after which moment, and the server's start.
-    connections: Option<(HashSet<u32>, Instant, u64)>,
+    /// The connections that there were after these branches were listed.
+    connections: Option<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    there: Connections,
+    /// After they were seen.
+    then: Gone,
+    /// Of the server that was started then.
+    started: u64,
 }
 
 impl Listed {
-    /// What the server lists now.
-    pub(crate) fn see(&self, branches: &[ScannedBranch]) {
+    /// What the server lists now, and which connections there were afterwards.
+    pub(crate) fn see(
+        &self,
+        branches: &[ScannedBranch],
+        started: u64,
+        connections: Option<(Connections, Gone)>,
+    ) {
         let now = Instant::now();
         let mut lists = self.lock();
         let mut before = std::mem::take(&mut lists.branches);
         for branch in branches {
             if let XidOwner::Unanimous(xid) = &branch.owner {
-                let since = before.remove(xid).unwrap_or(now);
-                lists.branches.insert(xid.clone(), since);
+                let (xid, since) = match before.remove_entry(xid) {
+                    Some(known) => known,
+                    None => (xid.clone(), now),
+                };
+                lists.branches.insert(xid, since);
             }
         }
+        lists.connections = connections.map(|(there, then)| Seen {
+            there,
+            then,
+            started,
+        });
     }
 
-    /// Which connections there are now.
-    pub(crate) fn see_connections(&self, started: u64, connections: HashSet<u32>) {
-        self.lock().connections = Some((connections, Instant::now(), started));
+    /// Before what the connection that prepared a branch was gone, if a scan has seen that. The
+    /// branch was listed before the connections were, so its own would have been among them.
+    fn gone_before(&self, xid: &Xid, holder: &Holder, started: u64) -> Option<Gone> {
+        let lists = self.lock();
+        let seen = lists.connections.as_ref()?;
+        let is_gone = seen.started == started && seen.there.lack(holder);
+        (is_gone && lists.branches.contains_key(xid)).then_some(seen.then)
     }
 
-    /// Since when a connection that is not there is gone, as far as that was seen.
-    fn gone_since(&self, started: u64, connection: u32) -> Instant {
-        match &self.lock().connections {
-            Some((there, at, of_start)) if *of_start == started && !there.contains(&connection) => {
-                *at
-            }
-            Some(_) | None => Instant::now(),
-        }
+    /// It has been listed for long enough.
+    fn is_settled(&self, xid: &Xid) -> bool {
+        let since = self.lock().branches.get(xid).copied();
+        since.is_some_and(has_settled)
     }
 
     /// Returns when it has been listed for long enough, and its connection, if that is known, been
@@ -160,39 +222,65 @@ struct Look {
     threads: HashSet<u32>,
 }
 
+impl Look {
+    const fn is_after(&self, started: u64, moment: u64) -> bool {
+        self.started == started && self.asked > moment
+    }
+}
+
 impl Looks {
     /// A number that rises: what is asked after a moment was taken has a later one.
     fn moment(&self) -> u64 {
         self.moments.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// The threads of all transactions, seen after a moment. `None` if the server does not show
-    /// them: the privilege PROCESS is lacking, or others ask so often that the picture stays old.
-    async fn since(
+    /// What is gone is gone before now.
+    pub(crate) fn gone_now(&self, can_look: bool) -> Gone {
+        Gone {
+            at: Instant::now(),
+            moment: self.moment(),
+            can_look,
+        }
+    }
+
+    /// The last look was asked after a moment, and showed no transaction of this thread.
+    fn know_free(&self, started: u64, moment: u64, thread: u32) -> bool {
+        let last = self.last.try_lock();
+        last.is_ok_and(|last| {
+            let look = last.as_ref().filter(|look| look.is_after(started, moment));
+            look.is_some_and(|look| !look.threads.contains(&thread))
+        })
+    }
+
+    /// Whether this thread has no transaction, seen after a moment. `None` if the server does not
+    /// show them: the privilege PROCESS is lacking, or others ask so often that the picture stays
+    /// old.
+    async fn is_free(
         &self,
         session: &mut Session,
         moment: u64,
-    ) -> Result<Option<HashSet<u32>>, Error> {
+        thread: u32,
+    ) -> Result<Option<bool>, Error> {
         let started = session.server().started;
         let mut last = self.last.lock().await;
-        if let Some(look) = &*last
-            && look.started == started
-            && look.asked > moment
-        {
-            return Ok(Some(look.threads.clone()));
+        if let Some(look) = last.as_ref().filter(|look| look.is_after(started, moment)) {
+            return Ok(Some(!look.threads.contains(&thread)));
         }
-        for _ in 0..LOOKS_MAX {
+        for _ in 0..picture::LOOKS_MAX {
             let asked = self.moment();
-            match look(session).await {
-                Ok(Some(threads)) => {
+            match picture::look(session, "trx_mysql_thread_id").await {
+                Ok(Some(rows)) => {
+                    let threads: HashSet<u32> =
+                        rows.iter().filter_map(|row| number(row, 1)).collect();
+                    let is_free = !threads.contains(&thread);
                     *last = Some(Look {
                         asked,
                         started,
-                        threads: threads.clone(),
+                        threads,
                     });
-                    return Ok(Some(threads));
+                    return Ok(Some(is_free));
                 }
-                Ok(None) => tokio::time::sleep(PICTURE_KEPT).await,
+                Ok(None) => tokio::time::sleep(picture::KEPT).await,
                 Err(error) if codes::is_access_denied(&error) => return Ok(None),
                 Err(error) => return Err(error),
             }
@@ -201,34 +289,10 @@ impl Looks {
     }
 }
 
-/// One look. `None` if the picture is an old one: a new one shows this very question, asked from
-/// within a transaction.
-async fn look(session: &mut Session) -> Result<Option<HashSet<u32>>, Error> {
-    static QUESTIONS: AtomicU64 = AtomicU64::new(0);
-    let number = QUESTIONS.fetch_add(1, Ordering::Relaxed);
-    let mark = format!("unanimous {}.{number}", session.connection_id());
-    session
-        .run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        .await?;
-    session
-        .run("START TRANSACTION WITH CONSISTENT SNAPSHOT")
-        .await?;
-    let seen = session
-        .rows(&format!(
-            "/* {mark} */ SELECT trx_mysql_thread_id, trx_query FROM information_schema.INNODB_TRX"
-        ))
-        .await;
-    session.run("COMMIT").await?;
-    let rows = seen?;
-    let is_new = rows
-        .iter()
-        .any(|row| text(row, 1).is_some_and(|query| query.contains(&mark)));
-    let thread = |row| text(row, 0)?.parse().ok();
-    Ok(is_new.then(|| rows.iter().filter_map(thread).collect()))
-}
-
 #[cfg(test)]
 mod tests {
+    use unanimous_core::ports::Evidence;
+
     use super::*;
 
     async fn waits(listed: &Listed, xid: &Xid, gone_since: Option<Instant>) -> Duration {
@@ -237,28 +301,94 @@ mod tests {
         begin.elapsed()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn i1_the_wait_begins_when_the_connection_was_seen_gone_and_not_with_the_branch() {
-        let (listed, long) = (Listed::default(), Duration::from_secs(60));
-        let xid: Xid = "0123456789abcdef-1-0123456789abc-77:ledger"
-            .parse()
-            .unwrap();
-        let branch = ScannedBranch {
+    fn holder(connection: u32) -> Holder {
+        let text = format!("connection={connection} started=7");
+        Holder::from_evidence(&Evidence::new(text).unwrap()).unwrap()
+    }
+
+    fn listed(xid: &Xid) -> ScannedBranch {
+        ScannedBranch {
             owner: XidOwner::Unanimous(xid.clone()),
             age: None,
-        };
-        listed.see(&[branch]);
-        tokio::time::advance(long).await;
-        assert_eq!(waits(&listed, &xid, None).await, Duration::ZERO);
-        listed.see_connections(7, HashSet::from([1]));
-        // Seen by nobody, and of another start: gone since now.
-        for (started, connection) in [(7, 1), (8, 2)] {
-            let since = listed.gone_since(started, connection);
-            assert_eq!(waits(&listed, &xid, Some(since)).await, SETTLES);
         }
-        // All that were gone at the scan wait together.
+    }
+
+    fn xid(sequence: u64) -> Xid {
+        let text = format!("0123456789abcdef-1-0123456789abc-{sequence}:ledger");
+        text.parse().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn i1_the_wait_begins_when_the_connection_was_seen_gone_and_not_with_the_branch() {
+        let (lists, looks, long) = (Listed::default(), Looks::default(), Duration::from_secs(60));
+        let xid = xid(1);
+        lists.see(&[listed(&xid)], 7, None);
+        assert!(!lists.is_settled(&xid));
         tokio::time::advance(long).await;
-        let since = listed.gone_since(7, 2);
-        assert_eq!(waits(&listed, &xid, Some(since)).await, Duration::ZERO);
+        assert!(lists.is_settled(&xid));
+        assert_eq!(waits(&lists, &xid, None).await, Duration::ZERO);
+        let connections = Some((Connections::of(&[1]), looks.gone_now(true)));
+        lists.see(&[listed(&xid)], 7, connections);
+        // All that were gone at the scan wait together.
+        let gone = lists.gone_before(&xid, &holder(2), 7).unwrap();
+        assert_eq!(waits(&lists, &xid, Some(gone.at)).await, SETTLES);
+        tokio::time::advance(long).await;
+        assert_eq!(waits(&lists, &xid, Some(gone.at)).await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn i1_a_scan_tells_only_of_connections_that_were_there_before_it() {
+        let (lists, looks) = (Listed::default(), Looks::default());
+        let connections = Some((Connections::of(&[1]), looks.gone_now(true)));
+        lists.see(&[listed(&xid(1))], 7, connections);
+        assert!(lists.gone_before(&xid(1), &holder(2), 7).is_some());
+        // It is there; it is another start's; the branch was prepared later.
+        assert!(lists.gone_before(&xid(1), &holder(1), 7).is_none());
+        assert!(lists.gone_before(&xid(1), &holder(2), 8).is_none());
+        assert!(lists.gone_before(&xid(2), &holder(2), 7).is_none());
+        // Nothing was looked at since; where that cannot be done, time has to pass.
+        let server = |identity: &ServerIdentity| Server {
+            flavour: crate::session::Flavour::MariaDb,
+            identity: Some(identity.clone()),
+            scope: "".into(),
+            started: 7,
+            roles: String::new(),
+            account: "".into(),
+            hides_deadlocks: false,
+        };
+        let identity = ServerIdentity::new("mariadb:1").unwrap();
+        let record = BranchRecord {
+            resource: "ledger".parse().unwrap(),
+            identity: identity.clone(),
+            evidence: holder(2).evidence(),
+        };
+        let is_known = || {
+            let seen = (&looks, &lists);
+            is_handed_over(seen, &server(&identity), &xid(1), Some(&record))
+        };
+        tokio::time::advance(SETTLES).await;
+        assert!(!is_known());
+        let unseen = Some((Connections::of(&[1]), looks.gone_now(false)));
+        lists.see(&[listed(&xid(1))], 7, unseen);
+        assert!(!is_known());
+        tokio::time::advance(SETTLES).await;
+        assert!(is_known());
+    }
+
+    #[tokio::test]
+    async fn i1_a_look_that_was_asked_before_a_connection_was_gone_says_nothing() {
+        let looks = Looks::default();
+        let early = looks.moment();
+        let look = Look {
+            asked: looks.moment(),
+            started: 7,
+            threads: HashSet::from([1]),
+        };
+        *looks.last.lock().await = Some(look);
+        let late = looks.moment();
+        assert!(looks.know_free(7, early, 2));
+        assert!(!looks.know_free(7, early, 1));
+        assert!(!looks.know_free(8, early, 2));
+        assert!(!looks.know_free(7, late, 2));
     }
 }

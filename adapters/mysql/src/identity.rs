@@ -200,13 +200,15 @@ impl Facts {
             Flavour::MySql => format!("mysql:{}", self.variable("server_uuid")),
             Flavour::MariaDb => self.scope_of_mariadb(),
         };
+        let hides_deadlocks = version::hides_deadlocks(self.variable("version"));
         Ok(Server {
             flavour,
             identity,
-            scope,
+            scope: scope.into(),
             started,
             roles: self.roles(),
-            account: self.account,
+            account: self.account.into(),
+            hides_deadlocks,
         })
     }
 
@@ -292,7 +294,7 @@ mod tests {
             .into_server()
             .unwrap();
         assert_eq!(server.identity.unwrap().as_str(), "mysql:a-b");
-        assert_eq!(server.scope, "mysql:a-b");
+        assert_eq!(&*server.scope, "mysql:a-b");
         assert_eq!(server.started, 7);
         assert!(facts(&[("version", "9.7.4")]).into_server().is_err());
     }
@@ -330,7 +332,7 @@ mod tests {
             ("datadir", "/d/"),
         ]);
         let scope = server.into_server().unwrap().scope;
-        assert_eq!(scope, "mariadb:u:3:h:3306:/d/");
+        assert_eq!(&*scope, "mariadb:u:3:h:3306:/d/");
     }
 
     #[test]

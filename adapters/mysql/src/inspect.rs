@@ -21,7 +21,6 @@ mod mariadb;
 mod mysql;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mysql_async::{Error, Row};
@@ -30,22 +29,18 @@ use unanimous_core::ports::{
     Inspection, Locks, Problem, ResourceError, ScannedBranch, XidOwner,
 };
 
-use crate::session::{Flavour, Session, text};
-use crate::{Mysql, codes, finish, preflight};
+use crate::session::{Flavour, Session, number, text};
+use crate::{Mysql, codes, finish, picture, preflight};
 
 /// How many waiting sessions are read.
 const WAITERS_MAX: usize = 1000;
-
-/// InnoDB answers the same picture again until nobody has asked for a tenth of a second.
-const PICTURE_KEPT: Duration = Duration::from_millis(110);
-const LOOKS_MAX: u32 = 20;
 
 /// See the module.
 pub(crate) async fn inspect(
     resource: &Mysql,
     options: InspectOptions,
 ) -> Result<Inspection, ResourceError> {
-    let mut lease = resource.lend_checked_control().await?;
+    let mut lease = resource.inner.control.lend_checked().await?;
     let Some(session) = lease.session() else {
         return Err(resource.error(Problem::Unavailable, "the connection is closed"));
     };
@@ -89,8 +84,19 @@ async fn ask(
     grant: &str,
     picture: &mut Picture,
 ) -> Result<Option<Vec<Row>>, Error> {
-    match session.rows(sql).await {
-        Ok(rows) => Ok(Some(rows)),
+    let rows = session.rows(sql).await;
+    unless_denied(session, rows, grant, picture)
+}
+
+/// The answer, or a note that says which privilege is lacking.
+fn unless_denied<T>(
+    session: &Session,
+    answer: Result<T, Error>,
+    grant: &str,
+    picture: &mut Picture,
+) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
         Err(error) if codes::is_access_denied(&error) => {
             let account = preflight::quoted(&session.server().account);
             picture.note(format!(
@@ -100,30 +106,6 @@ async fn ask(
         }
         Err(error) => Err(error),
     }
-}
-
-/// All transactions of InnoDB's: number, seconds, locks, whether no connection has it, and whether
-/// it is the one that asks.
-async fn transactions(
-    session: &mut Session,
-    mark: &str,
-    picture: &mut Picture,
-) -> Result<Option<Vec<Row>>, Error> {
-    session
-        .run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        .await?;
-    session
-        .run("START TRANSACTION WITH CONSISTENT SNAPSHOT")
-        .await?;
-    let sql = format!(
-        "/* {mark} */ SELECT trx_id, {}, trx_tables_locked + trx_rows_locked, \
-         trx_mysql_thread_id = 0 AND trx_state = 'RUNNING', \
-         INSTR(COALESCE(trx_query, ''), '{mark}') > 0 FROM information_schema.INNODB_TRX",
-        seconds_since("trx_started")
-    );
-    let rows = ask(session, &sql, "PROCESS ON *.*", picture).await;
-    session.run("COMMIT").await?;
-    rows
 }
 
 /// A transaction of InnoDB's that no connection has.
@@ -158,10 +140,6 @@ struct Wait {
     holder: u64,
 }
 
-fn number<T: std::str::FromStr>(row: &Row, column: usize) -> Option<T> {
-    text(row, column)?.parse().ok()
-}
-
 /// Seconds of a moment in the past that InnoDB has printed in the time zone of the system.
 fn seconds_since(moment: &str) -> String {
     format!("TIMESTAMPDIFF(SECOND, {moment}, CONVERT_TZ(NOW(), @@SESSION.time_zone, 'SYSTEM'))")
@@ -175,22 +153,22 @@ impl Picture {
     }
 
     /// InnoDB's transactions without a connection: prepared ones, as far as this can be seen.
-    ///
-    /// Both servers answer an old picture as long as somebody asks more often than ten times a
-    /// second (see [`handover`](crate::handover)); in a new one this very question is seen.
     async fn take_transactions(&mut self, session: &mut Session) -> Result<(), Error> {
-        static QUESTIONS: AtomicU64 = AtomicU64::new(0);
-        for _ in 0..LOOKS_MAX {
-            let number = QUESTIONS.fetch_add(1, Ordering::Relaxed);
-            let mark = format!("unanimous {}.{number}", session.connection_id());
-            let Some(rows) = transactions(session, &mark, self).await? else {
-                return Ok(());
-            };
-            if rows.iter().any(|row| text(row, 4).as_deref() == Some("1")) {
-                self.read_transactions(&rows);
-                return Ok(());
+        let columns = format!(
+            "trx_id, {}, trx_tables_locked + trx_rows_locked, \
+             trx_mysql_thread_id = 0 AND trx_state = 'RUNNING'",
+            seconds_since("trx_started")
+        );
+        for _ in 0..picture::LOOKS_MAX {
+            let seen = picture::look(session, &columns).await;
+            match unless_denied(session, seen, "PROCESS ON *.*", self)? {
+                None => return Ok(()),
+                Some(Some(rows)) => {
+                    self.read_transactions(&rows);
+                    return Ok(());
+                }
+                Some(None) => tokio::time::sleep(picture::KEPT).await,
             }
-            tokio::time::sleep(PICTURE_KEPT).await;
         }
         self.note("others ask InnoDB for its transactions all the time: ask again".to_owned());
         Ok(())
@@ -199,12 +177,12 @@ impl Picture {
     fn read_transactions(&mut self, rows: &[Row]) {
         for row in rows
             .iter()
-            .filter(|row| text(row, 3).as_deref() == Some("1"))
+            .filter(|row| text(row, 4).as_deref() == Some("1"))
         {
-            let Some(id) = number(row, 0) else { continue };
+            let Some(id) = number(row, 1) else { continue };
             let transaction = Transaction {
-                begun: number(row, 1).map(Duration::from_secs),
-                count: number(row, 2).unwrap_or_default(),
+                begun: number(row, 2).map(Duration::from_secs),
+                count: number(row, 3).unwrap_or_default(),
                 ..Transaction::default()
             };
             self.transactions.insert(id, transaction);

@@ -85,24 +85,28 @@ pub(crate) enum Results {
 pub(crate) struct Latch {
     /// What every answer of the server must show as long as the transaction is the one we opened.
     inside: StatusFlags,
+    /// Of the server: see [`Server::hides_deadlocks`](crate::session::Server::hides_deadlocks).
+    hides_deadlocks: bool,
     in_flight: bool,
     last: Results,
     failure: Option<Failure>,
 }
 
 impl Latch {
-    pub(crate) fn of_writer() -> Self {
-        Self::new(StatusFlags::SERVER_STATUS_IN_TRANS)
+    pub(crate) fn of_writer(hides_deadlocks: bool) -> Self {
+        Self::new(StatusFlags::SERVER_STATUS_IN_TRANS, hides_deadlocks)
     }
 
-    pub(crate) fn of_reader() -> Self {
+    pub(crate) fn of_reader(hides_deadlocks: bool) -> Self {
         let read_only = StatusFlags::SERVER_STATUS_IN_TRANS_READONLY;
-        Self::new(StatusFlags::SERVER_STATUS_IN_TRANS.union(read_only))
+        let inside = StatusFlags::SERVER_STATUS_IN_TRANS.union(read_only);
+        Self::new(inside, hides_deadlocks)
     }
 
-    fn new(inside: StatusFlags) -> Self {
+    fn new(inside: StatusFlags, hides_deadlocks: bool) -> Self {
         Self {
             inside,
+            hides_deadlocks,
             in_flight: false,
             last: Results::Read,
             failure: None,
@@ -142,14 +146,13 @@ impl Latch {
             };
             self.fail(Failure::is_final(Cause::Unreachable, &reason));
         } else {
-            self.observe_last_answer(conn);
+            self.observe_last_answer(conn.last_ok_packet().map(|ok| ok.status_flags()));
         }
     }
 
     /// Each OK says whether the session is inside a transaction, which both servers keep true from
     /// `XA START` until after `XA END`.
-    fn observe_last_answer(&mut self, conn: &Conn) {
-        let last = conn.last_ok_packet().map(|ok| ok.status_flags());
+    fn observe_last_answer(&mut self, last: Option<StatusFlags>) {
         match (self.last, last) {
             (Results::Read, Some(flags)) if !flags.contains(self.inside) => {
                 self.fail(Failure::is_final(
@@ -159,12 +162,19 @@ impl Latch {
             }
             (Results::HandedOut, None) => {
                 self.last = Results::Read;
+                // Which error it was is not known, and a deadlock cannot be handled there.
+                let is_final = self.hides_deadlocks;
+                let mend = if is_final {
+                    "it may have been a deadlock, after which this version of MariaDB goes on in \
+                     another transaction"
+                } else {
+                    "if you have handled it, say so with statement_error_handled"
+                };
+                let what = "an error came up while the results of a statement were read";
                 self.fail(Failure {
                     cause: Cause::Refused,
-                    is_final: false,
-                    reason: "an error came up while the results of a statement were read; if you \
-                             have handled it, say so with statement_error_handled"
-                        .to_owned(),
+                    is_final,
+                    reason: format!("{what}; {mend}"),
                 });
             }
             (Results::Read | Results::HandedOut | Results::Untold, _) => {}
@@ -240,7 +250,7 @@ mod tests {
     }
 
     fn after(codes: &[u16]) -> Latch {
-        let mut latch = Latch::of_writer();
+        let mut latch = Latch::of_writer(false);
         for code in codes {
             latch.begin(Results::Read);
             latch.settle(&answer(*code));
@@ -280,15 +290,27 @@ mod tests {
     }
 
     #[test]
+    fn an_error_while_results_are_read_is_final_where_it_may_hide_a_deadlock() {
+        for hides_deadlocks in [false, true] {
+            let mut latch = Latch::of_writer(hides_deadlocks);
+            latch.begin(Results::HandedOut);
+            latch.settle(&Ok::<_, Error>(()));
+            latch.observe_last_answer(None);
+            assert_eq!(latch.failure().unwrap().is_final, hides_deadlocks);
+            assert_eq!(latch.handled(), !hides_deadlocks);
+        }
+    }
+
+    #[test]
     fn a_reader_is_inside_a_transaction_that_cannot_write() {
-        let inside = Latch::of_reader().inside;
+        let inside = Latch::of_reader(false).inside;
         assert!(inside.contains(StatusFlags::SERVER_STATUS_IN_TRANS));
         assert!(inside.contains(StatusFlags::SERVER_STATUS_IN_TRANS_READONLY));
     }
 
     #[test]
     fn a_request_without_an_answer_stays_in_flight() {
-        let mut latch = Latch::of_writer();
+        let mut latch = Latch::of_writer(false);
         latch.begin(Results::HandedOut);
         assert!(latch.is_in_flight() && latch.last() == Results::HandedOut);
         latch.settle(&Ok::<_, Error>(()));

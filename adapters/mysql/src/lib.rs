@@ -56,6 +56,7 @@
 //! | `max_connections`, `max_user_connections` | warning | fewer than the pools may open |
 //! | `innodb_rollback_on_timeout`, `innodb_deadlock_detect` | note | not as usual |
 //! | `autocommit`, `max_statement_time` | note | not as usual |
+//! | `init_connect` | note | run at login only, not after a session was wiped |
 //! | `innodb_flush_method` | error | `nosync` |
 //! | `idle_transaction_timeout` | warning | MariaDB ends idle branches, within a minute |
 //!
@@ -176,6 +177,7 @@ mod identity;
 mod inspect;
 mod latch;
 mod open;
+mod picture;
 mod pool;
 mod preflight;
 mod queryable;
@@ -214,8 +216,9 @@ pub use tls::{Tls, TlsMode};
 
 use config::Config;
 use fence::{Fenced, Holder};
+use finish::Absent;
 use handover::{Listed, Looks};
-use pool::{Lease, Pool};
+use pool::{Pool, Purpose};
 use session::Session;
 
 /// A MySQL or MariaDB database that takes part in global transactions.
@@ -230,8 +233,10 @@ struct Inner {
     config: Arc<Config>,
     branches: Pool,
     control: Pool,
+    table: Pool,
     looks: Looks,
     listed: Listed,
+    absent: Absent,
 }
 
 impl fmt::Debug for Mysql {
@@ -284,71 +289,22 @@ impl Mysql {
 
     fn new(config: Config) -> Result<Self, managed::BuildError> {
         let config = Arc::new(config);
-        let branches = Pool::for_branches(&config)?;
-        let control = Pool::for_control(&config)?;
+        let pool = |purpose| Pool::of(purpose, &config);
         Ok(Self {
             inner: Arc::new(Inner {
-                config,
-                branches,
-                control,
+                branches: pool(Purpose::Branches)?,
+                control: pool(Purpose::Recovery)?,
+                table: pool(Purpose::Table)?,
                 looks: Looks::default(),
                 listed: Listed::default(),
+                absent: Absent::default(),
+                config: Arc::clone(&config),
             }),
         })
     }
 
     fn config(&self) -> &Config {
         &self.inner.config
-    }
-
-    async fn lend(&self) -> Result<Lease, ResourceError> {
-        self.inner.branches.lend().await
-    }
-
-    fn purge_branches(&self) {
-        self.inner.branches.purge();
-    }
-
-    /// As those of recovery, and in no pool.
-    async fn control_of_its_own(&self) -> Result<Session, ResourceError> {
-        self.inner.control.session_of_its_own().await
-    }
-
-    async fn lend_control(&self) -> Result<Lease, ResourceError> {
-        self.inner.control.lend().await
-    }
-
-    pub(crate) fn listed(&self) -> &Listed {
-        &self.inner.listed
-    }
-
-    pub(crate) fn looks(&self) -> &Looks {
-        &self.inner.looks
-    }
-
-    fn purge_control(&self) {
-        self.inner.control.purge();
-    }
-
-    /// A recovery session that has just shown a sign of life.
-    async fn lend_checked_control(&self) -> Result<Lease, ResourceError> {
-        loop {
-            let mut lease = self.lend_control().await?;
-            if lease.is_fresh() {
-                return Ok(lease);
-            }
-            let within = self.config().connect_timeout;
-            if let Some(session) = lease.session()
-                && matches!(
-                    tokio::time::timeout(within, session.ping()).await,
-                    Ok(Ok(()))
-                )
-            {
-                return Ok(lease);
-            }
-            // Ends: each round throws a session away, and a fresh one is not asked.
-            self.purge_control();
-        }
     }
 
     /// Who the server is; on MariaDB only once preflight has made the identity row.
@@ -373,10 +329,8 @@ impl Mysql {
     /// # Errors
     /// It cannot be seen: the reason.
     async fn fence(&self, holder: &Holder, identity: &ServerIdentity) -> Result<(), String> {
-        let mut lease = self
-            .lend_checked_control()
-            .await
-            .map_err(|error| error.to_string())?;
+        let lent = self.inner.control.lend_checked().await;
+        let mut lease = lent.map_err(|error| error.to_string())?;
         let Some(session) = lease.session() else {
             return Err("the connection is closed".to_owned());
         };

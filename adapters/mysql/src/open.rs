@@ -1,6 +1,8 @@
 //! Opening a branch: a session of the pool, its limits, and the beginning of the transaction, as
 //! one request.
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::{Error, IsolationLevel};
@@ -10,6 +12,7 @@ use crate::branch::{MysqlBranch, Place};
 use crate::codes::{self, During};
 use crate::fence::Holder;
 use crate::pool::Lease;
+use crate::session::Flavour;
 use crate::{Mysql, xid};
 
 /// The longest time-out that both servers take, in seconds: a year.
@@ -22,54 +25,64 @@ const SECONDS_MAX: u64 = 31_536_000;
 /// lasts: what is not prepared ends with its connection.
 pub(crate) async fn open(resource: &Mysql, env: BranchEnv) -> Result<MysqlBranch, BranchError> {
     let literal = xid::literal(&env.xid);
-    let sql = opening(&env, &literal, resource.config().isolation);
+    let opening = Opening::of(&env, &literal, resource.config().isolation);
     loop {
         let mut lease = resource
+            .inner
+            .branches
             .lend()
             .await
             .map_err(|error| cannot_open(resource, error))?;
         let is_fresh = lease.is_fresh();
-        match begin(resource, &mut lease, &sql).await {
+        match begin(resource, &mut lease, &opening).await {
             Ok(place) => {
-                return Ok(MysqlBranch::new(resource, env, lease, place));
+                return Ok(MysqlBranch::new(resource, env, literal, lease, place));
             }
-            Err(error) if is_fresh || error.kind() != BranchErrorKind::Unavailable => {
-                return Err(error);
-            }
+            Err(error) if is_fresh || !is_stale(&error) => return Err(error),
             // Ends: each round throws a session away, and a fresh one is not tried twice.
-            Err(_) => resource.purge_branches(),
+            Err(_) => resource.inner.branches.purge(),
         }
     }
 }
 
-async fn begin(resource: &Mysql, lease: &mut Lease, sql: &str) -> Result<Place, BranchError> {
-    let name = resource.config().name.clone();
+async fn begin(
+    resource: &Mysql,
+    lease: &mut Lease,
+    opening: &Opening,
+) -> Result<Place, BranchError> {
+    let failed = |kind, message| BranchError::new(kind, resource.config().name.clone(), message);
     let Some(session) = lease.session() else {
-        let message = "the connection is closed";
-        return Err(BranchError::new(
-            BranchErrorKind::Unavailable,
-            name,
-            message,
-        ));
+        let message = "the connection is closed".to_owned();
+        return Err(failed(BranchErrorKind::Unavailable, message));
     };
     let identity = match resource.identity_of(session).await {
         Ok(identity) => identity,
         Err(error) => return Err(cannot_open(resource, error)),
     };
-    session.run_first(sql).await.map_err(|error| {
+    let flavour = session.server().flavour;
+    let (settings, start) = (opening.settings(flavour), opening.start(flavour));
+    session.begin(&settings, &start).await.map_err(|error| {
         let kind = match (codes::meaning(&error, During::Open), &error) {
             // A server that answers is there; what it says has to be mended.
             (BranchErrorKind::Undetermined, Error::Server(_)) => BranchErrorKind::Failed,
             (BranchErrorKind::Undetermined, _) => BranchErrorKind::Unavailable,
             (kind, _) => kind,
         };
-        BranchError::new(kind, name, format!("cannot open a branch: {error}")).with_source(error)
+        failed(kind, format!("cannot open a branch: {error}")).with_source(error)
     })?;
     Ok(Place {
         identity,
-        scope: session.server().scope.clone(),
+        scope: Arc::clone(&session.server().scope),
         holder: Holder::of(session),
+        hides_deadlocks: session.server().hides_deadlocks,
     })
+}
+
+/// The session had ended, or ends.
+fn is_stale(error: &BranchError) -> bool {
+    let source = std::error::Error::source(error);
+    let ends = source.and_then(|source| source.downcast_ref().map(codes::ends_connection));
+    error.kind() == BranchErrorKind::Unavailable && ends.unwrap_or(true)
 }
 
 fn cannot_open(resource: &Mysql, error: ResourceError) -> BranchError {
@@ -83,28 +96,57 @@ fn cannot_open(resource: &Mysql, error: ResourceError) -> BranchError {
     BranchError::new(kind, resource.config().name.clone(), message).with_source(error)
 }
 
-/// Session limits, isolation, and the beginning, as one request.
+/// What a branch is begun with: one list of settings, and the beginning.
 ///
 /// The limits make the server itself end what a vanished host leaves behind. The isolation level
 /// cannot be set once the transaction runs (1568).
-fn opening(env: &BranchEnv, literal: &str, isolation: Option<IsolationLevel>) -> String {
-    let lock = seconds(env.lock_timeout);
-    let idle = seconds(env.idle_timeout);
-    let isolation = match isolation {
-        Some(level) => format!("SET TRANSACTION ISOLATION LEVEL {level}; "),
-        None => String::new(),
-    };
-    let start = if env.read_only {
-        // For the session, too: should a statement end the transaction, the next cannot write
-        // either.
-        "SET SESSION TRANSACTION READ ONLY; START TRANSACTION READ ONLY".to_owned()
-    } else {
-        format!("XA START {literal}")
-    };
-    format!(
-        "SET SESSION innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}, \
-         wait_timeout = {idle}; {isolation}{start}"
-    )
+struct Opening {
+    limits: String,
+    isolation: Option<IsolationLevel>,
+    start: String,
+}
+
+impl Opening {
+    fn of(env: &BranchEnv, literal: &str, isolation: Option<IsolationLevel>) -> Self {
+        let lock = seconds(env.lock_timeout);
+        let idle = seconds(env.idle_timeout);
+        let start = if env.read_only {
+            // For the session, too: should a statement end the transaction, the next cannot write
+            // either.
+            "SET SESSION TRANSACTION READ ONLY; START TRANSACTION READ ONLY".to_owned()
+        } else {
+            format!("XA START {literal}")
+        };
+        Self {
+            limits: format!(
+                "SESSION innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}, \
+                 wait_timeout = {idle}"
+            ),
+            isolation,
+            start,
+        }
+    }
+
+    /// On MySQL the level is one of the list, for the session, until that is wiped.
+    fn settings(&self, flavour: Flavour) -> Cow<'_, str> {
+        match (flavour, self.isolation) {
+            (Flavour::MySql, Some(level)) => {
+                let level = level.to_string().replace(' ', "-");
+                format!("{}, transaction_isolation = '{level}'", self.limits).into()
+            }
+            (Flavour::MySql | Flavour::MariaDb, _) => self.limits.as_str().into(),
+        }
+    }
+
+    /// On MariaDB the variable's name depends on the version.
+    fn start(&self, flavour: Flavour) -> Cow<'_, str> {
+        match (flavour, self.isolation) {
+            (Flavour::MariaDb, Some(level)) => {
+                format!("SET TRANSACTION ISOLATION LEVEL {level}; {}", self.start).into()
+            }
+            (Flavour::MySql | Flavour::MariaDb, _) => self.start.as_str().into(),
+        }
+    }
 }
 
 /// Whole seconds, rounded up, as the servers take them.
@@ -132,23 +174,26 @@ mod tests {
 
     #[test]
     fn a_writer_is_opened_by_one_request_with_its_limits() {
-        let sql = opening(
-            &env(false),
-            "X'61',X'62',7",
-            Some(IsolationLevel::ReadCommitted),
-        );
-        assert_eq!(
-            sql,
-            "SET SESSION innodb_lock_wait_timeout = 3, lock_wait_timeout = 3, wait_timeout = 60; \
-             SET TRANSACTION ISOLATION LEVEL READ COMMITTED; XA START X'61',X'62',7"
-        );
+        let level = Some(IsolationLevel::ReadCommitted);
+        let opening = Opening::of(&env(false), "X'61',X'62',7", level);
+        let limits = "SESSION innodb_lock_wait_timeout = 3, lock_wait_timeout = 3, \
+                      wait_timeout = 60";
+        let of = |flavour| (opening.settings(flavour), opening.start(flavour));
+        let (settings, start) = of(Flavour::MySql);
+        let isolation = ", transaction_isolation = 'READ-COMMITTED'";
+        assert_eq!(settings, format!("{limits}{isolation}"));
+        assert_eq!(start, "XA START X'61',X'62',7");
+        let (settings, start) = of(Flavour::MariaDb);
+        assert_eq!(settings, limits);
+        let isolation = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; ";
+        assert_eq!(start, format!("{isolation}XA START X'61',X'62',7"));
     }
 
     #[test]
     fn a_reader_has_no_xid_and_a_session_that_cannot_write() {
-        let sql = opening(&env(true), "X'61',X'62',7", None);
-        assert!(!sql.contains("XA "), "{sql}");
-        assert!(sql.ends_with("SET SESSION TRANSACTION READ ONLY; START TRANSACTION READ ONLY"));
+        let opening = Opening::of(&env(true), "X'61',X'62',7", None);
+        let read_only = "SET SESSION TRANSACTION READ ONLY; START TRANSACTION READ ONLY";
+        assert_eq!(opening.start(Flavour::MySql), read_only);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The pools of sessions: one for branches, a small one for recovery.
+//! The pools of sessions: one for branches, a small one for recovery, and a smaller one for the
+//! tables of a decision log, from which recovery takes none.
 //!
 //! A session is lent as a [`Lease`]. It goes back to its pool only by [`Lease::give_back`], after
 //! everything that was asked of it was answered; a lease that is dropped in any other way closes
@@ -16,7 +17,6 @@ use deadpool::managed::{
     self, BuildError, Metrics, Object, PoolError, RecycleError, RecycleResult, TimeoutType,
 };
 use unanimous_core::ports::{Problem, ResourceError, Room};
-use unanimous_core::xid::ResourceName;
 
 use crate::codes;
 use crate::config::Config;
@@ -30,19 +30,52 @@ const WIPE_TIMEOUT: Duration = Duration::from_secs(10);
 const BRANCHES_USED_UP: &str = "end transactions sooner, enlist all resources in one call or \
     always in the same order, or raise pool_size";
 
+/// How many sessions the tables of a decision log may use: one writes decisions, the others do what
+/// may wait for a lock meanwhile. Opened when needed.
+pub(crate) const TABLE_SESSIONS: usize = 3;
+
+/// In which the tables' requests run, unless they ask for a snapshot.
+const TABLE_ISOLATION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+
+/// What a pool's sessions are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Branches,
+    Recovery,
+    /// With recovery's account.
+    Table,
+}
+
 /// Makes sessions for a pool.
 pub(crate) struct Manager {
     config: Arc<Config>,
-    control: bool,
+    purpose: Purpose,
 }
 
 impl Manager {
     fn route(&self) -> &Route {
-        if self.control {
-            &self.config.control
-        } else {
-            &self.config.branches
+        match self.purpose {
+            Purpose::Branches => &self.config.branches,
+            Purpose::Recovery | Purpose::Table => &self.config.control,
         }
+    }
+
+    async fn connect(&self) -> Result<Session, ResourceError> {
+        let mut session = Session::connect(&self.config, self.route()).await?;
+        if self.purpose == Purpose::Table {
+            let limit = self.config.connect_timeout;
+            let set = tokio::time::timeout(limit, session.run(TABLE_ISOLATION)).await;
+            let failed = |why: String| {
+                let message = format!("cannot set up a session for the tables: {why}");
+                ResourceError::new(Problem::Unavailable, self.config.name.clone(), message)
+            };
+            match set {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(failed(error.to_string()).with_source(error)),
+                Err(_) => return Err(failed(format!("no answer within {limit:?}"))),
+            }
+        }
+        Ok(session)
     }
 }
 
@@ -51,7 +84,7 @@ impl managed::Manager for Manager {
     type Error = ResourceError;
 
     async fn create(&self) -> Result<Session, ResourceError> {
-        Session::connect(&self.config, self.route()).await
+        self.connect().await
     }
 
     /// Asks nothing of the server: a session that went stale is noticed by its next request.
@@ -74,44 +107,31 @@ pub(crate) const fn room(config: &Config) -> Room {
 }
 
 /// A pool of sessions.
-#[derive(Clone)]
 pub(crate) struct Pool {
-    name: ResourceName,
-    timeout: Duration,
-    /// What to do when all are in use.
-    mend: &'static str,
     sessions: managed::Pool<Manager>,
 }
 
 impl Pool {
-    pub(crate) fn for_branches(config: &Arc<Config>) -> Result<Self, BuildError> {
-        Self::new(config, false, config.pool_size)
-    }
-
-    pub(crate) fn for_control(config: &Arc<Config>) -> Result<Self, BuildError> {
-        Self::new(config, true, config.control_size)
-    }
-
-    fn new(config: &Arc<Config>, control: bool, size: usize) -> Result<Self, BuildError> {
+    pub(crate) fn of(purpose: Purpose, config: &Arc<Config>) -> Result<Self, BuildError> {
+        let size = match purpose {
+            Purpose::Branches => config.pool_size,
+            Purpose::Recovery => config.control_size,
+            Purpose::Table => TABLE_SESSIONS,
+        };
         let manager = Manager {
             config: Arc::clone(config),
-            control,
+            purpose,
         };
         let sessions = managed::Pool::builder(manager)
             .max_size(size)
             .wait_timeout(Some(config.pool_timeout))
             .runtime(Runtime::Tokio1)
             .build()?;
-        Ok(Self {
-            name: config.name.clone(),
-            timeout: config.pool_timeout,
-            mend: if control {
-                "raise recovery_sessions"
-            } else {
-                BRANCHES_USED_UP
-            },
-            sessions,
-        })
+        Ok(Self { sessions })
+    }
+
+    fn config(&self) -> &Config {
+        &self.sessions.manager().config
     }
 
     /// Lends a session, a new one if none is idle.
@@ -127,15 +147,38 @@ impl Pool {
             Err(PoolError::Backend(error)) => Err(error),
             Err(PoolError::Timeout(TimeoutType::Wait)) => Err(self.unavailable(&format!(
                 "no session of the pool was free within {:?}: {}",
-                self.timeout, self.mend
+                self.config().pool_timeout,
+                match self.sessions.manager().purpose {
+                    Purpose::Branches => BRANCHES_USED_UP,
+                    Purpose::Recovery => "raise recovery_sessions",
+                    Purpose::Table => "see what the tables' requests wait for: SHOW PROCESSLIST",
+                }
             ))),
             Err(error) => Err(self.unavailable(&format!("no session: {error}"))),
         }
     }
 
+    /// A session that has just shown a sign of life.
+    pub(crate) async fn lend_checked(&self) -> Result<Lease, ResourceError> {
+        loop {
+            let mut lease = self.lend().await?;
+            if lease.is_fresh() {
+                return Ok(lease);
+            }
+            let within = self.config().connect_timeout;
+            if let Some(session) = lease.session()
+                && let Ok(Ok(())) = tokio::time::timeout(within, session.ping()).await
+            {
+                return Ok(lease);
+            }
+            // Ends: each round throws a session away, and a fresh one is not asked.
+            self.purge();
+        }
+    }
+
     /// A session that is in no pool.
     pub(crate) async fn session_of_its_own(&self) -> Result<Session, ResourceError> {
-        managed::Manager::create(self.sessions.manager()).await
+        self.sessions.manager().connect().await
     }
 
     /// Throws all idle sessions away: one was found stale, as all are after a server's restart.
@@ -146,7 +189,7 @@ impl Pool {
     }
 
     fn unavailable(&self, message: &str) -> ResourceError {
-        ResourceError::new(Problem::Unavailable, self.name.clone(), message)
+        ResourceError::new(Problem::Unavailable, self.config().name.clone(), message)
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! All of it is asked in one go, on connections of its own, so that a login that would fail now is
 //! found now: version, settings, the privilege to list branches, the identity row of MariaDB, which
-//! is made if it is missing, and (where recovery has an account of its own) that both accounts
-//! reach the same server and that recovery's may see and end the application's connections. The
-//! last is not asked but done: a connection is made with the application's account, and ended.
+//! is made if it is missing, the set-up of a branch's session, and (where recovery has an account of
+//! its own) that both accounts reach the same server and that recovery's may see and end the
+//! application's connections. The last is not asked but done: a connection is made with the
+//! application's account, and ended.
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Error, Row};
@@ -20,7 +21,7 @@ use crate::{Mysql, codes};
 /// See [`ResourceManager::preflight`](unanimous_core::ports::ResourceManager::preflight).
 pub(crate) async fn check(resource: &Mysql) -> Result<Preflight, ResourceError> {
     let config = resource.config();
-    let all = config.pool_size + config.control_size;
+    let all = config.sessions();
     let of_account = if config.has_recovery {
         config.pool_size
     } else {
@@ -39,13 +40,7 @@ pub(crate) async fn check(resource: &Mysql) -> Result<Preflight, ResourceError> 
     };
     findings.extend(of_recovery(resource, &mut control).await?);
     make_identity(&mut control).await;
-    if config.has_recovery {
-        findings.extend(of_both_accounts(resource, &mut control, sessions).await?);
-    } else {
-        let flavour = control.server().flavour;
-        let rows = read(resource, control.conn_mut(), settings::SESSION).await?;
-        findings.extend(Variables::new(flavour, &rows).of_session(sessions));
-    }
+    findings.extend(of_branches(resource, &mut control, sessions).await?);
     let identity = learn_identity(resource, &mut control).await?;
     // Nobody can make it on a server that takes no writes; it is looked for again when it does.
     if identity.is_none() && !is_read_only {
@@ -112,8 +107,8 @@ async fn of_recovery(
     Ok(findings)
 }
 
-/// The application's account beside recovery's.
-async fn of_both_accounts(
+/// A session as branches have it, with the application's set-up and account.
+async fn of_branches(
     resource: &Mysql,
     control: &mut Session,
     sessions: Sessions,
@@ -126,8 +121,23 @@ async fn of_both_accounts(
     let Some(mut app) = session(conn, facts) else {
         return Ok(findings);
     };
-    make_identity(&mut app).await;
-    let here = learn_identity(resource, &mut app).await?;
+    if config.has_recovery {
+        findings.extend(of_both_accounts(resource, control, &mut app).await?);
+    }
+    app.close();
+    Ok(findings)
+}
+
+/// The application's account beside recovery's.
+async fn of_both_accounts(
+    resource: &Mysql,
+    control: &mut Session,
+    app: &mut Session,
+) -> Result<Vec<Finding>, ResourceError> {
+    make_identity(app).await;
+    // Its connection is ended below.
+    let mut findings: Vec<_> = rights::as_last(app, control).await.into_iter().collect();
+    let here = learn_identity(resource, app).await?;
     let there = learn_identity(resource, control).await?;
     match (&here, &there) {
         (Some(here), Some(there)) if here != there => {
@@ -143,18 +153,16 @@ async fn of_both_accounts(
         }
         (Some(_), Some(_)) => {
             // Its connection is one that recovery has to be able to end.
-            let fenced = fence::fence(control, &Holder::of(&app))
+            let fenced = fence::fence(control, &Holder::of(app))
                 .await
                 .map_err(|error| unreadable(resource, "the list of connections", error))?;
             if let Fenced::NotSeen(finding) = fenced {
                 findings.push(finding);
             }
         }
-        (None, _) => findings.push(no_identity(&app)),
+        (None, _) => findings.push(no_identity(app)),
         (Some(_), None) => {}
     }
-    findings.extend(rights::as_last(&mut app, control).await);
-    app.close();
     Ok(findings)
 }
 

@@ -361,18 +361,18 @@ impl Description {
         // The driver runs both from the last to the first, and the former once per connection: a
         // session that was wiped would be another one than a new one.
         let own = opts.init().iter().rev();
-        let own: Vec<&str> = own
-            .chain(opts.setup().iter().rev())
-            .map(String::as_str)
-            .chain([self.session_setup.as_str()])
-            .collect();
+        let own = own.chain(opts.setup().iter().rev()).map(String::as_str);
+        let own: Vec<&str> = if self.control {
+            // Written for the application's statements: it may cut lists short that are proof here,
+            // or need the application's account.
+            Vec::new()
+        } else {
+            own.chain([self.session_setup.as_str()]).collect()
+        };
         let has_own_setup = own.iter().any(|sql| !sql.trim().is_empty());
         let mut setup = setup(database, &own);
         if self.control {
-            setup = format!(
-                "{setup};\nSET SESSION lock_wait_timeout = {CONTROL_LOCK_WAIT_SECONDS}, \
-                 innodb_lock_wait_timeout = {CONTROL_LOCK_WAIT_SECONDS}"
-            );
+            setup = format!("{setup}, {}", control_limits());
         }
         // The driver runs its set-up after each reset, too, in a round trip of its own. What is
         // not the application's is left to the next branch's first one.
@@ -426,13 +426,67 @@ fn base_opts(name: &ResourceName, opts: Opts) -> OptsBuilder {
         .connect_attribute(RESOURCE_ATTRIBUTE, name.as_str())
 }
 
-/// What is run on a session after login and after each reset.
-///
-/// A reset (COM_RESET_CONNECTION) restores session variables but leaves the current database as the
-/// branch before left it. Autocommit comes last: without it every `SELECT` opens a transaction, and
-/// `XA START` is refused (1400).
+/// What the driver speaks, and has said at login: see its `HandshakeResponse`. On MySQL a reset
+/// forgets it, and the session has the server's own character set (bugs.mysql.com 97633).
+const SPEAKS: &str = "NAMES utf8mb4 COLLATE utf8mb4_general_ci";
+
+/// Without it every `SELECT` opens a transaction, and `XA START` is refused (1400).
+const AUTOCOMMIT: &str = "SESSION autocommit = 1";
+
+/// What a session of recovery has beside the rest: nothing of what it asks may be cut short.
+fn control_limits() -> String {
+    // Each server passes over the other's comment.
+    format!(
+        "SESSION lock_wait_timeout = {CONTROL_LOCK_WAIT_SECONDS}, \
+         innodb_lock_wait_timeout = {CONTROL_LOCK_WAIT_SECONDS}, \
+         sql_select_limit = 18446744073709551615 /*!80000 , max_execution_time = 0 */ \
+         /*M! , max_statement_time = 0 */"
+    )
+}
+
+fn use_database(database: &str) -> String {
+    format!("USE `{}`", database.replace('`', "``"))
+}
+
+/// What is put right in a session that was wiped, in the next branch's first round trip: what a
+/// reset (COM_RESET_CONNECTION) leaves as the branch before has left it, and what it forgets.
+#[derive(Debug)]
+pub(crate) struct Again {
+    /// Statements, each with its end: the current database, the active roles.
+    pub(crate) statements: String,
+    /// The beginning of a list of settings.
+    pub(crate) settings: String,
+}
+
+impl Again {
+    /// For a session with these options, and the roles that were active after its set-up. Set-up
+    /// SQL of the application's runs with the reset itself, and has put right what it can.
+    pub(crate) fn of(opts: &Opts, roles: &str) -> Self {
+        let roles = format!("SET ROLE {roles};\n");
+        match opts.db_name() {
+            Some(database) if opts.setup().is_empty() => Self {
+                statements: format!("{};\n{roles}", use_database(database)),
+                settings: format!("{SPEAKS}, {AUTOCOMMIT}, "),
+            },
+            Some(_) | None => Self {
+                statements: roles,
+                settings: String::new(),
+            },
+        }
+    }
+}
+
+/// What is run on a session after login, and, if the application has SQL of its own for it, after
+/// each reset. Autocommit comes last.
 fn setup(database: &str, own: &[&str]) -> String {
-    let mut sql = format!("USE `{}`", database.replace('`', "``"));
+    let mut sql = use_database(database);
+    let mut last = format!(";\nSET {SPEAKS}, {AUTOCOMMIT}");
+    if own.iter().any(|statement| !statement.trim().is_empty()) {
+        sql.push_str(";\nSET ");
+        sql.push_str(SPEAKS);
+        // On a line of its own: the statement before may end in a comment.
+        last = format!("\n;\nSET {AUTOCOMMIT}");
+    }
     for statement in own {
         let statement = statement.trim().trim_end_matches(';').trim_end();
         if !statement.is_empty() {
@@ -440,8 +494,7 @@ fn setup(database: &str, own: &[&str]) -> String {
             sql.push_str(statement);
         }
     }
-    // On a line of its own: the statement before may end in a comment.
-    sql.push_str("\n;\nSET SESSION autocommit = 1");
+    sql.push_str(&last);
     sql
 }
 

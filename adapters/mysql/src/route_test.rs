@@ -6,11 +6,12 @@ use super::*;
 fn the_session_set_up_comes_between_the_database_and_autocommit() {
     assert_eq!(
         setup("d", &["", " "]),
-        "USE `d`\n;\nSET SESSION autocommit = 1"
+        "USE `d`;\nSET NAMES utf8mb4 COLLATE utf8mb4_general_ci, SESSION autocommit = 1"
     );
     assert_eq!(
         setup("a`b", &["SET x = 1; ", " SET y = 2 -- why"]),
-        "USE `a``b`;\nSET x = 1;\nSET y = 2 -- why\n;\nSET SESSION autocommit = 1"
+        "USE `a``b`;\nSET NAMES utf8mb4 COLLATE utf8mb4_general_ci;\nSET x = 1;\nSET y = 2 -- why\n\
+         ;\nSET SESSION autocommit = 1"
     );
 }
 

@@ -9,6 +9,8 @@
 //! [`Session::is_usable`] knows; [`Session::close`] closes without another word to the server.
 
 use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use mysql_async::prelude::Queryable as _;
@@ -18,7 +20,7 @@ use unanimous_core::ports::{Problem, ResourceError, ServerIdentity};
 
 use crate::config::Config;
 use crate::identity::Facts;
-use crate::route::Route;
+use crate::route::{Again, Route};
 use crate::{codes, identity};
 
 /// Which of the two servers it is; they differ in what XA does.
@@ -35,7 +37,7 @@ pub(crate) struct Server {
     /// `None`: a MariaDB whose identity row does not exist yet.
     pub(crate) identity: Option<ServerIdentity>,
     /// What two branches of one transaction may not share: the server itself.
-    pub(crate) scope: String,
+    pub(crate) scope: Arc<str>,
     /// The second in which the server process started, by its own clock at that time.
     ///
     /// Both servers compute their `Uptime` as *now* minus this, so *now* minus `Uptime` gives it
@@ -44,7 +46,9 @@ pub(crate) struct Server {
     /// The roles that are active after login and set-up, as `SET ROLE` takes them.
     pub(crate) roles: String,
     /// The account that the server has matched to our login, as `CURRENT_USER()` prints it.
-    pub(crate) account: String,
+    pub(crate) account: Arc<str>,
+    /// After a deadlock it goes on in a new transaction inside the branch.
+    pub(crate) hides_deadlocks: bool,
 }
 
 /// Of two statements that were sent as one request: which one failed.
@@ -60,8 +64,9 @@ pub(crate) enum PairError {
 pub(crate) struct Session {
     conn: Conn,
     server: Server,
-    /// What the next branch has to run first, in its own first round trip: empty on a new session.
-    unset: String,
+    /// What the first branch after a wipe has to put right, and whether it has to.
+    again: Again,
+    is_wiped: bool,
 }
 
 /// The driver's own text holds the options, with password and key.
@@ -115,9 +120,10 @@ impl Session {
     /// A connection whose server was found fit.
     pub(crate) fn new(conn: Conn, server: Server) -> Self {
         Self {
+            again: Again::of(conn.opts(), &server.roles),
+            is_wiped: false,
             conn,
             server,
-            unset: String::new(),
         }
     }
 
@@ -217,34 +223,30 @@ impl Session {
     ///
     /// A reset leaves the current database and the active roles as they are; seen on both servers.
     /// They, and what else is ours to set, are put right by the next branch's own first request
-    /// ([`run_first`](Self::run_first)); the application's set-up runs here, with the reset.
+    /// ([`begin`](Self::begin)); the application's set-up runs here, with the reset.
     pub(crate) async fn reset(&mut self) -> Result<(), Error> {
         if !self.conn.reset().await? {
             let message = "the server cannot reset a connection";
             return Err(Error::Other(message.into()));
         }
-        let opts = self.conn.opts();
-        let own = if opts.setup().is_empty() {
-            opts.init()
-        } else {
-            &[]
-        };
-        let mut unset = own.join(";\n");
-        if !unset.is_empty() {
-            unset.push_str(";\n");
-        }
-        self.unset = format!("{unset}SET ROLE {};\n", self.server.roles);
+        self.is_wiped = true;
         Ok(())
     }
 
-    /// Runs the first statements of a branch, in one round trip; stops at the first error.
-    pub(crate) async fn run_first(&mut self, sql: &str) -> Result<(), Error> {
-        if self.unset.is_empty() {
-            return self.run(sql).await;
-        }
-        let all = format!("{}{sql}", self.unset);
-        self.run(&all).await?;
-        self.unset.clear();
+    /// Begins a branch, in one round trip: sets what it has in its session, as a list, and runs
+    /// what begins it; stops at the first error.
+    pub(crate) async fn begin(&mut self, settings: &str, start: &str) -> Result<(), Error> {
+        let sql = if self.is_wiped {
+            let again = &self.again;
+            format!(
+                "{}SET {}{settings}; {start}",
+                again.statements, again.settings
+            )
+        } else {
+            format!("SET {settings}; {start}")
+        };
+        self.run(&sql).await?;
+        self.is_wiped = false;
         Ok(())
     }
 
@@ -268,6 +270,11 @@ impl Session {
 /// The text in a column of a row of the text protocol, in which everything but NULL is text.
 pub(crate) fn text(row: &Row, column: usize) -> Option<String> {
     bytes(row, column).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// A number, or anything else that is read from its text, in a column of a row.
+pub(crate) fn number<T: FromStr>(row: &Row, column: usize) -> Option<T> {
+    text(row, column)?.parse().ok()
 }
 
 /// The bytes in a column of a row of the text protocol; `None` for NULL or no such column.

@@ -24,7 +24,7 @@ pub(crate) const GLOBAL: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
      'binlog_format', 'binlog_error_action', 'wsrep_on', 'wsrep_provider', 'read_only', \
      'super_read_only', 'innodb_read_only', 'innodb_force_recovery', 'xa_detach_on_prepare', \
      'innodb_rollback_on_timeout', 'innodb_deadlock_detect', 'autocommit', 'wait_timeout', \
-     'max_connections', 'innodb_flush_method')";
+     'max_connections', 'innodb_flush_method', 'init_connect')";
 
 /// The variables that the set-up of a session may have changed, as that session has them.
 pub(crate) const SESSION: &str = "SHOW SESSION VARIABLES WHERE Variable_name IN \
@@ -231,6 +231,16 @@ impl Variables {
                  branch, and statement_error_handled cannot save it",
                 "if that is not wanted, in its configuration file: innodb_rollback_on_timeout = \
                  OFF, and restart it",
+            ));
+        }
+        if !self.value("init_connect").trim().is_empty() {
+            findings.push(Finding::new(
+                Severity::Note,
+                "init_connect",
+                "init_connect is set: the server runs it at each login, except for administrators, \
+                 and not again when a session is wiped, so that branches find other settings after \
+                 the first one",
+                "give the same SQL to session_setup, which is run between any two branches",
             ));
         }
         if self.is_off("innodb_deadlock_detect") {

@@ -187,6 +187,12 @@ const EACH: &[Each] = &[
         "innodb_rollback_on_timeout = OFF",
     ),
     (
+        ("init_connect", "SET NAMES latin1"),
+        "init_connect",
+        Severity::Note,
+        "session_setup",
+    ),
+    (
         ("innodb_deadlock_detect", "OFF"),
         "innodb_deadlock_detect",
         Severity::Note,
@@ -256,7 +262,7 @@ fn each_setting_is_one_finding_with_its_severity_and_its_mend() {
         );
         assert!(finding.mend.contains(mend), "{change:?}: {finding}");
         assert!(
-            finding.evidence.contains(change.1) || subject == "wsrep_on",
+            finding.evidence.contains(change.1) || ["wsrep_on", "init_connect"].contains(&subject),
             "{finding}"
         );
     }

@@ -85,7 +85,7 @@ impl MysqlTable {
     /// The tables' names. Where an application's function names the database, it is asked.
     async fn names(&self, doing: &str) -> Result<&Tables, TableError> {
         if self.known().is_none() {
-            let lease = self.resource.lend().await;
+            let lease = self.resource.inner.branches.lend().await;
             lease
                 .map_err(|error| self.not_sent(doing, error))?
                 .give_back();
@@ -144,30 +144,29 @@ impl MysqlTable {
         self.parsed(doing, "unanimous_opening", rows, rows::opening)
     }
 
-    /// Of an answer to [`Tables::decide`]: whether the slot is open and the epoch released.
-    fn slot(
+    /// Whether an epoch is released, whose slots are not there any more. Seen after them.
+    async fn is_released(
         &self,
         doing: &str,
         at: EpochSlot,
-        answer: &request::Answer,
-    ) -> Result<(bool, bool), TableError> {
-        let flag = |statement: usize| {
-            let row = answer.rows(statement).first();
-            row.and_then(|row| rows::is_true(row, 0))
-        };
-        let is_released = flag(1) == Some(true);
-        match flag(0) {
-            Some(is_closed) => Ok((!is_closed, is_released)),
-            None if is_released => Ok((false, true)),
-            None => {
-                let EpochSlot { epoch, slot } = at;
-                let why = format!(
-                    "there is no slot {slot} of epoch {epoch}: the tables are another log's, or \
-                     were restored from a backup"
-                );
-                Err(self.unfit(doing, &why))
-            }
+        home: &ServerIdentity,
+    ) -> Result<bool, TableError> {
+        let tables = self.names(doing).await?;
+        let request = Request::new(vec![tables.released(at.epoch)]);
+        let answer = self.ask(doing, |_, _| request).await?;
+        if answer.identity != *home {
+            let why = "another server has answered meanwhile";
+            return Err(self.error(TableErrorKind::Lost, doing, why));
         }
+        if answer.is_counted(0) {
+            return Ok(true);
+        }
+        let EpochSlot { epoch, slot } = at;
+        let why = format!(
+            "there is no slot {slot} of epoch {epoch}: the tables are another log's, or were \
+             restored from a backup"
+        );
+        Err(self.unfit(doing, &why))
     }
 }
 
@@ -211,7 +210,7 @@ impl DecisionTable for MysqlTable {
         match self.check().await {
             Ok(_) => self.force(doing).await,
             Err(error) if error.kind() == TableErrorKind::Missing => {
-                let lease = self.resource.lend_checked_control().await;
+                let lease = self.resource.inner.table.lend_checked().await;
                 let lease = lease.map_err(|error| self.not_sent(doing, error))?;
                 let statements = schema::ddl(tables, manager);
                 self.run_each(doing, lease, &statements).await
@@ -223,7 +222,7 @@ impl DecisionTable for MysqlTable {
     async fn check(&self) -> Result<TableState, TableError> {
         let doing = "use the tables";
         let tables = self.names(doing).await?;
-        let lease = self.resource.lend_checked_control().await;
+        let lease = self.resource.inner.table.lend_checked().await;
         let mut lease = lease.map_err(|error| self.not_sent(doing, error))?;
         if let Some(session) = lease.session() {
             // As a resource's preflight does, which nobody may have run here. Why it could not be
@@ -232,7 +231,7 @@ impl DecisionTable for MysqlTable {
         }
         let mut scope = String::new();
         let asked = self.ask_on(doing, lease, |server, _| {
-            scope.clone_from(&server.scope);
+            scope.push_str(&server.scope);
             let mut statements = vec![writable(server.flavour).to_owned(), tables.engines()];
             statements.extend(tables.check());
             Request::new(statements)
@@ -302,13 +301,15 @@ impl DecisionTable for MysqlTable {
             })
         });
         let answer = asked.await?;
-        let (is_open, is_released) = if is_home(&answer.identity) {
-            self.slot(doing, at, &answer)?
+        let closed = answer.rows(0).first().and_then(|row| rows::is_true(row, 0));
+        let is_open = is_home(&answer.identity) && closed == Some(false);
+        let is_released = if is_home(&answer.identity) && closed.is_none() {
+            self.is_released(doing, at, &answer.identity).await?
         } else {
-            (false, false)
+            false
         };
         let lost = |why: &str| self.error(TableErrorKind::Lost, doing, why);
-        let standing = answer.rows(3);
+        let standing = answer.rows(2);
         let standing = self.parsed(doing, "unanimous_decision", standing, rows::answered);
         // What cannot be read is there all the same.
         let standing = standing.map_err(|error| lost(&error.to_string()).with_source(error))?;

@@ -107,6 +107,11 @@ pub(crate) fn remarks(version: &str) -> Vec<Finding> {
     findings
 }
 
+/// MDEV-37141: after a deadlock MariaDB goes on in a new transaction inside the branch.
+pub(crate) fn hides_deadlocks(version: &str) -> bool {
+    flavour(version) == Flavour::MariaDb && numbers(version).is_some_and(has_deadlock_bug)
+}
+
 fn has_deadlock_bug(numbers: Numbers) -> bool {
     let is_of_its_series = |fixed: &&Numbers| (fixed.0, fixed.1) == (numbers.0, numbers.1);
     let fixed = DEADLOCK_FIXES.iter().find(is_of_its_series);

@@ -326,8 +326,9 @@ pub trait ResourceManager: Send + Sync + 'static {
         recorded: Option<&BranchRecord>,
     ) -> Result<(), BranchError>;
 
-    /// What became of a prepared branch that a successful scan did not list. Ends or awaits the
-    /// session that may still hold it before it answers.
+    /// What became of a prepared branch that a successful scan did not list. Where a list would not
+    /// show what a session still holds, ends or awaits that session before it answers; a session
+    /// that may serve another transaction by now is left alone otherwise.
     ///
     /// # Errors
     /// The server could not be asked; the branch stays in doubt.

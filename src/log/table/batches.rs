@@ -133,10 +133,10 @@ async fn write(
         epoch: opening.epoch,
         slot: shared.next_slot() % SLOTS,
     };
-    let place = shared.desk.table.place();
     let row = shared.known().listed(opening).cloned();
     let Some(row) = row else {
         // Another one has its number since it was asked for.
+        let place = shared.desk.table.place();
         let message = format!("{place}: the opening is not listed any more");
         let error = TableError::new(TableErrorKind::Unfit, message);
         failed(shared, &error, batch, attempt);
@@ -153,6 +153,7 @@ async fn write(
             None
         }
         Ok(_) => {
+            let place = shared.desk.table.place();
             let message = format!("{place}: not every row was answered");
             let error = TableError::new(TableErrorKind::Lost, message);
             failed(shared, &error, batch, attempt);

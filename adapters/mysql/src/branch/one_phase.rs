@@ -2,7 +2,9 @@
 //! the decision inside its own transaction.
 //!
 //! Both are one packet that the server leaves at the first error. What comes before `XA COMMIT` is
-//! refused for certain; from there on only the server's own word counts.
+//! refused for certain. From there on an error can come after the commit, too, and an unknown XID
+//! says nothing: only the codes that mean a rollback, and an `XA ROLLBACK` that succeeds, are
+//! believed.
 
 use mysql_async::Error;
 use unanimous_core::ports::{BranchError, BranchErrorKind, OnePhaseReply};
@@ -36,7 +38,9 @@ impl MysqlBranch {
                 OnePhaseReply::Committed
             }
             Err((failed, error @ Error::Server(_))) => {
-                self.refused_in_one_phase(doing, packet.len() - failed, error)
+                // A last resource is settled in the log, which knows for certain.
+                let during = statement.is_none().then_some(During::OnePhase);
+                self.refused_in_one_phase(doing, packet.len() - failed, during, error)
                     .await
             }
             Err((_, error)) => OnePhaseReply::Undetermined(self.failed(
@@ -53,10 +57,11 @@ impl MysqlBranch {
         &mut self,
         doing: &str,
         left: usize,
+        during: Option<During>,
         error: Error,
     ) -> OnePhaseReply {
         match left {
-            1 => match self.last_step_refused(doing, During::OnePhase, error).await {
+            1 => match self.last_step_refused(doing, during, error).await {
                 Ok(error) => OnePhaseReply::RolledBack(error),
                 Err(error) => OnePhaseReply::Undetermined(error),
             },

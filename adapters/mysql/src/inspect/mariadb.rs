@@ -10,8 +10,8 @@ use mysql_async::Error;
 use unanimous_core::ports::{BlockedSession, HeldLock, InspectOptions};
 
 use super::mysql::history;
-use super::{Picture, WAITERS_MAX, Wait, ask, number, seconds_since};
-use crate::session::{Session, text};
+use super::{Picture, WAITERS_MAX, Wait, ask, seconds_since};
+use crate::session::{Session, number, text};
 
 const READS: &str = "PROCESS ON *.*";
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 use mysql_async::{Error, Row};
 use unanimous_core::ports::{BlockedSession, HeldLock, Horizon, InspectOptions, XidOwner};
 
-use super::{Picture, WAITERS_MAX, Wait, ask, number};
-use crate::session::{Session, bytes, text};
+use super::{Picture, WAITERS_MAX, Wait, ask};
+use crate::session::{Session, bytes, number, text};
 use crate::xid::{ListedXid, from_converted, owner};
 
 const READS: &str = "SELECT ON performance_schema.*";

@@ -27,7 +27,7 @@ impl Drop for Held {
 impl MysqlTable {
     pub(super) async fn hold_decisions(&self) -> Result<Box<dyn HeldDecisions>, TableError> {
         let tables = self.names(DOING).await?;
-        let session = self.resource.control_of_its_own().await;
+        let session = self.resource.inner.table.session_of_its_own().await;
         let session = session.map_err(|error| self.not_sent(DOING, error))?;
         let [log, slots] = tables.hold();
         // A client that is gone without a word is noticed by its silence.

@@ -115,7 +115,7 @@ impl TableMove for MysqlTable {
             .ask(doing, |_, _| Request::new(statements.clone()))
             .await;
         if is_unmade(&asked) {
-            let lease = self.resource.lend_checked_control().await;
+            let lease = self.resource.inner.table.lend_checked().await;
             let lease = lease.map_err(|error| self.not_sent(doing, error))?;
             let mut making = schema::ddl(tables, manager);
             // The row is arriving from the first moment.

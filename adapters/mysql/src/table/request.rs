@@ -1,4 +1,4 @@
-//! One request to the tables: a packet of statements on a recovery session, and what its error
+//! One request to the tables: a packet of statements on a session of theirs, and what its error
 //! means.
 //!
 //! The server stops at the first error, so what failed before `COMMIT` was reached has not happened
@@ -17,7 +17,7 @@ use crate::session::Server;
 const COMMIT: &str = "COMMIT AND NO CHAIN NO RELEASE";
 const ROLLBACK: &str = "ROLLBACK AND NO CHAIN NO RELEASE";
 
-/// What a request begins with: two statements.
+/// What a request begins with.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Reads {
     /// Every statement reads what is committed when it begins.
@@ -27,13 +27,11 @@ pub(super) enum Reads {
 }
 
 impl Reads {
-    fn begin(self) -> [&'static str; 2] {
+    /// The tables' sessions are in READ COMMITTED.
+    fn begin(self) -> &'static [&'static str] {
         match self {
-            Self::Current => [
-                "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
-                "START TRANSACTION",
-            ],
-            Self::Snapshot => [
+            Self::Current => &["START TRANSACTION"],
+            Self::Snapshot => &[
                 "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
                 "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
             ],
@@ -86,7 +84,7 @@ impl MysqlTable {
         doing: &str,
         request: impl FnOnce(&Server, &ServerIdentity) -> Request + Send,
     ) -> Result<Answer, TableError> {
-        let lease = self.resource.lend_control().await;
+        let lease = self.resource.inner.table.lend().await;
         let lease = lease.map_err(|error| self.not_sent(doing, error))?;
         self.ask_on(doing, lease, request).await
     }
@@ -106,7 +104,8 @@ impl MysqlTable {
         let begin = request.reads.begin();
         let commit = begin.len() + request.statements.len();
         let packet: Vec<&str> = begin
-            .into_iter()
+            .iter()
+            .copied()
             .chain(request.statements.iter().map(String::as_str))
             .chain([COMMIT])
             .chain(request.after.iter().map(String::as_str))
@@ -140,7 +139,7 @@ impl MysqlTable {
         let (kind, mend) = codes::table(&error, phase);
         if !matches!(error, Error::Server(_)) {
             if !lease.is_fresh() {
-                self.resource.purge_control();
+                self.resource.inner.table.purge();
             }
         } else if let Some(session) = lease.session()
             && session.run(ROLLBACK).await.is_ok()

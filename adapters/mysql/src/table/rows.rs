@@ -8,11 +8,7 @@ use unanimous_core::ports::{
 };
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
 
-use crate::session::text;
-
-fn number<T: std::str::FromStr>(row: &Row, column: usize) -> Option<T> {
-    text(row, column)?.parse().ok()
-}
+use crate::session::{number, text};
 
 /// A truth value, as both servers print it.
 pub(super) fn is_true(row: &Row, column: usize) -> Option<bool> {

@@ -142,15 +142,14 @@ impl Tables {
         ]
     }
 
-    /// The slot, the opening and the rows, in this order: what is deleted when an epoch is released
-    /// begins with its slots, so that it waits for whoever looks at one.
+    /// The slot and the rows, in this order.
     pub(super) fn decide(
         &self,
         flavour: Flavour,
         at: EpochSlot,
         rows: &[DecisionRow],
     ) -> Vec<String> {
-        let mut statements = self.slot(at);
+        let mut statements = vec![self.slot(at)];
         if !rows.is_empty() {
             statements.push(self.insert_if_open(flavour, at, rows));
             statements.push(self.rows_of(rows));
@@ -160,25 +159,28 @@ impl Tables {
 
     /// What stands of these, as [`decide`](Self::decide) answers it: nothing is put there.
     pub(super) fn decided(&self, at: EpochSlot, rows: &[DecisionRow]) -> Vec<String> {
-        let mut statements = self.slot(at);
+        let mut statements = vec![self.slot(at)];
         if !rows.is_empty() {
             statements.extend(["DO 0".to_owned(), self.rows_of(rows)]);
         }
         statements
     }
 
-    fn slot(&self, at: EpochSlot) -> Vec<String> {
+    fn slot(&self, at: EpochSlot) -> String {
         let EpochSlot { epoch, slot } = at;
-        vec![
-            format!(
-                "SELECT closed FROM {} WHERE epoch = {epoch} AND slot = {slot} LOCK IN SHARE MODE",
-                self.epoch
-            ),
-            format!(
-                "SELECT released FROM {} WHERE epoch = {epoch}",
-                self.opening
-            ),
-        ]
+        format!(
+            "SELECT closed FROM {} WHERE epoch = {epoch} AND slot = {slot} LOCK IN SHARE MODE",
+            self.epoch
+        )
+    }
+
+    /// What is deleted when an epoch is released begins with its slots: after one was missing, this
+    /// says whether it was that.
+    pub(super) fn released(&self, epoch: Epoch) -> String {
+        format!(
+            "SELECT released FROM {} WHERE epoch = {epoch}",
+            self.opening
+        )
     }
 
     fn rows_of(&self, rows: &[DecisionRow]) -> String {
@@ -337,7 +339,7 @@ impl Tables {
         ]
     }
 
-    /// See [`decide`](Self::decide) for the order.
+    /// The slots first, so that it waits for whoever looks at one.
     pub(super) fn release(&self, epoch: Epoch) -> Vec<String> {
         let (opening, decision, member) = (&self.opening, &self.decision, &self.member);
         vec![

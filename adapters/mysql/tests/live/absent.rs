@@ -1,19 +1,14 @@
 //! What became of a branch that is to be committed and is no longer listed.
 
 use unanimous_core::ports::{
-    Absence, Branch, BranchRecord, Evidence, ResourceManager, ServerIdentity,
+    Absence, Branch, BranchRecord, Evidence, Resource, ResourceManager, ServerIdentity,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_mysql::Mysql;
 use unanimous_mysql::mysql_async::prelude::Queryable;
 use xtask::servers::Kind;
 
-use crate::support::{Db, random, start};
-
-fn evidence(connection: u64, started: u64, account: &str) -> Evidence {
-    let text = format!("connection={connection} started={started} account={account}");
-    Evidence::new(text).unwrap()
-}
+use crate::support::{Db, connection_id, expect_prepared, random, record, start};
 
 /// The numbers in a record's evidence: connection and second of the server's start.
 fn numbers(record: &BranchRecord) -> (u64, u64) {
@@ -24,20 +19,26 @@ fn numbers(record: &BranchRecord) -> (u64, u64) {
     (number("connection="), number("started="))
 }
 
-/// The connection is still there, so it might still be at work: it is ended and seen gone first.
-async fn i3_the_connection_that_prepared_is_seen_gone_before_absence_counts(db: &Db) {
-    let (mut branch, record) = db.prepared(1).await;
-    let (connection, _) = numbers(&record);
+/// The branch was committed, and its connection serves another transaction of the same living
+/// member, which nobody may end.
+async fn i5_the_connection_that_prepared_is_left_to_the_transaction_that_has_it_now(db: &Db) {
+    let resource = db.build(|builder| builder.pool_size(1));
+    let mut branch = resource.open(db.env(1)).await.unwrap();
+    db.insert(&mut branch, 1).await.unwrap();
+    let first = connection_id(&mut branch).await;
+    let evidence = expect_prepared(branch.prepare().await);
+    let record = record(&branch, evidence);
     branch.commit().await.unwrap();
-    assert!(db.connections().await.contains(&connection));
+    Box::new(branch).release().await;
+
+    let mut next = resource.open(db.env(2)).await.unwrap();
+    assert_eq!(connection_id(&mut next).await, first);
+    db.insert(&mut next, 2).await.unwrap();
     let absence = db.resource.absent(&db.xid(1), &record).await.unwrap();
     assert_eq!(absence, Absence::Presumed);
-    assert!(
-        !db.connections().await.contains(&connection),
-        "it was ended"
-    );
-    drop(branch);
-    assert!(db.has(1).await);
+    expect_prepared(next.prepare().await);
+    next.commit().await.unwrap();
+    assert!(db.has(1).await && db.has(2).await);
 }
 
 /// A prepared branch is present: whoever asks hears so, and it is still there afterwards.
@@ -51,25 +52,18 @@ async fn a_branch_that_is_listed_again_is_in_doubt(db: &Db) {
     assert!(db.has(1).await);
 }
 
-/// Another account's connections are visible to those with PROCESS only.
-async fn i3_a_connection_that_cannot_be_seen_is_not_gone(db: &Db) {
-    let (mut branch, mut record) = db.prepared(1).await;
-    branch.commit().await.unwrap();
-    drop(branch);
-    let (connection, started) = numbers(&record);
-    record.evidence = evidence(connection, started, "somebody@else");
-    let absence = db.resource.absent(&db.xid(1), &record).await.unwrap();
-    let Absence::InDoubt(reason) = absence else {
-        panic!("{absence:?}")
-    };
-    assert!(reason.contains("GRANT PROCESS"), "{reason}");
-    let admin = Mysql::builder("ledger", &db.admin_url).build().unwrap();
-    let absence = admin.absent(&db.xid(1), &record).await.unwrap();
-    assert_eq!(
-        absence,
-        Absence::Presumed,
-        "the administrator sees them all"
-    );
+/// A branch is listed until it has ended, whoever holds it: also while its connection closes.
+async fn i3_a_prepared_branch_is_listed_all_the_while_its_connection_closes(db: &Db) {
+    for sequence in 1..=20 {
+        let (branch, record) = db.prepared(sequence).await;
+        let (connection, _) = numbers(&record);
+        drop(branch);
+        let mut left = 20;
+        while left > 0 {
+            assert!(db.is_listed(sequence).await, "{sequence}");
+            left -= u32::from(!db.connections().await.contains(&connection));
+        }
+    }
 }
 
 async fn i3_evidence_that_cannot_be_read_proves_nothing(db: &Db) {
@@ -145,9 +139,9 @@ async fn identities_are_unique(kind: Kind) {
 }
 
 on_both!(
-    i3_the_connection_that_prepared_is_seen_gone_before_absence_counts,
+    i5_the_connection_that_prepared_is_left_to_the_transaction_that_has_it_now,
     a_branch_that_is_listed_again_is_in_doubt,
-    i3_a_connection_that_cannot_be_seen_is_not_gone,
+    i3_a_prepared_branch_is_listed_all_the_while_its_connection_closes,
     i3_evidence_that_cannot_be_read_proves_nothing,
 );
 on_own!(

@@ -42,7 +42,7 @@ async fn tables_of_other_engines_and_connections_of_others_are_found(kind: Kind)
         others.push(db.admin().await);
     }
     let found = the(&db, "free_connections").await;
-    assert!(found.evidence.contains("may open 24"), "{found}");
+    assert!(found.evidence.contains("may open 27"), "{found}");
     run(&db, &found.mend).await;
     assert_eq!(looked(&db, "free_connections").await, []);
     for other in others {

@@ -1,6 +1,6 @@
 //! Ending a branch from another connection, and what "unknown XID" does not prove.
 
-use unanimous_core::ports::{Branch, BranchErrorKind, Resource, ResourceManager};
+use unanimous_core::ports::{Branch, BranchErrorKind, Evidence, Resource, ResourceManager};
 use unanimous_core::protocol::Decision;
 use unanimous_mysql::Mysql;
 use unanimous_mysql::mysql_async::prelude::Queryable;
@@ -24,6 +24,31 @@ async fn i3_unknown_while_its_connection_is_open_is_not_taken_for_finished(db: &
         assert_eq!(error.kind(), BranchErrorKind::UnknownXid, "{error}");
     }
     assert!(db.has(1).await && !db.is_listed(1).await);
+}
+
+/// Another account's connections are visible to those with PROCESS only: one that is not seen may
+/// be there, and on MariaDB hold the branch.
+async fn i1_a_connection_that_cannot_be_seen_is_not_gone(db: &Db) {
+    let (branch, mut record) = db.prepared(1).await;
+    drop(branch);
+    let (numbers, _) = record.evidence.as_str().split_once(" account=").unwrap();
+    record.evidence = Evidence::new(format!("{numbers} account=somebody@else")).unwrap();
+    let xid = db.xid(1);
+    if db.is_mariadb() {
+        for listed in [false, true] {
+            if listed {
+                db.resource.recover().await.unwrap();
+            }
+            let finished = db.resource.finish(&xid, Decision::Commit, Some(&record));
+            let error = finished.await.unwrap_err();
+            assert_eq!(error.kind(), BranchErrorKind::Unavailable, "{error}");
+            assert!(error.to_string().contains("GRANT PROCESS"), "{error}");
+        }
+    }
+    let admin = Mysql::builder("ledger", &db.admin_url).build().unwrap();
+    let finished = admin.finish(&xid, Decision::Commit, Some(&record)).await;
+    finished.unwrap();
+    assert!(db.has(1).await);
 }
 
 /// An active branch is unknown, too, and is prepared afterwards: no end was proven.
@@ -182,6 +207,7 @@ async fn mariadb_does_not_look_at_the_format_id(db: &Db) {
 }
 
 on_both!(
+    i1_a_connection_that_cannot_be_seen_is_not_gone,
     i3_unknown_while_its_connection_is_open_is_not_taken_for_finished,
     i3_unknown_before_a_late_prepare_proves_nothing,
     i3_unknown_at_the_second_try_after_a_stale_session_proves_nothing,

@@ -162,10 +162,10 @@ async fn an_account_with_too_few_connections_is_found(kind: Kind) {
     let found = db.resource.preflight().await.unwrap();
     let finding = the(&found, "max_user_connections");
     assert!(
-        finding.mend.contains("WITH MAX_USER_CONNECTIONS 24"),
+        finding.mend.contains("WITH MAX_USER_CONNECTIONS 27"),
         "{finding}"
     );
-    admin.query_drop(format!("{limit} 24")).await.unwrap();
+    admin.query_drop(format!("{limit} 27")).await.unwrap();
     let after = db.resource.preflight().await.unwrap();
     assert!(
         !subjects(&after).contains(&"max_user_connections"),
@@ -382,7 +382,7 @@ async fn a_preflight_asks_few_questions(db: &Db) {
     resource.preflight().await.unwrap();
     until_quiet(&commands).await;
     let asked = commands.load(Ordering::SeqCst);
-    let expected = if db.is_mariadb() { 9 } else { 8 };
+    let expected = if db.is_mariadb() { 14 } else { 12 };
     assert_eq!(asked, expected);
 }
 

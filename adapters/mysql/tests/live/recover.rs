@@ -1,6 +1,6 @@
 //! What a scan lists.
 
-use unanimous_core::ports::{ResourceManager, XidOwner};
+use unanimous_core::ports::{Branch, Resource, ResourceManager, XidOwner};
 use unanimous_core::protocol::Decision;
 use unanimous_core::xid::FORMAT_ID;
 use unanimous_mysql::mysql_async::prelude::Queryable;
@@ -119,7 +119,33 @@ async fn a_thousand_branches_are_listed_and_finished(db: &Db) {
     assert_eq!(count, 1000);
 }
 
+/// The set-up is for the application's statements, and may need its account.
+async fn the_set_up_of_a_session_is_not_run_for_recovery(db: &Db) {
+    let role = format!("r_{}", &db.table[2..10]);
+    let make = if db.is_mariadb() {
+        format!("CREATE ROLE {role} WITH ADMIN 'app'@'%'")
+    } else {
+        format!("CREATE ROLE {role}; GRANT {role} TO 'app'@'%'")
+    };
+    let mut admin = db.admin().await;
+    admin.query_drop(make).await.unwrap();
+    let resource = db.build(|builder| {
+        builder
+            .recovery_address(db.admin_url.clone())
+            .session_setup(format!("SET ROLE {role}; SET sql_select_limit = 10"))
+    });
+    let mut branch = resource.open(db.env(1)).await.unwrap();
+    let taken: Option<String> = branch.query_first("SELECT CURRENT_ROLE()").await.unwrap();
+    branch.rollback().await.unwrap();
+    let (scan, preflight) = (resource.recover().await, resource.preflight().await);
+    admin.query_drop(format!("DROP ROLE {role}")).await.unwrap();
+    assert!(taken.unwrap().contains(&role));
+    scan.unwrap();
+    preflight.unwrap();
+}
+
 on_both!(
+    the_set_up_of_a_session_is_not_run_for_recovery,
     i4_binary_xids_of_others_are_shown_exactly,
     i4_what_is_nearly_ours_is_foreign,
     every_branch_of_every_manager_is_listed_with_its_names,

@@ -24,6 +24,9 @@ pub(crate) async fn proxy(url: &str) -> (String, Arc<AtomicUsize>) {
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let upstream = TcpStream::connect(&server).await.unwrap();
+            // Header and body are written apart.
+            upstream.set_nodelay(true).unwrap();
+            client.set_nodelay(true).unwrap();
             tokio::spawn(pass(client, upstream, Arc::clone(&count)));
         }
     });

@@ -3,8 +3,9 @@
 use unanimous_core::ports::{Branch, Resource};
 use unanimous_mysql::mysql_async::Row;
 use unanimous_mysql::mysql_async::prelude::Queryable;
+use xtask::servers::Kind;
 
-use crate::support::{Db, connection_id, expect_prepared};
+use crate::support::{Db, connection_id, expect_prepared, start};
 
 /// COM_RESET_CONNECTION alone leaves the current database as it was: seen on both servers.
 async fn i8_nothing_of_a_branch_is_left_in_its_session(db: &Db) {
@@ -140,9 +141,40 @@ async fn i8_a_role_that_was_taken_is_not_carried_over(db: &Db) {
     assert!(none, "the role was carried over");
 }
 
+/// COM_RESET_CONNECTION gives the session the server's own character set on MySQL, whatever the
+/// login has asked for (bugs.mysql.com 97633), and the driver goes on sending UTF-8.
+async fn i8_text_is_written_alike_by_every_branch_of_a_session(kind: Kind) {
+    let server = start(kind, &["--character-set-server=latin1"]);
+    let db = Db::on(&server).await;
+    let table = &db.table;
+    db.sql(&format!(
+        "ALTER TABLE {table} MODIFY v VARCHAR(40) CHARACTER SET utf8mb4"
+    ))
+    .await;
+    let resource = db.build(|builder| builder.pool_size(1));
+    let mut spoken = Vec::new();
+    for sequence in 1..=2 {
+        let mut branch = resource.open(db.env(sequence)).await.unwrap();
+        let insert = format!("INSERT INTO {table} VALUES ({sequence}, 'ü')");
+        branch.query_drop(insert).await.unwrap();
+        let names = "SELECT @@character_set_client, @@collation_connection, \
+                     @@character_set_results";
+        let names: Option<(String, String, String)> = branch.query_first(names).await.unwrap();
+        spoken.push(names.unwrap());
+        expect_prepared(branch.prepare().await);
+        branch.commit().await.unwrap();
+        Box::new(branch).release().await;
+    }
+    let written = format!("SELECT HEX(v) FROM {table} ORDER BY id");
+    let written: Vec<String> = db.plain().await.query(written).await.unwrap();
+    assert_eq!(written, ["C3BC", "C3BC"]);
+    assert_eq!(spoken[0], spoken[1]);
+}
+
 on_both!(
     i8_nothing_of_a_branch_is_left_in_its_session,
     statements_that_were_prepared_before_a_wipe_are_prepared_again,
     isolation_and_session_set_up_are_those_of_the_resource,
     i8_a_role_that_was_taken_is_not_carried_over,
 );
+on_own!(i8_text_is_written_alike_by_every_branch_of_a_session);

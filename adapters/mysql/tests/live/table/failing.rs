@@ -2,9 +2,11 @@
 //! write.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use unanimous_core::ports::{DecisionTable, ResourceManager, RowState, TableErrorKind, TableHome};
+use unanimous_core::protocol::Decision;
 use unanimous_mysql::Mysql;
 use unanimous_mysql::mysql_async::Opts;
 use unanimous_mysql::mysql_async::prelude::Queryable;
@@ -12,6 +14,7 @@ use unanimous_testing::{Wire, WireFault, drop_after};
 use xtask::servers::Kind;
 
 use super::support::{PENDING, TableDb, assert_error};
+use crate::meddling::{self, Meddling};
 use crate::support::{Db, eventually, start};
 use crate::trips::{proxy, until_quiet};
 
@@ -91,6 +94,32 @@ async fn i7_a_dropped_request_leaves_no_session_behind(db: &Db) {
     t.drop_database().await;
 }
 
+/// Branches whose server does not answer take none of the log's sessions.
+async fn i6_recovery_leaves_the_log_its_sessions(db: &Db) {
+    let t = TableDb::new(db).await;
+    let (url, meddler) = meddling::proxy(&t.db.url, Meddling::Keeps("XA ROLLBACK")).await;
+    let resource = Mysql::builder("ledger", url)
+        .recovery_sessions(2)
+        .pool_timeout(Duration::from_secs(3))
+        .build()
+        .unwrap();
+    let table = resource.decision_table();
+    table.check().await.unwrap();
+    let mut ending = tokio::task::JoinSet::new();
+    for sequence in 1..=2 {
+        let (resource, xid) = (resource.clone(), t.db.xid(sequence));
+        ending.spawn(async move { resource.finish(&xid, Decision::Rollback, None).await });
+    }
+    eventually("both wait", async || {
+        meddler.kept.load(Ordering::SeqCst) == 2
+    })
+    .await;
+    let decided = table.decide(t.slot(), None, &[t.row(1)]).await;
+    assert_eq!(decided.unwrap().answers, [PENDING]);
+    table.beat(t.own.opening.epoch).await.unwrap();
+    t.drop_database().await;
+}
+
 /// Says what to grant; with that, and no more, every method works.
 async fn an_account_without_rights_is_told_what_to_grant(db: &Db) {
     let mut t = TableDb::new(db).await;
@@ -110,18 +139,21 @@ async fn an_account_without_rights_is_told_what_to_grant(db: &Db) {
     if t.db.is_mariadb() {
         admin.query_drop(identity).await.unwrap();
     }
-    let both = Mysql::builder("ledger", format!("mysql://{user}:pw@{server}"));
-    let both = both.recovery_address(t.db.url.clone()).build().unwrap();
-    let all = both.preflight().await.unwrap().findings;
-    let finding = all
-        .iter()
-        .find(|finding| finding.subject == "last resource");
-    let mend = &finding.unwrap().mend;
-    for right in [
-        "GRANT SELECT ON unanimous_epoch",
-        "GRANT INSERT ON unanimous_decision",
-    ] {
-        assert!(mend.contains(right), "{mend}");
+    // The administrator's ends the connection whose rights are looked at.
+    for recovery in [&t.db.url, &t.db.admin_url] {
+        let both = Mysql::builder("ledger", format!("mysql://{user}:pw@{server}"));
+        let both = both.recovery_address(recovery.clone()).build().unwrap();
+        let all = both.preflight().await.unwrap().findings;
+        let finding = all
+            .iter()
+            .find(|finding| finding.subject == "last resource");
+        let mend = &finding.unwrap().mend;
+        for right in [
+            "GRANT SELECT ON unanimous_epoch",
+            "GRANT INSERT ON unanimous_decision",
+        ] {
+            assert!(mend.contains(right), "{mend}");
+        }
     }
     let says = ["grant the account SELECT, INSERT, UPDATE and DELETE"];
     assert_error(t.decide(&[1]).await, TableErrorKind::Refused, &says);
@@ -282,6 +314,7 @@ async fn what_is_not_there_is_missing(db: &Db) {
 }
 
 on_both!(
+    i6_recovery_leaves_the_log_its_sessions,
     a_lost_reply_is_lost,
     i7_a_dropped_request_leaves_no_session_behind,
     an_account_without_rights_is_told_what_to_grant,

@@ -1,0 +1,119 @@
+//! A proxy that understands packets, and meddles with a statement of one kind.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+const SERVER_MORE_RESULTS_EXISTS: u16 = 8;
+
+/// What becomes of a request that holds these words.
+#[derive(Clone, Copy)]
+pub(crate) enum Meddling {
+    /// It is passed on; the OK of its last statement is answered as `KILL QUERY` would be.
+    DeniesSuccess(&'static str),
+    /// It does not reach the server as long as the proxy lives.
+    Keeps(&'static str),
+}
+
+pub(crate) struct Meddler {
+    /// Requests that were kept.
+    pub(crate) kept: Arc<AtomicUsize>,
+    /// Dropped: what was kept is passed on.
+    _open: watch::Sender<()>,
+}
+
+/// Nothing is encrypted, so that packets can be read.
+pub(crate) async fn proxy(url: &str, meddling: Meddling) -> (String, Meddler) {
+    let (before, rest) = url.split_once('@').unwrap();
+    let (server, database) = rest.split_once('/').unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = listener.local_addr().unwrap();
+    let address = format!("{before}@{proxy}/{database}?ssl-mode=DISABLED");
+    let (open, closed) = watch::channel(());
+    let kept = Arc::new(AtomicUsize::new(0));
+    let (server, count) = (server.to_owned(), Arc::clone(&kept));
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&server).await.unwrap();
+            tokio::spawn(pass(
+                client,
+                server,
+                meddling,
+                closed.clone(),
+                Arc::clone(&count),
+            ));
+        }
+    });
+    (address, Meddler { kept, _open: open })
+}
+
+async fn pass(
+    client: TcpStream,
+    server: TcpStream,
+    meddling: Meddling,
+    mut closed: watch::Receiver<()>,
+    kept: Arc<AtomicUsize>,
+) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let denied = Arc::new(AtomicUsize::new(0));
+    let to_deny = Arc::clone(&denied);
+    tokio::spawn(async move {
+        while let Some((header, mut body)) = packet(&mut from_server).await {
+            let mut header = header;
+            if to_deny.load(Ordering::SeqCst) > 0 && is_last_ok(&body) {
+                to_deny.fetch_sub(1, Ordering::SeqCst);
+                body = b"\xff\x25\x05#70100Query execution was interrupted".to_vec();
+                let length = u32::try_from(body.len()).unwrap().to_le_bytes();
+                header[..3].copy_from_slice(&length[..3]);
+            }
+            if to_client
+                .write_all(&[&header[..], &body].concat())
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
+    while let Some((header, body)) = packet(&mut from_client).await {
+        let text = String::from_utf8_lossy(&body);
+        match meddling {
+            Meddling::DeniesSuccess(words) if text.contains(words) => {
+                denied.fetch_add(1, Ordering::SeqCst);
+            }
+            Meddling::Keeps(words) if text.contains(words) => {
+                kept.fetch_add(1, Ordering::SeqCst);
+                while closed.changed().await.is_ok() {}
+            }
+            Meddling::DeniesSuccess(_) | Meddling::Keeps(_) => {}
+        }
+        if to_server
+            .write_all(&[&header[..], &body].concat())
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
+async fn packet(from: &mut (impl AsyncReadExt + Unpin)) -> Option<([u8; 4], Vec<u8>)> {
+    let mut header = [0; 4];
+    from.read_exact(&mut header).await.ok()?;
+    let length = u32::from_le_bytes([header[0], header[1], header[2], 0]);
+    let mut body = vec![0; length as usize];
+    from.read_exact(&mut body).await.ok()?;
+    Some((header, body))
+}
+
+/// An OK of a statement that changed a few rows at most, after which no other follows.
+fn is_last_ok(body: &[u8]) -> bool {
+    let [0, _rows, _id, low, high, ..] = *body else {
+        return false;
+    };
+    u16::from_le_bytes([low, high]) & SERVER_MORE_RESULTS_EXISTS == 0
+}
