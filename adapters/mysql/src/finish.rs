@@ -23,7 +23,7 @@ use unanimous_core::xid::Xid;
 
 use crate::codes::{self, During};
 use crate::fence::{Connections, Holder};
-use crate::handover::{HandedOver, is_handed_over, see_handed_over};
+use crate::handover::{HandedOver, has_to_be_fenced, is_handed_over, see_handed_over};
 use crate::session::{Flavour, Session, bytes, text};
 use crate::xid::ListedXid;
 use crate::{Mysql, preflight, settings, xid};
@@ -116,6 +116,16 @@ async fn await_handover(
     // The server's identity is known from here on.
     resource.identity_of(session).await?;
     let listed = &resource.inner.listed;
+    // As long as the branch is listed its connection can do nothing but end it. Afterwards it may
+    // serve another transaction of a member that lives.
+    if has_to_be_fenced(listed, session.server(), xid, recorded) {
+        let ours = XidOwner::Unanimous(xid.clone());
+        let now = scan(resource, session).await?;
+        if !now.iter().any(|branch| branch.owner == ours) {
+            lease.give_back();
+            return Ok(());
+        }
+    }
     let seen = see_handed_over((&resource.inner.looks, listed), session, xid, recorded).await;
     let seen = seen.map_err(|error| {
         let message = format!("cannot see the connection that prepared it gone: {error}");

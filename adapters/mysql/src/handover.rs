@@ -71,6 +71,19 @@ pub(crate) fn is_handed_over(
     }
 }
 
+/// Whether the connection that prepared a branch may be there, and would be ended.
+pub(crate) fn has_to_be_fenced(
+    listed: &Listed,
+    server: &Server,
+    xid: &Xid,
+    recorded: Option<&BranchRecord>,
+) -> bool {
+    holder(server.identity.as_ref(), recorded).is_some_and(|holder| {
+        let is_gone = listed.gone_before(xid, &holder, server.started).is_some();
+        !is_gone && !holder.is_of_another_start(server)
+    })
+}
+
 /// Sees the connection that prepared a branch gone, and its transaction left behind.
 pub(crate) async fn see_handed_over(
     (looks, listed): (&Looks, &Listed),

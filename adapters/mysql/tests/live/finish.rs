@@ -51,6 +51,30 @@ async fn i1_a_connection_that_cannot_be_seen_is_not_gone(db: &Db) {
     assert!(db.has(1).await);
 }
 
+/// The branch was listed with its connection there, then committed by its own member, whose next
+/// transaction has the connection when recovery comes to it.
+async fn i5_the_connection_of_a_branch_that_has_ended_is_not_ended(db: &Db) {
+    let resource = db.build(|builder| builder.pool_size(1));
+    let mut branch = resource.open(db.env(1)).await.unwrap();
+    db.insert(&mut branch, 1).await.unwrap();
+    let evidence = expect_prepared(branch.prepare().await);
+    let record = record(&branch, evidence);
+    assert!(db.is_listed(1).await);
+    branch.commit().await.unwrap();
+    Box::new(branch).release().await;
+    let mut next = resource.open(db.env(2)).await.unwrap();
+    db.insert(&mut next, 2).await.unwrap();
+
+    let finished = db
+        .resource
+        .finish(&db.xid(1), Decision::Commit, Some(&record));
+    let error = finished.await.unwrap_err();
+    assert_eq!(error.kind(), BranchErrorKind::UnknownXid, "{error}");
+    expect_prepared(next.prepare().await);
+    next.commit().await.unwrap();
+    assert!(db.has(1).await && db.has(2).await);
+}
+
 /// An active branch is unknown, too, and is prepared afterwards: no end was proven.
 async fn i3_unknown_before_a_late_prepare_proves_nothing(db: &Db) {
     let mut branch = db.active(1).await;
@@ -207,6 +231,7 @@ async fn mariadb_does_not_look_at_the_format_id(db: &Db) {
 }
 
 on_both!(
+    i5_the_connection_of_a_branch_that_has_ended_is_not_ended,
     i1_a_connection_that_cannot_be_seen_is_not_gone,
     i3_unknown_while_its_connection_is_open_is_not_taken_for_finished,
     i3_unknown_before_a_late_prepare_proves_nothing,
