@@ -185,6 +185,7 @@ mod replication;
 mod route;
 mod session;
 mod settings;
+mod setup;
 mod table;
 mod tls;
 mod version;

@@ -21,16 +21,13 @@ use tokio::time::{Instant, timeout_at};
 use unanimous_core::ports::{Problem, ResourceError};
 use unanimous_core::xid::ResourceName;
 
-use crate::codes;
 use crate::tls::{Security, Tls, TlsMode, choose_cryptography};
+use crate::{codes, setup};
 
 /// The attributes by which an operator finds our sessions in
 /// `performance_schema.session_connect_attrs`.
 const PROGRAM_ATTRIBUTE: &str = "program_name";
 const RESOURCE_ATTRIBUTE: &str = "unanimous_resource";
-
-/// How long a recovery session waits for a lock: `FLUSH TABLES WITH READ LOCK` blocks `XA COMMIT`.
-const CONTROL_LOCK_WAIT_SECONDS: u32 = 5;
 
 /// How long a server is taken at its word that it offers no encryption. A refused question counts
 /// as a failed connection there, so it is not asked each time.
@@ -370,10 +367,11 @@ impl Description {
             own.chain([self.session_setup.as_str()]).collect()
         };
         let has_own_setup = own.iter().any(|sql| !sql.trim().is_empty());
-        let mut setup = setup(database, &own);
-        if self.control {
-            setup = format!("{setup}, {}", control_limits());
-        }
+        let setup = if self.control {
+            setup::of_control(database)
+        } else {
+            setup::of_branches(database, &own)
+        };
         // The driver runs its set-up after each reset, too, in a round trip of its own. What is
         // not the application's is left to the next branch's first one.
         let (init, setup) = if has_own_setup {
@@ -424,78 +422,6 @@ fn base_opts(name: &ResourceName, opts: Opts) -> OptsBuilder {
         .init(Vec::<String>::new())
         .connect_attribute(PROGRAM_ATTRIBUTE, program)
         .connect_attribute(RESOURCE_ATTRIBUTE, name.as_str())
-}
-
-/// What the driver speaks, and has said at login: see its `HandshakeResponse`. On MySQL a reset
-/// forgets it, and the session has the server's own character set (bugs.mysql.com 97633).
-const SPEAKS: &str = "NAMES utf8mb4 COLLATE utf8mb4_general_ci";
-
-/// Without it every `SELECT` opens a transaction, and `XA START` is refused (1400).
-const AUTOCOMMIT: &str = "SESSION autocommit = 1";
-
-/// What a session of recovery has beside the rest: nothing of what it asks may be cut short.
-fn control_limits() -> String {
-    // Each server passes over the other's comment.
-    format!(
-        "SESSION lock_wait_timeout = {CONTROL_LOCK_WAIT_SECONDS}, \
-         innodb_lock_wait_timeout = {CONTROL_LOCK_WAIT_SECONDS}, \
-         sql_select_limit = 18446744073709551615 /*!80000 , max_execution_time = 0 */ \
-         /*M! , max_statement_time = 0 */"
-    )
-}
-
-fn use_database(database: &str) -> String {
-    format!("USE `{}`", database.replace('`', "``"))
-}
-
-/// What is put right in a session that was wiped, in the next branch's first round trip: what a
-/// reset (COM_RESET_CONNECTION) leaves as the branch before has left it, and what it forgets.
-#[derive(Debug)]
-pub(crate) struct Again {
-    /// Statements, each with its end: the current database, the active roles.
-    pub(crate) statements: String,
-    /// The beginning of a list of settings.
-    pub(crate) settings: String,
-}
-
-impl Again {
-    /// For a session with these options, and the roles that were active after its set-up. Set-up
-    /// SQL of the application's runs with the reset itself, and has put right what it can.
-    pub(crate) fn of(opts: &Opts, roles: &str) -> Self {
-        let roles = format!("SET ROLE {roles};\n");
-        match opts.db_name() {
-            Some(database) if opts.setup().is_empty() => Self {
-                statements: format!("{};\n{roles}", use_database(database)),
-                settings: format!("{SPEAKS}, {AUTOCOMMIT}, "),
-            },
-            Some(_) | None => Self {
-                statements: roles,
-                settings: String::new(),
-            },
-        }
-    }
-}
-
-/// What is run on a session after login, and, if the application has SQL of its own for it, after
-/// each reset. Autocommit comes last.
-fn setup(database: &str, own: &[&str]) -> String {
-    let mut sql = use_database(database);
-    let mut last = format!(";\nSET {SPEAKS}, {AUTOCOMMIT}");
-    if own.iter().any(|statement| !statement.trim().is_empty()) {
-        sql.push_str(";\nSET ");
-        sql.push_str(SPEAKS);
-        // On a line of its own: the statement before may end in a comment.
-        last = format!("\n;\nSET {AUTOCOMMIT}");
-    }
-    for statement in own {
-        let statement = statement.trim().trim_end_matches(';').trim_end();
-        if !statement.is_empty() {
-            sql.push_str(";\n");
-            sql.push_str(statement);
-        }
-    }
-    sql.push_str(&last);
-    sql
 }
 
 fn with_name(opts: &Opts, name: Option<String>) -> Opts {

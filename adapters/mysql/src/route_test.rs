@@ -3,19 +3,6 @@
 use super::*;
 
 #[test]
-fn the_session_set_up_comes_between_the_database_and_autocommit() {
-    assert_eq!(
-        setup("d", &["", " "]),
-        "USE `d`;\nSET NAMES utf8mb4 COLLATE utf8mb4_general_ci, SESSION autocommit = 1"
-    );
-    assert_eq!(
-        setup("a`b", &["SET x = 1; ", " SET y = 2 -- why"]),
-        "USE `a``b`;\nSET NAMES utf8mb4 COLLATE utf8mb4_general_ci;\nSET x = 1;\nSET y = 2 -- why\n\
-         ;\nSET SESSION autocommit = 1"
-    );
-}
-
-#[test]
 fn the_socket_that_the_server_names_is_never_preferred() {
     let opts = Opts::from_url("mysql://app@host/db?prefer_socket=true").unwrap();
     let opts: Opts = base_opts(&"ledger".parse().unwrap(), opts).into();

@@ -20,7 +20,8 @@ use unanimous_core::ports::{Problem, ResourceError, ServerIdentity};
 
 use crate::config::Config;
 use crate::identity::Facts;
-use crate::route::{Again, Route};
+use crate::route::Route;
+use crate::setup::Again;
 use crate::{codes, identity};
 
 /// Which of the two servers it is; they differ in what XA does.
@@ -237,11 +238,7 @@ impl Session {
     /// what begins it; stops at the first error.
     pub(crate) async fn begin(&mut self, settings: &str, start: &str) -> Result<(), Error> {
         let sql = if self.is_wiped {
-            let again = &self.again;
-            format!(
-                "{}SET {}{settings}; {start}",
-                again.statements, again.settings
-            )
+            self.again.and(settings, start)
         } else {
             format!("SET {settings}; {start}")
         };

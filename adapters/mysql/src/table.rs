@@ -140,33 +140,12 @@ impl MysqlTable {
         answer: &request::Answer,
         statement: usize,
     ) -> Result<Vec<OpeningRow>, TableError> {
-        let rows = answer.rows(statement);
-        self.parsed(doing, "unanimous_opening", rows, rows::opening)
-    }
-
-    /// Whether an epoch is released, whose slots are not there any more. Seen after them.
-    async fn is_released(
-        &self,
-        doing: &str,
-        at: EpochSlot,
-        home: &ServerIdentity,
-    ) -> Result<bool, TableError> {
-        let tables = self.names(doing).await?;
-        let request = Request::new(vec![tables.released(at.epoch)]);
-        let answer = self.ask(doing, |_, _| request).await?;
-        if answer.identity != *home {
-            let why = "another server has answered meanwhile";
-            return Err(self.error(TableErrorKind::Lost, doing, why));
-        }
-        if answer.is_counted(0) {
-            return Ok(true);
-        }
-        let EpochSlot { epoch, slot } = at;
-        let why = format!(
-            "there is no slot {slot} of epoch {epoch}: the tables are another log's, or were \
-             restored from a backup"
-        );
-        Err(self.unfit(doing, &why))
+        self.parsed(
+            doing,
+            "unanimous_opening",
+            answer.rows(statement),
+            rows::opening,
+        )
     }
 }
 

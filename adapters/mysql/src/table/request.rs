@@ -6,7 +6,9 @@
 //! only if nothing is half answered and no transaction is open in it.
 
 use mysql_async::{Error, Row};
-use unanimous_core::ports::{Problem, ResourceError, ServerIdentity, TableError, TableErrorKind};
+use unanimous_core::ports::{
+    EpochSlot, Problem, ResourceError, ServerIdentity, TableError, TableErrorKind,
+};
 
 use super::MysqlTable;
 use crate::codes::{self, TablePhase};
@@ -126,6 +128,31 @@ impl MysqlTable {
                 Err(self.failed(doing, lease, phase, error).await)
             }
         }
+    }
+
+    /// Whether an epoch is released, whose slots are not there any more. Seen after them.
+    pub(super) async fn is_released(
+        &self,
+        doing: &str,
+        at: EpochSlot,
+        home: &ServerIdentity,
+    ) -> Result<bool, TableError> {
+        let tables = self.names(doing).await?;
+        let asked = self.ask(doing, |_, _| Request::new(vec![tables.released(at.epoch)]));
+        let answer = asked.await?;
+        if answer.identity != *home {
+            let why = "another server has answered meanwhile";
+            return Err(self.error(TableErrorKind::Lost, doing, why));
+        }
+        if answer.is_counted(0) {
+            return Ok(true);
+        }
+        let EpochSlot { epoch, slot } = at;
+        let why = format!(
+            "there is no slot {slot} of epoch {epoch}: the tables are another log's, or were \
+             restored from a backup"
+        );
+        Err(self.unfit(doing, &why))
     }
 
     /// Ends what the request left open, and says what its error means.

@@ -65,9 +65,8 @@ async fn i5_the_connection_of_a_branch_that_has_ended_is_not_ended(db: &Db) {
     let mut next = resource.open(db.env(2)).await.unwrap();
     db.insert(&mut next, 2).await.unwrap();
 
-    let finished = db
-        .resource
-        .finish(&db.xid(1), Decision::Commit, Some(&record));
+    let xid = db.xid(1);
+    let finished = db.resource.finish(&xid, Decision::Commit, Some(&record));
     let error = finished.await.unwrap_err();
     assert_eq!(error.kind(), BranchErrorKind::UnknownXid, "{error}");
     expect_prepared(next.prepare().await);
