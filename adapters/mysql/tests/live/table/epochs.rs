@@ -88,38 +88,33 @@ async fn a_close_waits_for_a_decision_in_flight(db: &Db) {
     t.drop_database().await;
 }
 
-/// The decision waits for the close, and reads what it has written; whatever the default isolation
-/// of the account's sessions is.
+/// The decision waits for the close, and reads what it has written: its sessions do not have the
+/// servers' default isolation.
 async fn a_decision_waits_for_a_close_in_flight(db: &Db) {
     let t = TableDb::new(db).await;
-    for level in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
-        let setup = format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}");
-        let resource = t.db.build(|builder| builder.session_setup(setup));
-        let table = resource.decision_table();
-        for commits in [false, true] {
-            let own = t.table.join(7, "another").await.unwrap().opening;
-            let epoch = own.epoch;
-            let close = format!("UPDATE unanimous_epoch SET closed = 1 WHERE epoch = {epoch}");
-            let mut closer = t.held(&close).await;
-            let at = unanimous_core::ports::EpochSlot { epoch, slot: 7 };
-            let row = unanimous_core::ports::DecisionRow {
-                gtrid: own.gtrid(1),
-                branches: String::new(),
-            };
-            let table = Arc::clone(&table);
-            let deciding = tokio::spawn(async move { table.decide(at, None, &[row]).await });
-            t.waiters(1).await;
-            let (end, expected) = if commits {
-                ("COMMIT", RowAnswer::EpochClosed)
-            } else {
-                ("ROLLBACK", PENDING)
-            };
-            unanimous_mysql::prelude::Queryable::query_drop(&mut closer, end)
-                .await
-                .unwrap();
-            let answers = deciding.await.unwrap().unwrap().answers;
-            assert_eq!(answers, [expected], "{level} {end}");
-        }
+    for commits in [false, true] {
+        let own = t.table.join(7, "another").await.unwrap().opening;
+        let epoch = own.epoch;
+        let close = format!("UPDATE unanimous_epoch SET closed = 1 WHERE epoch = {epoch}");
+        let mut closer = t.held(&close).await;
+        let at = unanimous_core::ports::EpochSlot { epoch, slot: 7 };
+        let row = unanimous_core::ports::DecisionRow {
+            gtrid: own.gtrid(1),
+            branches: String::new(),
+        };
+        let table = Arc::clone(&t.table);
+        let deciding = tokio::spawn(async move { table.decide(at, None, &[row]).await });
+        t.waiters(1).await;
+        let (end, expected) = if commits {
+            ("COMMIT", RowAnswer::EpochClosed)
+        } else {
+            ("ROLLBACK", PENDING)
+        };
+        unanimous_mysql::prelude::Queryable::query_drop(&mut closer, end)
+            .await
+            .unwrap();
+        let answers = deciding.await.unwrap().unwrap().answers;
+        assert_eq!(answers, [expected], "{end}");
     }
     t.drop_database().await;
 }
