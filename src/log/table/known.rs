@@ -70,6 +70,16 @@ impl Known {
     }
 }
 
+/// What was known when the table was asked for openings: its answer says nothing of what happened
+/// since.
+pub(super) struct Question {
+    /// From there on, and older ones that are open.
+    pub(super) from: Epoch,
+    own: Opening,
+    /// Closed before it was asked, and older than that.
+    older: Vec<OpeningState>,
+}
+
 /// Openings.
 impl Known {
     pub(super) fn own(&self) -> Opening {
@@ -96,14 +106,6 @@ impl Known {
         self.openings.values()
     }
 
-    pub(super) fn openings(&self) -> Vec<OpeningState> {
-        let state = |row: &OpeningRow| OpeningState {
-            opening: row.opening,
-            closed: row.is_closed,
-        };
-        self.openings.values().map(state).collect()
-    }
-
     pub(super) fn leave(&mut self, epoch: Epoch) {
         if epoch == self.own.epoch {
             self.leaving = Some(epoch);
@@ -128,12 +130,56 @@ impl Known {
         self.server != *server
     }
 
-    pub(super) fn see(&mut self, server: &ServerIdentity, openings: Vec<OpeningRow>) {
-        for row in openings {
+    /// To be asked now.
+    pub(super) fn question(&self) -> Question {
+        let from = self.first_open();
+        Question {
+            from,
+            own: self.own,
+            older: self.openings.range(..from).map(|(_, row)| state(row)).collect(),
+        }
+    }
+
+    /// For all of them: another server has answered.
+    pub(super) fn question_of_all(&self) -> Question {
+        Question {
+            from: Epoch(0),
+            own: self.own,
+            older: Vec::new(),
+        }
+    }
+
+    /// Takes in the answer, and says what there was when it was given, no matter what is known by
+    /// now: of what is closed there, every decision was there, too.
+    pub(super) fn see(
+        &mut self,
+        question: Question,
+        server: &ServerIdentity,
+        answer: Vec<OpeningRow>,
+    ) -> Vec<OpeningState> {
+        let mut there = question.older;
+        there.extend(answer.iter().map(state));
+        there.sort_unstable_by_key(|listed| listed.opening.epoch);
+        there.dedup_by_key(|listed| listed.opening.epoch);
+        // It has joined since.
+        let kept = (question.own != self.own).then(|| self.openings.get(&self.own.epoch).cloned());
+        if self.is_new(server) {
+            // What it does not list it has lost.
+            self.openings.clear();
+        }
+        for mut row in answer {
+            if let Some(known) = self.listed(row.opening) {
+                row.is_closed |= known.is_closed;
+                row.is_released |= known.is_released;
+            }
             self.openings.insert(row.opening.epoch, row);
+        }
+        if let Some(own) = kept.flatten() {
+            self.openings.insert(own.opening.epoch, own);
         }
         self.has_read = true;
         self.server = server.clone();
+        there
     }
 
     /// Is it news?
@@ -143,7 +189,7 @@ impl Known {
     }
 
     /// Every older one is closed, and needs not be read again.
-    pub(super) fn first_open(&self) -> Epoch {
+    fn first_open(&self) -> Epoch {
         if !self.has_read {
             return Epoch(0);
         }
@@ -159,6 +205,13 @@ impl Known {
 
     pub(super) fn wakes(&self) -> Vec<Wake> {
         self.on_close.clone()
+    }
+}
+
+fn state(row: &OpeningRow) -> OpeningState {
+    OpeningState {
+        opening: row.opening,
+        closed: row.is_closed,
     }
 }
 
@@ -330,6 +383,64 @@ mod tests {
             is_closed: false,
             is_released: false,
         }
+    }
+
+    fn of_epoch(epoch: u32, is_closed: bool) -> OpeningRow {
+        let mut row = row(u64::from(epoch), "a");
+        row.opening.epoch = Epoch(epoch);
+        OpeningRow { is_closed, ..row }
+    }
+
+    fn listed(there: &[OpeningState]) -> Vec<(u32, bool)> {
+        let listed = there.iter();
+        listed
+            .map(|listed| (listed.opening.epoch.0, listed.closed))
+            .collect()
+    }
+
+    fn answer(known: &mut Known, question: Question, rows: &[OpeningRow]) -> Vec<(u32, bool)> {
+        let server = ServerIdentity::new("a").unwrap();
+        listed(&known.see(question, &server, rows.to_vec()))
+    }
+
+    #[test]
+    fn i5_an_answer_that_is_older_does_not_open_what_was_closed_since() {
+        let mut known = Known::new(of_epoch(5, false));
+        let before = [of_epoch(5, false), of_epoch(7, false)];
+        let (first, late) = (known.question(), known.question());
+        answer(&mut known, first, &before);
+        assert!(known.see_closed(Epoch(7)));
+        let there = answer(&mut known, late, &before);
+        assert_eq!(there, [(5, false), (7, false)], "as it was answered");
+        assert!(known.is_closed(before[1].opening));
+    }
+
+    /// Of an epoch that was closed after the answer was given, the answer may lack decisions.
+    #[test]
+    fn i1_an_answer_lists_nothing_as_closed_that_was_closed_after_it() {
+        let mut known = Known::new(of_epoch(5, false));
+        let question = known.question();
+        let before = [of_epoch(4, true), of_epoch(5, false)];
+        answer(&mut known, question, &before);
+        let late = known.question();
+        let question = known.question();
+        let after = [of_epoch(5, false), of_epoch(6, true)];
+        let there = answer(&mut known, question, &after);
+        assert_eq!(there, [(4, true), (5, false), (6, true)]);
+        let there = answer(&mut known, late, &before[1..]);
+        assert_eq!(there, [(4, true), (5, false)]);
+        assert!(known.is_closed(after[1].opening), "it is remembered");
+    }
+
+    /// The answer was on its way while this member has joined anew under its number.
+    #[test]
+    fn i6_an_answer_from_before_this_member_has_joined_does_not_undo_that() {
+        let (lost, now) = (row(1, "a"), row(2, "b"));
+        let mut known = Known::new(lost.clone());
+        let late = known.question();
+        known.join(now.clone());
+        answer(&mut known, late, &[lost.clone()]);
+        assert_eq!(known.listed(now.opening), Some(&now));
     }
 
     /// A fail-over has lost its opening, and the new one got the number.

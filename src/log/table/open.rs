@@ -112,26 +112,25 @@ impl OpenTableLog {
         self.is_member.then(|| self.shared.known().own().epoch)
     }
 
-    /// With all openings as they were then.
+    /// With all openings as they were then, whatever is known of them by now.
     async fn read(
         &self,
         forced_by: Option<Epoch>,
     ) -> Result<(Snapshot, Vec<OpeningState>), LogError> {
-        let from = self.shared.known().first_open();
+        let mut question = self.shared.known().question();
         let desk = &self.shared.desk;
-        let read = desk.ask(desk.table.read(from, forced_by)).await;
+        let read = desk.ask(desk.table.read(question.from, forced_by)).await;
         let mut snapshot = read.map_err(log_error)?;
         if self.shared.known().is_new(&snapshot.identity) {
             // What was known to be closed may be open again there. Until all were read, it is new.
-            let read = desk.ask(desk.table.read(Epoch(0), forced_by)).await;
+            question = self.shared.known().question_of_all();
+            let read = desk.ask(desk.table.read(question.from, forced_by)).await;
             snapshot = read.map_err(log_error)?;
         }
         let listed = std::mem::take(&mut snapshot.openings);
-        let openings = {
-            let mut known = self.shared.known();
-            known.see(&snapshot.identity, listed);
-            known.openings()
-        };
+        let mut known = self.shared.known();
+        let openings = known.see(question, &snapshot.identity, listed);
+        drop(known);
         if self.is_member {
             self.shared.rejoin_if_elsewhere(&snapshot.identity);
         }

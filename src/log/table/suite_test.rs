@@ -109,6 +109,25 @@ async fn what_is_forced_survives_a_crash_of_the_table() {
     assert_eq!(table.row(gtrids[1]), Some(RowState::Completed));
 }
 
+/// An opening that no server lists is nobody's: its branches are shown, and never touched.
+#[tokio::test]
+async fn i3_after_a_fail_over_nothing_is_listed_that_the_new_server_does_not_list() {
+    let table = MemoryTable::new("log 1");
+    let place = Table(table.clone());
+    let log = place.home().open().await.unwrap();
+    let lost = place.home().open().await.unwrap().opening();
+    let lists = async || {
+        let openings = log.openings().await.unwrap();
+        openings.iter().any(|listed| listed.opening == lost)
+    };
+    assert!(lists().await);
+    table.fail_over(false);
+    assert!(!table.openings().iter().any(|row| row.opening == lost));
+    assert!(!lists().await);
+    let members = log.members().await.unwrap();
+    assert!(!members.iter().any(|member| member.opening == lost));
+}
+
 /// Seen in the crash matrix: `completed` said that every branch was committed.
 #[tokio::test]
 async fn i1_while_the_table_is_away_nobody_is_told_that_a_heuristic_end_was_a_commit() {
