@@ -101,7 +101,10 @@ fn try_lock(file: &File) -> Result<(), TryLockError> {
 fn make_folder(path: &Path) -> Result<(), LogError> {
     let folder = path.display();
     let error = match path.metadata() {
-        Ok(metadata) if metadata.is_dir() => return Ok(()),
+        Ok(metadata) if metadata.is_dir() => {
+            sync_name(path);
+            return Ok(());
+        }
         Ok(_) => {
             return Err(LogError::new(format!(
                 "log {folder}: this is not a folder: remove it, or put the log elsewhere"
@@ -126,6 +129,19 @@ fn make_folder(path: &Path) -> Result<(), LogError> {
         ))
         .with_source(error)),
         made => made.map_err(|error| errors::io(path, "make the folder", error)),
+    }
+}
+
+/// Whoever made the folder may have died before its name was durable: after that it makes the file
+/// `lock`. Not every folder above can be synced, and who made this one may not be a log.
+fn sync_name(path: &Path) {
+    if !path.join(LOCK).exists()
+        && let Err(error) = DiskFolder::sync_parent(path)
+    {
+        tracing::warn!(
+            folder = %path.display(), %error,
+            "the name of the decision log's folder may not be durable"
+        );
     }
 }
 

@@ -67,4 +67,16 @@ impl Home {
     pub(super) fn failed(&self, doing: &str, error: std::io::Error) -> LogError {
         errors::io(&self.folder, doing, error)
     }
+
+    /// Replaces a small file in one step, durably.
+    pub(super) fn replace(&self, name: &str, temp: &str, text: &str) -> Result<(), LogError> {
+        let storage = &*self.storage;
+        let written = storage.create(temp).and_then(|file| {
+            file.write_at(0, text.as_bytes())?;
+            file.sync()?;
+            storage.rename(temp, name)?;
+            storage.sync_folder()
+        });
+        written.map_err(|error| self.failed(&format!("write the file `{name}`"), error))
+    }
 }

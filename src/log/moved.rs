@@ -63,14 +63,7 @@ pub(super) fn read_mark(home: &Home) -> Result<Option<Mark>, LogError> {
 
 #[cfg(feature = "operator")]
 pub(super) fn write_mark(home: &Home, mark: &Mark) -> Result<(), LogError> {
-    let storage = &*home.storage;
-    let written = storage.create(MOVED_TEMP).and_then(|file| {
-        file.write_at(0, mark.encode().as_bytes())?;
-        file.sync()?;
-        storage.rename(MOVED_TEMP, MOVED)?;
-        storage.sync_folder()
-    });
-    written.map_err(|error| home.failed("write the file `moved`", error))
+    home.replace(MOVED, MOVED_TEMP, &mark.encode())
 }
 
 /// A log that was moved away, or is not here yet, is not opened.

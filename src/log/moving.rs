@@ -11,7 +11,7 @@ use unanimous_core::protocol::LogSeq;
 use unanimous_core::xid::{Gtrid, ManagerId, Opening};
 
 use super::FileLog;
-use super::appender::{BeginError, begin, prepare, segment_name};
+use super::appender::segment_name;
 use super::errors;
 use super::folder::FolderLock;
 use super::hand;
@@ -19,7 +19,7 @@ use super::home::{Home, TornTail};
 use super::identity::{Birth, IDENTITY, Identity};
 use super::moved::{MOVED, Mark, read_mark, write_mark};
 use super::open::{
-    adopt, check_folder, holds_nothing, inspect, no_log, read_any, read_identity,
+    adopt, begin_segment, check_folder, holds_nothing, inspect, no_log, read_any, read_identity,
     segment_bytes_min, write_identity,
 };
 use super::record::{Id, encode_decision};
@@ -210,14 +210,8 @@ impl FolderMove {
         };
         write_identity(&self.home, &identity)?;
         let snapshot = state.snapshot();
-        let storage = &*self.home.storage;
         let bytes = segment_bytes_min(snapshot.stored_bytes(), 0);
-        let prepared = prepare(storage, bytes)
-            .map_err(|error| self.home.failed("make a segment of the log", error))?;
-        begin(storage, prepared, newest, 1, snapshot).map_err(|error| {
-            let (BeginError::Unnamed(error) | BeginError::Named(error)) = error;
-            self.home.failed("begin a segment of the log", error)
-        })?;
+        begin_segment(&self.home, bytes, newest, 1, snapshot)?;
         let birth = Birth::Done;
         write_identity(&self.home, &Identity { birth, ..identity })
     }

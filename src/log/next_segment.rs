@@ -13,7 +13,7 @@ use unanimous_core::ports::LogError;
 
 use super::appender::{Prepared, SEGMENT_TEMP, prepare};
 use super::home::{Home, SEGMENT_BYTES_FIRST};
-use super::open::remove_older;
+use super::open::{remove_older, remove_unfinished};
 
 /// See the module.
 pub(super) struct NextSegment {
@@ -70,12 +70,7 @@ impl NextSegment {
         }
         let bytes = self.bytes_after(bytes).max(bytes_min);
         let prepared = prepare(&*self.home.storage, bytes);
-        self.ended(prepared);
-        match (self.ready.take(), &self.failed) {
-            (Some(ready), _) => Ok(ready),
-            (None, Some(failed)) => Err(failed.error.clone()),
-            (None, None) => Err(LogError::new("the next segment of the log was not made")),
-        }
+        self.ended(prepared)
     }
 
     /// Removes the segments before `number`.
@@ -123,31 +118,36 @@ impl NextSegment {
         if let Some(thread) = self.thread.take() {
             // A thread that panicked made nothing; the file is then made in line.
             if let Ok(Some(prepared)) = thread.join() {
-                self.ended(prepared);
+                self.ready = self.ended(prepared).ok();
             }
         }
     }
 
-    fn ended(&mut self, prepared: io::Result<Prepared>) {
+    fn ended(&mut self, prepared: io::Result<Prepared>) -> Result<Prepared, LogError> {
         match prepared {
             Ok(prepared) => {
-                self.ready = Some(prepared);
                 self.failed = None;
+                Ok(prepared)
             }
             Err(error) => {
                 let error = self.home.failed("make the next segment of the log", error);
                 tracing::warn!(%error, "the decision log will refuse decisions when it is full");
                 let pause: Duration = self.home.options.retry_pause;
                 self.failed = Some(Failed {
-                    error,
+                    error: error.clone(),
                     retry_at: Instant::now() + pause,
                 });
-                // What was written of it takes room that somebody may need.
-                if let Err(error) = self.home.storage.remove(SEGMENT_TEMP) {
-                    tracing::debug!(%error, "the unfinished next segment stays for now");
-                }
+                remove_unfinished(&self.home);
+                Err(error)
             }
         }
+    }
+}
+
+/// Also where the writer panics: its lock is given back after this.
+impl Drop for NextSegment {
+    fn drop(&mut self) {
+        self.join();
     }
 }
 
@@ -158,4 +158,28 @@ fn spawn<T: Send + 'static>(
 ) -> Option<JoinHandle<T>> {
     let thread = std::thread::Builder::new().name(name.into());
     thread.spawn(work).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::probed::{Probed, Watch};
+    use super::super::recover_test::home;
+    use super::super::sim_disk::SimDisk;
+    use super::*;
+
+    #[test]
+    fn i5_nothing_is_written_to_the_folder_once_whoever_began_it_is_gone() {
+        let pause = Duration::from_millis(300);
+        let watch = Watch::new(move |_| std::thread::sleep(pause));
+        let mut home = home(Probed::new(SimDisk::new(), watch));
+        home.options.prepare_ahead = true;
+        let storage = Arc::clone(&home.storage);
+        let mut next = NextSegment::new(home);
+        next.prepare_ahead(1);
+        assert!(Arc::strong_count(&storage) > 2, "a thread is at work");
+        drop(next);
+        assert_eq!(Arc::strong_count(&storage), 1);
+    }
 }

@@ -18,7 +18,7 @@ use super::home::{Home, SEGMENT_BYTES_FIRST, TornTail};
 use super::identity::{Birth, FolderId, IDENTITY, Identity, IdentityFault};
 use super::moved::{MOVED_TEMP, refuse_moved};
 use super::recover::{Recovered, manager_of, recover, segment_numbers};
-use super::segment::{BLOCK, FORMAT};
+use super::segment::{BLOCK, Batch, FORMAT};
 use super::state::State;
 
 pub(super) const IDENTITY_TEMP: &str = "identity.tmp";
@@ -98,13 +98,7 @@ fn start(home: &Home, recovered: Recovered) -> Result<Opened, LogError> {
     let snapshot = state.snapshot();
     let first = SEGMENT_BYTES_FIRST.min(home.options.segment_bytes_max);
     let bytes = first.max(segment_bytes_min(snapshot.stored_bytes(), 0));
-    let storage = &*home.storage;
-    let prepared =
-        prepare(storage, bytes).map_err(|error| home.failed("make a segment of the log", error))?;
-    let appender = begin(storage, prepared, opening, number + 1, snapshot).map_err(|error| {
-        let (BeginError::Unnamed(error) | BeginError::Named(error)) = error;
-        home.failed("begin a segment of the log", error)
-    })?;
+    let appender = begin_segment(home, bytes, opening, number + 1, snapshot)?;
     remove_older(home, appender.number());
     Ok(Opened {
         state,
@@ -112,6 +106,38 @@ fn start(home: &Home, recovered: Recovered) -> Result<Opened, LogError> {
         appender,
         torn_tail,
     })
+}
+
+/// Makes segment `number`, of at least `bytes`, with this state.
+pub(super) fn begin_segment(
+    home: &Home,
+    bytes: u64,
+    opening: Opening,
+    number: u64,
+    snapshot: Batch,
+) -> Result<Appender, LogError> {
+    let storage = &*home.storage;
+    let prepared = prepare(storage, bytes).map_err(|error| {
+        remove_unfinished(home);
+        home.failed("make a segment of the log", error)
+    })?;
+    begin(storage, prepared, opening, number, snapshot).map_err(|error| {
+        let error = match error {
+            BeginError::Unnamed(error) => {
+                remove_unfinished(home);
+                error
+            }
+            BeginError::Named(error) => error,
+        };
+        home.failed("begin a segment of the log", error)
+    })
+}
+
+/// What was written of a segment takes room that somebody may need.
+pub(super) fn remove_unfinished(home: &Home) {
+    if let Err(error) = home.storage.remove(SEGMENT_TEMP) {
+        tracing::debug!(%error, "an unfinished segment stays for now");
+    }
 }
 
 /// The least length of a segment that begins with a state of `snapshot` bytes and has to take a
@@ -319,14 +345,7 @@ pub(super) fn emptied(home: &Home, manager: ManagerId) -> LogError {
 
 /// Replaces the file `identity` in one step, durably.
 pub(super) fn write_identity(home: &Home, identity: &Identity) -> Result<(), LogError> {
-    let storage = &*home.storage;
-    let written = storage.create(IDENTITY_TEMP).and_then(|file| {
-        file.write_at(0, identity.encode().as_bytes())?;
-        file.sync()?;
-        storage.rename(IDENTITY_TEMP, IDENTITY)?;
-        storage.sync_folder()
-    });
-    written.map_err(|error| home.failed("write the file `identity`", error))
+    home.replace(IDENTITY, IDENTITY_TEMP, &identity.encode())
 }
 
 fn random_u64(home: &Home) -> Result<u64, LogError> {

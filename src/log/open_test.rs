@@ -87,6 +87,18 @@ fn a_segment_has_room_for_header_need_and_four_times_the_state() {
 }
 
 #[test]
+fn an_opening_that_finds_no_room_leaves_nothing_that_takes_some() {
+    let disk = SimDisk::new();
+    drop(opened(&disk));
+    let before = disk.list().unwrap();
+    for room in [0, 3 * BLOCK] {
+        disk.set_bytes_max(disk.bytes() + room);
+        assert!(open(&home(disk.clone()), FOLDER).is_err());
+        assert_eq!(disk.list().unwrap(), before, "{room}");
+    }
+}
+
+#[test]
 fn only_older_segments_are_removed() {
     let disk = SimDisk::new();
     for number in 1..=5 {

@@ -94,9 +94,16 @@ impl DiskFolder {
     /// Makes a folder that only its owner can enter, durably.
     pub(super) fn create(path: &Path) -> io::Result<()> {
         DirBuilder::new().mode(0o700).create(path)?;
+        Self::sync_parent(path)
+    }
+
+    /// Makes the name of a folder durable.
+    pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
+        let path = path.canonicalize()?;
         let parent = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            Some(_) | None => Path::new("."),
+            Some(parent) => parent,
+            // The root has no name.
+            None => return Ok(()),
         };
         File::open(parent)?.sync_all()
     }

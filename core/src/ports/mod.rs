@@ -27,13 +27,11 @@ pub use resource::{
     Absence, Branch, BranchEnv, BranchRecord, Evidence, OnePhaseReply, PrepareReply, RecoveryScan,
     Resource, ResourceManager, Room, ScannedBranch, ServerIdentity, XidOwner,
 };
-
 pub use table::{
     Beat, DOUBTFUL, Decided, DecisionRow, DecisionTable, ELSEWHERE, Ends, EpochSlot, Found,
-    HandRow, NotedEnd, OpeningRow, RowAnswer, RowState, SLOTS, Snapshot, TableError,
-    TableErrorKind, TableHome, TableState,
+    HELD_SILENCE_MAX, HandRow, HeldDecisions, NotedEnd, OpeningRow, RowAnswer, RowState, SLOTS,
+    Snapshot, TableError, TableErrorKind, TableHome, TableState,
 };
-pub use table::{HELD_SILENCE_MAX, HeldDecisions};
 pub use table_move::{
     AN_EXPORT_OF, KeptRow, LogImage, Standing, TableMove, TableMoves, arrives_from, went_to,
 };

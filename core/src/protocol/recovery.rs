@@ -23,8 +23,8 @@ pub enum EpochView {
     Closed,
     /// Of this manager, but the log does not list it: the log was restored or copied.
     Unlisted,
-    /// Closed, and the log's database is not the server any more on which it was opened: that there
-    /// is no record proves nothing.
+    /// Closed, and the log's database is not the server any more on which it was opened, or the log
+    /// was imported from an incomplete export: that there is no record proves nothing.
     MayBeLost,
     /// Of another manager.
     OtherManager,
@@ -50,8 +50,8 @@ pub enum LeaveReason {
     OtherMember,
     /// Its opening is not in the log: the log was restored or copied. A person has to look.
     UnlistedOpening,
-    /// There is no decision, but the log's database has failed over since, and may have lost one. A
-    /// person has to look.
+    /// There is no decision, but the log's database has failed over since, or the log was imported
+    /// from an incomplete export, and one may be lost. A person has to look.
     DecisionMayBeLost,
     /// It names another manager.
     OtherManager,

@@ -93,13 +93,18 @@ impl OpenTableLog {
         ends.map(read).collect()
     }
 
-    pub(super) async fn note_by_hand(&self, by_hand: &ByHand) -> Result<(), LogError> {
-        if !self.is_member {
-            let place = self.shared.desk.table.place();
-            return Err(LogError::new(format!(
-                "the decision log in {place} is only looked at: it records nothing"
-            )));
+    pub(super) fn refuse_observer(&self) -> Result<(), LogError> {
+        if self.is_member {
+            return Ok(());
         }
+        let place = self.shared.desk.table.place();
+        Err(LogError::new(format!(
+            "the decision log in {place} is only looked at: it records nothing"
+        )))
+    }
+
+    pub(super) async fn note_by_hand(&self, by_hand: &ByHand) -> Result<(), LogError> {
+        self.refuse_observer()?;
         let row = hand::row_of(by_hand);
         let desk = &self.shared.desk;
         let recorded = desk.ask(desk.table.record_by_hand(&row)).await;

@@ -136,7 +136,11 @@ impl Known {
         Question {
             from,
             own: self.own,
-            older: self.openings.range(..from).map(|(_, row)| state(row)).collect(),
+            older: self
+                .openings
+                .range(..from)
+                .map(|(_, row)| state(row))
+                .collect(),
         }
     }
 

@@ -86,7 +86,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(shared.options.suspect_after / ROUNDS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut rounds = 0_u64;
-    let mut beside = JoinSet::new();
+    let (mut closing, mut releasing) = (JoinSet::new(), JoinSet::new());
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -102,15 +102,16 @@ pub(super) async fn run(shared: Arc<Shared>) {
             // Even if its epoch could not be closed: then the others do it.
             return;
         }
-        while beside.try_join_next().is_some() {}
+        while closing.try_join_next().is_some() {}
+        while releasing.try_join_next().is_some() {}
         let suspects = round(&shared).await;
-        if !suspects.is_empty() && beside.is_empty() {
-            beside.spawn(close_all(Arc::clone(&shared), suspects));
+        if !suspects.is_empty() && closing.is_empty() {
+            closing.spawn(close_all(Arc::clone(&shared), suspects));
         }
         rounds += 1;
-        if rounds.is_multiple_of(RELEASE_EVERY) {
+        if rounds.is_multiple_of(RELEASE_EVERY) && releasing.is_empty() {
             let shared = Arc::clone(&shared);
-            beside.spawn(async move { release_old(&shared).await });
+            releasing.spawn(async move { release_old(&shared).await });
         }
     }
 }
@@ -166,7 +167,7 @@ pub(super) async fn close(shared: &Shared, epoch: Epoch) -> Result<(), LogError>
     }
     let is_news = shared.known().see_closed(epoch);
     tracing::warn!(target: "unanimous", %epoch, is_news,
-        "closed the epoch of a member that gave no sign of life; its branches are ended now");
+        "closed an epoch; what it has left in doubt is ended now");
     Ok(())
 }
 
@@ -255,7 +256,9 @@ async fn release_old(shared: &Shared) {
     };
     for epoch in epochs.into_iter().filter(|epoch| !is_pending(epoch)) {
         if let Err(error) = shared.desk.ask(table.release(epoch)).await {
+            // Where one is not answered, the next would wait as long.
             tracing::debug!(target: "unanimous", %epoch, %error, "released later");
+            return;
         }
     }
 }

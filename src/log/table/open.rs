@@ -17,7 +17,7 @@ use super::batches::{self, Request};
 use super::codec::{self, letter_of};
 use super::desk::Desk;
 use super::ends::with_ends;
-use super::known::{Known, Wake};
+use super::known::Wake;
 use super::members;
 use super::shared::{FORGOTTEN, Shared};
 use super::{Options, fit_label, lazy, log_error, random};
@@ -195,7 +195,8 @@ impl OpenTableLog {
         } else {
             return None;
         };
-        Some(Err(not_asked(&known, gtrid, error)))
+        // It was never asked for before: then it would be recorded, or in doubt.
+        Some(Err(DecideError::Refused(Refusal::NotAttempted(error))))
     }
 
     /// The table goes by the epoch alone, which after a fail-over may be another opening's.
@@ -323,6 +324,7 @@ impl DecisionLog for OpenTableLog {
         resource: &ResourceName,
         heuristic: Heuristic,
     ) -> Result<(), LogError> {
+        self.refuse_observer()?;
         self.shared.known().note_heuristic(gtrid);
         let desk = &self.shared.desk;
         let noting = desk
@@ -437,20 +439,12 @@ impl DecisionLog for OpenTableLog {
 
 const SHUT_DOWN: &str = "the decision log was shut down before it could answer";
 
-/// The table is not asked this time. What was attempted before may be recorded all the same.
-fn not_asked(known: &Known, gtrid: Gtrid, error: LogError) -> DecideError {
-    if known.is_attempted(gtrid) {
-        DecideError::Uncertain(error)
-    } else {
-        DecideError::Refused(Refusal::NotAttempted(error))
-    }
-}
-
 fn task_ended() -> LogError {
     LogError::new("the decision log's task has ended: restart this process")
 }
 
-fn host_and_process() -> String {
+/// Who this process is, for people.
+pub(crate) fn host_and_process() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
     let host = host.unwrap_or_default();
     format!("{}:{}", host.trim(), std::process::id())

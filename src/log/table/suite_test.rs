@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use unanimous_core::ports::{DecisionRecord, DecisionTable, LogHome, Lookup, RowState};
+use unanimous_core::ports::{
+    DecisionLog, DecisionRecord, DecisionTable, LogHome, Lookup, RowState,
+};
 use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::Opening;
-use unanimous_testing::MemoryTable;
 use unanimous_testing::log_suite::{self, Place};
+use unanimous_testing::{Event, LogStep, MemoryTable, TableStep};
 
 use super::TableLog;
 
@@ -126,6 +128,98 @@ async fn i3_after_a_fail_over_nothing_is_listed_that_the_new_server_does_not_lis
     assert!(!lists().await);
     let members = log.members().await.unwrap();
     assert!(!members.iter().any(|member| member.opening == lost));
+}
+
+/// A member, and another that sees how long it gives no sign of life. What the first asks goes over
+/// the link that is answered, too.
+async fn watched() -> (
+    MemoryTable,
+    std::sync::Arc<dyn DecisionLog>,
+    std::sync::Arc<dyn DecisionLog>,
+) {
+    let link = MemoryTable::new("log 1");
+    let log = |table: &MemoryTable| Box::new(TableLog::on(table).suspect_after(SUSPECT_AFTER));
+    let silent = log(&link).open().await.unwrap();
+    let other = log(&link.another_link()).open().await.unwrap();
+    (link, silent, other)
+}
+
+const SUSPECT_AFTER: Duration = Duration::from_secs(10);
+
+/// For how long `log` was not heard of at most, as `by` sees it, in this time.
+async fn silence(by: &dyn DecisionLog, log: Opening, time: Duration) -> Duration {
+    let end = tokio::time::Instant::now() + time;
+    let mut longest = Duration::ZERO;
+    while tokio::time::Instant::now() < end {
+        tokio::time::sleep(SUSPECT_AFTER / 40).await;
+        let members = by.members().await.unwrap();
+        let member = members.iter().find(|member| member.opening == log);
+        let member = member.unwrap();
+        assert!(!member.is_closed, "it lives");
+        longest = longest.max(member.silent_for);
+    }
+    longest
+}
+
+/// A connection that has died says nothing: the answer is not waited for as long as for a decision.
+#[tokio::test(start_paused = true)]
+async fn i5_a_sign_of_life_that_is_not_answered_silences_its_member_for_a_third_of_the_time() {
+    let (link, log, other) = watched().await;
+    let own = log.opening();
+    // Each round counts one, and a round of either member may just have passed.
+    let rounds = SUSPECT_AFTER / 5;
+    assert!(silence(&*other, own, 2 * SUSPECT_AFTER).await <= rounds);
+    let _lost = link.hang_next(TableStep::Beat);
+    let silent = silence(&*other, own, 3 * SUSPECT_AFTER).await;
+    let third = SUSPECT_AFTER / 3;
+    assert!(silent >= third - rounds, "one was lost: {silent:?}");
+    assert!(silent <= third + rounds, "{silent:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn i5_two_signs_of_life_in_a_row_that_are_not_answered_do_not_close_an_epoch() {
+    let (link, log, other) = watched().await;
+    let own = log.opening();
+    let _lost = [TableStep::Beat; 2].map(|step| link.hang_next(step));
+    silence(&*other, own, 3 * SUSPECT_AFTER).await;
+    assert_eq!(log.opening(), own);
+}
+
+/// Whatever becomes of what was closed long ago.
+#[tokio::test(start_paused = true)]
+async fn i6_a_dead_member_is_closed_while_old_epochs_cannot_be_released() {
+    let (link, _log, dies) = watched().await;
+    let other_link = link.another_link();
+    let mut hung = Vec::new();
+    for random in 0..20 {
+        let old = other_link.join(random, "old").await.unwrap();
+        other_link.close(old.opening.epoch).await.unwrap();
+        hung.push(link.hang_next(TableStep::Release));
+    }
+    // They are released every 600 rounds of a second, from an hour on.
+    tokio::time::sleep(Duration::from_secs(4195)).await;
+    let dead = dies.opening();
+    drop(dies);
+    tokio::time::sleep(4 * SUSPECT_AFTER).await;
+    let asked = Event::Log(LogStep::Table(TableStep::Release));
+    assert!(link.journal().events().contains(&asked));
+    let rows = link.openings();
+    let row = rows.iter().find(|row| row.opening == dead).unwrap();
+    assert!(row.is_closed);
+}
+
+#[tokio::test]
+async fn whoever_only_looks_records_nothing() {
+    let table = MemoryTable::new("log 1");
+    let log = Table(table.clone()).home().open().await.unwrap();
+    let looks = Box::new(TableLog::on(&table).observer());
+    let looks = looks.open().await.unwrap();
+    let resource = "ledger".parse().unwrap();
+    let gtrid = log.opening().gtrid(1);
+    let refused = looks.record_heuristic(gtrid, &resource, Heuristic::Rollback);
+    let refused = refused.await.unwrap_err().to_string();
+    assert!(refused.contains("is only looked at"), "{refused}");
+    assert_eq!(log.heuristics().await.unwrap().len(), 0);
 }
 
 /// Seen in the crash matrix: `completed` said that every branch was committed.
