@@ -305,8 +305,8 @@ impl Engine {
         if is_removed {
             tracing::error!(
                 folder = %self.home.folder.display(),
-                "the decision log's segment was removed, renamed or replaced while it is open: all of \
-                 it is written anew"
+                "the decision log's segment was removed, renamed or replaced while it is open: all \
+                 of it is written anew"
             );
             // What was made ahead may be gone, too.
             self.next.discard();

@@ -45,8 +45,8 @@ pub trait StoredFile: Send + 'static {
     fn sync(&self) -> io::Result<()>;
     /// Makes bytes durable, in a file whose length and place on the disk are durable already.
     fn sync_data(&self) -> io::Result<()>;
-    /// Whoever reads `name` in the folder reads this file, as far as can be told: nobody has removed
-    /// it, given it another name, or put another file in its place.
+    /// Whoever reads `name` in the folder reads this file, as far as can be told: nobody has
+    /// removed it, given it another name, or put another file in its place.
     fn has_name(&self, name: &str) -> bool;
 }
 
