@@ -116,6 +116,7 @@ pub(crate) enum Verb {
     /// Note that the heuristic ends of a transaction were dealt with.
     ///
     /// `list --heuristic` shows them. They stay on record, with who has dealt with them, and why.
+    /// Shows first which, and asks.
     ///
     /// With `--lost NAME` a branch is given up that is neither prepared nor provable any more, and
     /// never will be: its database is gone for good, or a failover or a restored backup has lost

@@ -6,6 +6,7 @@ use unanimous::operator::{ConfigFile, Held, ListedBranch, ListedMember, Listing,
 use crate::args::Format;
 use crate::filter::Filter;
 use crate::output::{age, blank, or_dash, plain, state, table, to_json};
+use crate::resolve::time;
 use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
 
 #[derive(Debug, Args)]
@@ -129,7 +130,7 @@ fn row(listing: &Listing, resource: &str, branch: &ListedBranch) -> Vec<String> 
         row.push(or_dash(branch.member.as_deref().map(plain)));
     }
     row.extend([
-        decision_of(branch).to_owned(),
+        decision_of(branch),
         counted(branch.held.as_ref(), |held| held.locks),
         counted(branch.held.as_ref(), |held| held.blocked),
         plain(&branch.plan),
@@ -149,11 +150,13 @@ pub(crate) fn age_of(branch: &ListedBranch) -> String {
     or_dash(seconds_of(branch).map(age))
 }
 
-pub(crate) const fn decision_of(branch: &ListedBranch) -> &'static str {
-    match branch.decided {
-        Some(true) => "commit",
-        Some(false) => "none",
-        None => "-",
+/// And when, if that is known.
+pub(crate) fn decision_of(branch: &ListedBranch) -> String {
+    match (branch.decided, branch.decided_at) {
+        (Some(true), Some(when)) => format!("commit, {}", time(when)),
+        (Some(true), None) => "commit".to_owned(),
+        (Some(false), _) => "none".to_owned(),
+        (None, _) => "-".to_owned(),
     }
 }
 

@@ -4,7 +4,7 @@ use unanimous::operator::{ConfigFile, GiveUp, GivenUp};
 
 use crate::args::Format;
 use crate::output::{plain, to_json};
-use crate::recover::asked;
+use crate::recover::agreed;
 use crate::resolve::{Forget, who};
 use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
 
@@ -14,7 +14,8 @@ pub(crate) async fn run(
     resource: &str,
     format: Format,
 ) -> Result<u8, Failure> {
-    let wanted = GiveUp::new(&options.gtrid, resource, who(), &options.reason);
+    let mut wanted = GiveUp::new(&options.gtrid, resource, who(), &options.reason);
+    wanted.nobody_has_it = options.nobody_has_it;
     let access = open(file).await?;
     let plan = match patiently(access.plan_give_up(&wanted)).await {
         Ok(plan) => plan,
@@ -26,16 +27,9 @@ pub(crate) async fn run(
         return refused(&plan).map_or(Ok(IN_DOUBT), Err);
     }
     tell(&plan);
-    let access = if options.yes {
-        access
-    } else {
-        // Not held while a person thinks: an application may have to start meanwhile.
-        close(access, Ok(())).await?;
-        if !asked("give this branch up?")? {
-            talk("nothing was done");
-            return Ok(IN_DOUBT);
-        }
-        open(file).await?
+    let question = "give this branch up?";
+    let Some(access) = agreed(file, access, options.yes, question).await? else {
+        return Ok(IN_DOUBT);
     };
     let done = match patiently(access.give_up(&wanted)).await {
         Ok(done) => show(&done, format).map(|()| done),

@@ -53,16 +53,10 @@ pub(crate) async fn run(
     }
     tell(&listing);
     tell_closing(&listing, &options.close)?;
-    let access = if options.yes || (!listing.is_in_doubt() && options.close.is_empty()) {
-        access
-    } else {
-        // Not held while a person thinks: an application may have to start meanwhile.
-        close(access, Ok(())).await?;
-        if !asked("make this recovery pass?")? {
-            talk("nothing was done");
-            return list::code(&listing);
-        }
-        open(file).await?
+    let needs_nobody = !listing.is_in_doubt() && options.close.is_empty();
+    let (yes, question) = (options.yes || needs_nobody, "make this recovery pass?");
+    let Some(access) = agreed(file, access, yes, question).await? else {
+        return list::code(&listing);
     };
     let ended = act(&access, options, in_doubt(&listing).count(), format).await;
     close(access, ended).await
@@ -139,6 +133,25 @@ fn tell_closing(listing: &Listing, close: &[u32]) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The way to the log, once a person has agreed; nothing if they have not.
+pub(crate) async fn agreed(
+    file: &ConfigFile,
+    access: Access,
+    yes: bool,
+    question: &str,
+) -> Result<Option<Access>, Failure> {
+    if yes {
+        return Ok(Some(access));
+    }
+    // Not held while a person thinks: an application may have to start meanwhile.
+    close(access, Ok(())).await?;
+    if asked(question)? {
+        return Ok(Some(open(file).await?));
+    }
+    talk("nothing was done");
+    Ok(None)
 }
 
 /// A yes or no from the terminal.

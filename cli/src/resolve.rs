@@ -1,12 +1,14 @@
 //! `resolve`, `forget` and `list --heuristic`: what a person does by hand, and what came of it.
 
+use std::os::unix::fs::MetadataExt;
+
 use clap::Args;
-use unanimous::operator::{self, ConfigFile, Heuristics, Resolved};
+use unanimous::operator::{self, ConfigFile, Heuristics, ListedHand, Resolved};
 
 use crate::args::Format;
 use crate::lost;
 use crate::output::{blank, or_dash, plain, table, to_json};
-use crate::recover::asked;
+use crate::recover::agreed;
 use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
 
 #[derive(Debug, Args)]
@@ -54,11 +56,15 @@ pub(crate) struct Forget {
     /// hazard.
     #[arg(long, value_name = "NAME")]
     pub(crate) lost: Option<String>,
-    /// Only show what it would mean.
+    /// On a shared log: also if this config file does not name the resource and members live that
+    /// may have it, because none of them has.
     #[arg(long, requires = "lost")]
+    pub(crate) nobody_has_it: bool,
+    /// Only show what it would mean.
+    #[arg(long)]
     pub(crate) dry_run: bool,
     /// Do not ask.
-    #[arg(long, short, requires = "lost")]
+    #[arg(long, short)]
     pub(crate) yes: bool,
 }
 
@@ -82,16 +88,9 @@ pub(crate) async fn run(
         return refused(&plan).map_or(Ok(IN_DOUBT), Err);
     }
     tell(&plan);
-    let access = if options.yes {
-        access
-    } else {
-        // Not held while a person thinks: an application may have to start meanwhile.
-        close(access, Ok(())).await?;
-        if !asked("end these branches by hand?")? {
-            talk("nothing was done");
-            return Ok(IN_DOUBT);
-        }
-        open(file).await?
+    let question = "end these branches by hand?";
+    let Some(access) = agreed(file, access, options.yes, question).await? else {
+        return Ok(IN_DOUBT);
     };
     let done = match patiently(access.resolve(&wanted)).await {
         Ok(done) => show(&done, format).map(|()| done),
@@ -182,12 +181,48 @@ pub(crate) async fn forget(
     }
     let access = open(file).await?;
     let wanted = operator::Forget::new(&options.gtrid, who(), &options.reason);
+    let plan = match patiently(access.plan_forget(&wanted)).await {
+        Ok(plan) => plan,
+        Err(error) => return close(access, Err(error.into())).await,
+    };
+    if options.dry_run {
+        let shown = show_ends(&plan, format);
+        close(access, shown).await?;
+        return Ok(IN_DOUBT);
+    }
+    tell_ends(&plan);
+    let question = "were these dealt with?";
+    let Some(access) = agreed(file, access, options.yes, question).await? else {
+        return Ok(IN_DOUBT);
+    };
     let listed = match patiently(access.forget(&wanted)).await {
         Ok(listed) => show_ends(&listed, format),
         Err(error) => Err(error.into()),
     };
     close(access, listed).await?;
     Ok(CLEAN)
+}
+
+/// What is called dealt with, and what people did before.
+fn tell_ends(plan: &Heuristics) {
+    for end in &plan.ends {
+        let when = or_dash(end.when.map(time));
+        talk(&format!("{}: ended by {}, {when}", end.resource, end.end));
+    }
+    for hand in &plan.by_hand {
+        let (who, reason) = (plain(&hand.who), plain(&hand.reason));
+        let ListedHand {
+            resource,
+            act,
+            state,
+            when,
+            ..
+        } = hand;
+        let when = time(*when);
+        talk(&format!(
+            "note: {resource}: {act} by {who}, {state}, {when}: {reason}"
+        ));
+    }
 }
 
 fn show_ends(listed: &Heuristics, format: Format) -> Result<(), Failure> {
@@ -209,31 +244,34 @@ fn show_ends(listed: &Heuristics, format: Format) -> Result<(), Failure> {
         ends.collect(),
     )?;
     blank()?;
-    let hands = listed.by_hand.iter().map(|hand| {
-        vec![
-            hand.resource.clone(),
-            hand.act.clone(),
-            hand.state.clone(),
-            time(hand.when),
-            plain(&hand.who),
-            plain(&hand.gtrid),
-            plain(&hand.reason),
-        ]
-    });
-    let head = [
-        "RESOURCE",
-        "BY HAND",
-        "STATE",
-        "WHEN",
-        "WHO",
-        "TRANSACTION",
-        "REASON",
-    ];
-    table(&head, hands.collect())
+    table(&HANDS, listed.by_hand.iter().map(hand_row).collect())
+}
+
+/// The columns of what people did.
+pub(crate) const HANDS: [&str; 7] = [
+    "RESOURCE",
+    "BY HAND",
+    "STATE",
+    "WHEN",
+    "WHO",
+    "TRANSACTION",
+    "REASON",
+];
+
+pub(crate) fn hand_row(hand: &ListedHand) -> Vec<String> {
+    vec![
+        hand.resource.clone(),
+        hand.act.clone(),
+        hand.state.clone(),
+        time(hand.when),
+        plain(&hand.who),
+        plain(&hand.gtrid),
+        plain(&hand.reason),
+    ]
 }
 
 /// As in RFC 3339, in UTC.
-fn time(seconds: u64) -> String {
+pub(crate) fn time(seconds: u64) -> String {
     let days = seconds / 86_400;
     let (year, month, day) = date(days);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
@@ -257,14 +295,17 @@ const fn date(days: u64) -> (u64, u64, u64) {
     (year + era * 400 + carry, month, day)
 }
 
-/// The account and the host of whoever runs this, for people to read.
+/// The account and the host of whoever runs this, for people to read: what they are called is the
+/// environment's word, the number is the system's.
 pub(crate) fn who() -> String {
     let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
     let user = user.filter_map(|name| std::env::var(name).ok());
     let user = { user }.find(|user| !user.is_empty());
     let user = user.unwrap_or_else(|| "unknown".to_owned());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let who = format!("{user}@{}", host.trim());
+    let uid = std::fs::metadata("/proc/self").map(|process| process.uid());
+    let uid = uid.map(|uid| format!(", uid {uid}")).unwrap_or_default();
+    let who = format!("{user}@{}{uid}", host.trim());
     plain(&who).chars().take(200).collect()
 }
 

@@ -8,6 +8,7 @@ use unanimous::operator::{
 use crate::args::Format;
 use crate::list::{age_of, counted, decision_of, member_state};
 use crate::output::{age, blank, or_dash, plain, state, table, text, to_json};
+use crate::resolve::{HANDS, hand_row, time};
 use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
 
 #[derive(Debug, Args)]
@@ -53,6 +54,9 @@ fn print(shown: &TransactionShown) -> Result<(), Failure> {
         lines.push(format!("member       {}", member_state(member)));
     }
     lines.push(format!("decision     {}", plain(&shown.decided)));
+    if let Some(when) = shown.decided_at {
+        lines.push(format!("decided at   {}", time(when)));
+    }
     if !shown.ended.is_empty() {
         lines.push(format!("ended at     {}", shown.ended.join(", ")));
     }
@@ -60,11 +64,8 @@ fn print(shown: &TransactionShown) -> Result<(), Failure> {
     several(&mut lines, "do", &shown.advice);
     several(&mut lines, "note", &shown.notes);
     text(&lines.join("\n"))?;
-    if shown.branches.is_empty() {
-        return Ok(());
-    }
-    blank()?;
-    table(&BRANCHES, shown.branches.iter().map(branch).collect())?;
+    some_table(&HANDS, shown.by_hand.iter().map(hand_row).collect())?;
+    some_table(&BRANCHES, shown.branches.iter().map(branch).collect())?;
     some_table(&LOCKS, shown.branches.iter().flat_map(locks).collect())?;
     some_table(&BLOCKED, shown.branches.iter().flat_map(blocked).collect())?;
     some_table(
@@ -102,7 +103,7 @@ fn branch(at: &BranchShown) -> Vec<String> {
         at.resource.clone(),
         state(branch.state).to_owned(),
         age_of(branch),
-        decision_of(branch).to_owned(),
+        decision_of(branch),
         counted(branch.held.as_ref(), |held| held.locks),
         counted(branch.held.as_ref(), |held| held.blocked),
         plain(branch.decoded.as_ref().unwrap_or(&branch.xid)),

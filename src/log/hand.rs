@@ -43,7 +43,7 @@ fn words(by_hand: &ByHand) -> String {
 }
 
 /// `None` if it is not exactly such a row.
-pub(super) fn read(row: &HandRow) -> Option<ByHand> {
+pub(crate) fn read(row: &HandRow) -> Option<ByHand> {
     let mut lines = row.words.lines();
     let act = match lines.next()? {
         "act commit" => HandAct::End(Decision::Commit),

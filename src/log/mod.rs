@@ -83,7 +83,7 @@ pub use probed::STEPS;
 pub use table::TableLog;
 
 #[cfg(feature = "operator")]
-pub(crate) use hand::is_by_hand;
+pub(crate) use hand::{is_by_hand, read as read_hand};
 #[cfg(feature = "operator")]
 pub(crate) use moving::{FolderMove, one_line, read_folder};
 #[cfg(feature = "operator")]

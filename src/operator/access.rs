@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use unanimous_core::ports::LogError;
+use unanimous_core::ports::{InspectOptions, LogError};
 
 use super::barrier::{Barrier, BarrierOptions, Grip, stand};
 use super::client::Client;
@@ -158,7 +158,10 @@ impl Access {
         }
         match &self.0 {
             Way::Application(client) => client.ask(Verb::Show(asked.to_owned())).await,
-            Way::Alone(inner) => show::show(inner, show::picture(inner).await, asked).await,
+            Way::Alone(inner) => {
+                let listing = show::picture(inner, InspectOptions::DETAILS).await;
+                show::show(inner, listing, asked).await
+            }
             Way::Shared(shared) => shared.show(asked).await,
         }
     }
@@ -264,6 +267,21 @@ impl Access {
         match self.looker() {
             Err(client) => client.ask(Verb::Heuristics).await,
             Ok(inner) => of_resolve(heuristics::list(inner).await),
+        }
+    }
+
+    /// Which heuristic ends of a transaction nobody has dealt with, and what people did with it.
+    /// Changes nothing.
+    ///
+    /// # Errors
+    /// There is none, or the log could not be read.
+    pub async fn plan_forget(&self, wanted: &Forget) -> Result<Heuristics, OperatorError> {
+        match &self.0 {
+            Way::Application(client) => client.ask(Verb::PlanForget(wanted.clone())).await,
+            Way::Alone(inner) => of_resolve(heuristics::plan_forget(inner, wanted).await),
+            Way::Shared(shared) => {
+                of_resolve(heuristics::plan_forget(shared.observer(), wanted).await)
+            }
         }
     }
 

@@ -1,10 +1,12 @@
 //! The plain words of `show`: whose a transaction is, what recovery will do and when, and what a
 //! person may safely do.
 
+use super::in_log::InLog;
 use super::report::{Listing, MemberState, State};
-use super::show::{DecisionShown, Found, states};
+use super::show::{Found, states};
 use crate::log::picked;
 use crate::manager::Inner;
+use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::Epoch;
 
 const FIND_OUT: &str = "docs/operations.md says how to find out what was decided";
@@ -107,22 +109,50 @@ fn closing(listing: &Listing, found: &Found) -> String {
 }
 
 /// What a person may safely do, in plain words; the most important first.
-pub(super) fn advice(found: &Found, decision: DecisionShown) -> Vec<String> {
-    if decision == DecisionShown::Heuristic {
-        return vec![
-            "the databases differ: compare them and mend the data by hand; nothing here can \
-             undo it"
-                .to_owned(),
-        ];
-    }
-    if found.branches.is_empty() {
-        return vec!["nothing has to be done: no branch of it is prepared".to_owned()];
-    }
+pub(super) fn advice(inner: &Inner, found: &Found, log: &InLog) -> Vec<String> {
+    let mut lines: Vec<String> = of_ends(&found.name, log).into_iter().collect();
     let epoch = found.gtrid.map_or(0, |gtrid| gtrid.opening.epoch.0);
-    let states = states(found).into_iter();
-    let mut lines: Vec<String> = states.map(|state| of_state(state, epoch)).collect();
+    lines.extend(states(found).into_iter().map(|s| of_state(s, epoch)));
     lines.retain(|line| !line.is_empty());
+    let away = log.unproven.iter();
+    for name in away.filter(|name| !inner.resources.contains_key(*name)) {
+        lines.push(format!(
+            "the decision waits for {name}, which is not registered here: name it again, at the \
+             same database; or, if it is gone for good: unanimous forget {} --lost {name} \
+             --reason …",
+            found.name
+        ));
+    }
+    if lines.is_empty() {
+        lines.push("nothing has to be done: no branch of it is prepared".to_owned());
+    }
     lines
+}
+
+/// Of branches that ended otherwise, or may have.
+fn of_ends(name: &str, log: &InLog) -> Option<String> {
+    let open = || {
+        log.ends
+            .iter()
+            .filter(|(_, _, is_dealt_with)| !is_dealt_with)
+    };
+    let hazards = open().filter(|(_, end, _)| *end == Heuristic::Hazard);
+    let forget = format!("unanimous forget {name} --reason …");
+    if log.ends.is_empty() {
+        None
+    } else if open().count() == 0 {
+        Some("what ended otherwise has been dealt with".to_owned())
+    } else if open().count() > hazards.count() {
+        Some(format!(
+            "the databases differ: compare them and mend the data by hand; nothing here can undo \
+             it. Once they agree: {forget}"
+        ))
+    } else {
+        Some(format!(
+            "the databases may differ: compare them, and mend the data by hand if they do. Once \
+             they agree: {forget}"
+        ))
+    }
 }
 
 fn of_state(state: State, epoch: u32) -> String {

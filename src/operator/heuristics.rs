@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use unanimous_core::ports::{ByHand, HandAct, HandState, HeuristicEnd, LogError};
-use unanimous_core::protocol::{Decision, Heuristic};
+use unanimous_core::protocol::Decision;
 
+use super::lines::end_word;
 use super::person::Person;
 use crate::bounded::bounded;
 use crate::manager::Inner;
@@ -107,27 +108,31 @@ fn is_forgotten(end: &HeuristicEnd, hands: &[ByHand]) -> bool {
     is_dealt_with(hands, end.gtrid, &end.resource)
 }
 
+impl Heuristics {
+    fn of<'r>(
+        ends: impl Iterator<Item = &'r HeuristicEnd>,
+        of_hands: impl Iterator<Item = &'r ByHand>,
+        hands: &[ByHand],
+    ) -> Self {
+        let listed = ends.map(|end| ListedEnd {
+            gtrid: end.gtrid.to_string(),
+            resource: end.resource.to_string(),
+            end: end_word(end.end).to_owned(),
+            when: end.when.map(|when| when.0),
+            forgotten: is_forgotten(end, hands),
+        });
+        Self {
+            application: None,
+            ends: listed.collect(),
+            by_hand: of_hands.map(ListedHand::from).collect(),
+        }
+    }
+}
+
 /// What is on record.
 pub(super) async fn list(inner: &Inner) -> Result<Heuristics, String> {
     let (ends, hands) = read(inner).await?;
-    let listed = ends.iter().map(|end| ListedEnd {
-        gtrid: end.gtrid.to_string(),
-        resource: end.resource.to_string(),
-        end: match end.end {
-            Heuristic::Commit => "commit",
-            Heuristic::Rollback => "rollback",
-            Heuristic::Mixed => "mixed",
-            Heuristic::Hazard => "hazard",
-        }
-        .to_owned(),
-        when: end.when.map(|when| when.0),
-        forgotten: is_forgotten(end, &hands),
-    });
-    Ok(Heuristics {
-        application: None,
-        ends: listed.collect(),
-        by_hand: hands.iter().map(ListedHand::from).collect(),
-    })
+    Ok(Heuristics::of(ends.iter(), hands.iter(), &hands))
 }
 
 impl From<&ByHand> for ListedHand {
@@ -155,13 +160,15 @@ impl From<&ByHand> for ListedHand {
     }
 }
 
-/// Records that they were dealt with. What they were stays on record.
-pub(super) async fn forget(inner: &Inner, wanted: &Forget) -> Result<Heuristics, String> {
-    let person = Person::of(&wanted.who, &wanted.reason)?;
-    let (ends, hands) = read(inner).await?;
+/// The heuristic ends of this transaction that nobody has dealt with.
+fn left<'r>(
+    wanted: &Forget,
+    ends: &'r [HeuristicEnd],
+    hands: &[ByHand],
+) -> Result<Vec<&'r HeuristicEnd>, String> {
     let of_gtrid = |end: &&HeuristicEnd| end.gtrid.to_string() == wanted.gtrid;
     let left = ends.iter().filter(of_gtrid);
-    let left: Vec<_> = left.filter(|end| !is_forgotten(end, &hands)).collect();
+    let left: Vec<_> = left.filter(|end| !is_forgotten(end, hands)).collect();
     if left.is_empty() {
         return Err(format!(
             "no heuristic end of {} is on record that was not dealt with: unanimous list \
@@ -169,7 +176,24 @@ pub(super) async fn forget(inner: &Inner, wanted: &Forget) -> Result<Heuristics,
             wanted.gtrid
         ));
     }
-    for end in left {
+    Ok(left)
+}
+
+/// What would be recorded as dealt with, and what people did with the transaction.
+pub(super) async fn plan_forget(inner: &Inner, wanted: &Forget) -> Result<Heuristics, String> {
+    Person::of(&wanted.who, &wanted.reason)?;
+    let (ends, hands) = read(inner).await?;
+    let left = left(wanted, &ends, &hands)?;
+    let of_gtrid = |hand: &&ByHand| hand.gtrid.to_string() == wanted.gtrid;
+    let of_hands = hands.iter().filter(of_gtrid);
+    Ok(Heuristics::of(left.into_iter(), of_hands, &hands))
+}
+
+/// Records that they were dealt with. What they were stays on record.
+pub(super) async fn forget(inner: &Inner, wanted: &Forget) -> Result<Heuristics, String> {
+    let person = Person::of(&wanted.who, &wanted.reason)?;
+    let (ends, hands) = read(inner).await?;
+    for end in left(wanted, &ends, &hands)? {
         let branch = (end.gtrid, end.resource.clone());
         let by_hand = person.record(inner, branch, HandAct::Forget, None, HandState::Done)?;
         let recording = inner.log.record_by_hand(&by_hand);

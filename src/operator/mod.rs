@@ -87,6 +87,7 @@ pub(crate) mod fuzzing;
 mod heuristics;
 mod holding;
 mod import;
+mod in_log;
 mod init;
 mod limits;
 mod lines;

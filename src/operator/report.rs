@@ -111,6 +111,9 @@ pub struct ListedBranch {
     pub epoch: Option<u32>,
     /// `true`: it was decided to commit it. `false`: it was not. `null`: this log cannot tell.
     pub decided: Option<bool>,
+    /// When it was decided to commit it, in seconds since 1970, if that is known.
+    #[serde(default)]
+    pub decided_at: Option<u64>,
     /// What recovery would do.
     pub plan: String,
     /// Which member's it is, by its label, if the log is shared and lists its opening.
@@ -308,6 +311,7 @@ impl From<&SurveyedBranch> for ListedBranch {
             age_seconds: branch.age.map(|age| age.as_secs()),
             epoch: Some(branch.xid.gtrid.opening.epoch.0),
             decided: branch.is_decided,
+            decided_at: None,
             plan: branch.planned.to_string(),
             member: None,
             held: None,
@@ -341,6 +345,7 @@ impl From<&ForeignBranch> for ListedBranch {
             age_seconds: branch.age.as_ref().map(Duration::as_secs),
             epoch: None,
             decided: None,
+            decided_at: None,
             plan: "leave: somebody else's".into(),
             member: None,
             held: None,

@@ -18,7 +18,6 @@ use unanimous_core::xid::ResourceName;
 
 use super::barrier::serve_barrier;
 use super::heuristics::{self, Heuristics};
-use super::holding::inspect_all;
 use super::lost::{GiveUp, GivenUp, carry_out as carry_out_give_up};
 use super::report::{Listing, Recovered};
 use super::resolve::{Resolve, Resolved, carry_out as carry_out_resolve};
@@ -28,7 +27,7 @@ use super::wire::{
     ANSWER_BYTES_MAX, Answer, Body, NOT_UNDERSTOOD, REQUEST_BYTES_MAX, Request, Verb, from_line,
     read_line, to_line,
 };
-use crate::manager::{Inner, recover_at, survey_all};
+use crate::manager::{Inner, recover_at};
 
 /// How many are answered at the same time; more wait.
 const CONNECTIONS_MAX: usize = 4;
@@ -143,11 +142,7 @@ async fn recover(inner: &Arc<Inner>, only: Option<&ResourceName>) -> Result<Vec<
 
 /// What is in doubt, with counts of what it holds.
 pub(super) async fn list(inner: &Arc<Inner>) -> Listing {
-    let (survey, inspected) = tokio::join!(
-        survey_all(inner),
-        inspect_all(inner, InspectOptions::COUNTS)
-    );
-    Listing::new(&survey, inner.log.opening(), inner.active.len()).with_inspected(inspected)
+    show::picture(inner, InspectOptions::COUNTS).await
 }
 
 /// The resource of this name.
@@ -197,7 +192,7 @@ async fn carry_out(inner: &Arc<Inner>, verb: Verb) -> Result<Vec<u8>, String> {
         Verb::Show(asked) => {
             let listing = Listing {
                 application,
-                ..show::picture(inner).await
+                ..show::picture(inner, InspectOptions::DETAILS).await
             };
             let shown = show::show(inner, listing, &asked).await;
             done(shown.map_err(|error| error.to_string())?)
@@ -218,6 +213,13 @@ async fn carry_out(inner: &Arc<Inner>, verb: Verb) -> Result<Vec<u8>, String> {
         }
         Verb::Heuristics => {
             let listed = heuristics::list(inner).await?;
+            done(Heuristics {
+                application,
+                ..listed
+            })
+        }
+        Verb::PlanForget(wanted) => {
+            let listed = heuristics::plan_forget(inner, &wanted).await?;
             done(Heuristics {
                 application,
                 ..listed

@@ -9,7 +9,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use unanimous_core::ports::{Beat, DecisionLog, DecisionTable, LogError, Member, TableError};
+use unanimous_core::ports::{
+    Beat, DecisionLog, DecisionTable, InspectOptions, LogError, Member, TableError,
+};
 use unanimous_core::xid::{Epoch, Opening};
 
 use super::access::LOG_LIMIT;
@@ -72,7 +74,7 @@ impl SharedLog {
         let table = self.log.table();
         let (watched, listing) = tokio::join!(
             Watched::by_age(&*table, patience(self.suspect_after)),
-            show::picture(&self.observer)
+            show::picture(&self.observer, InspectOptions::DETAILS)
         );
         let listing = self.shared_by(watched?, listing).await?;
         show::show(&self.observer, listing, asked).await

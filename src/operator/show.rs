@@ -1,18 +1,21 @@
 //! One transaction, whole: where its branches are, what was decided, what recovery will do and
 //! when, whom it hurts, and what a person may safely do. Changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{InspectOptions, LogError, Lookup};
+use unanimous_core::ports::InspectOptions;
 use unanimous_core::xid::{FORMAT_ID, Gtrid};
 
 use super::advice;
 use super::error::OperatorError;
 use super::foreign::{decode, hexadecimal};
+use super::heuristics::ListedHand;
 use super::holding::{Held, ListedHorizon, inspect_all};
+use super::in_log::InLog;
 use super::report::{ListedBranch, ListedMember, Listing, State};
+use super::shared::failed;
 use crate::manager::{Inner, survey_all};
 use crate::recovery::ask;
 
@@ -41,6 +44,12 @@ pub struct TransactionShown {
     pub decision: DecisionShown,
     /// The same in words.
     pub decided: String,
+    /// When that was, in seconds since 1970, if it is known.
+    #[serde(default)]
+    pub decided_at: Option<u64>,
+    /// What people did with it, oldest first.
+    #[serde(default)]
+    pub by_hand: Vec<ListedHand>,
     /// Its branches that are prepared, or that the decision names and that are not proven to have
     /// ended.
     pub branches: Vec<BranchShown>,
@@ -67,7 +76,7 @@ pub enum DecisionShown {
     Commit,
     /// To commit it, and every branch is.
     Completed,
-    /// A branch ended against the decision to commit.
+    /// A branch ended otherwise than was decided, or than is presumed; or it may have.
     Heuristic,
     /// Nothing, and nothing can be any more: it is rolled back.
     None,
@@ -99,18 +108,13 @@ pub(super) async fn show(
     listing: Listing,
     asked: &str,
 ) -> Result<TransactionShown, OperatorError> {
-    let found = find(&listing, asked).map_err(refused)?;
-    let (decision, decided) = match found.gtrid {
-        Some(gtrid) if found.is_ours => decision(inner, gtrid).await,
-        Some(_) => unknown("its own manager's log knows"),
-        None => unknown("its own manager knows"),
-    };
-    let (ended, unproven) = ended(inner, &found).await;
-    let seen = &found.branches;
-    if seen.is_empty() && unproven.is_empty() && decision == DecisionShown::None {
+    let found = find(&listing, asked).map_err(|problem| failed(&problem))?;
+    let log = InLog::read(inner, found.gtrid, found.is_ours).await;
+    let is_bare = found.branches.is_empty() && log.unproven.is_empty() && log.hands.is_empty();
+    if is_bare && log.decision == DecisionShown::None {
         let text = "nothing of it is prepared and there is no record: it was rolled back, or \
                     committed so long ago that its record has been dropped, or never begun";
-        return Err(refused(format!("{asked}: {text}")));
+        return Err(failed(&format!("{asked}: {text}")));
     }
     let shown = TransactionShown {
         application: listing.application,
@@ -120,12 +124,14 @@ pub(super) async fn show(
         ours: found.is_ours,
         owner: advice::owner(&listing, &found),
         member: found.member.clone(),
-        decision,
-        decided,
-        in_doubt: seen.iter().any(|at| at.branch.in_doubt),
+        in_doubt: found.branches.iter().any(|at| at.branch.in_doubt),
         recovery: advice::recovery(inner, &listing, &found),
-        advice: advice::advice(&found, decision),
-        ended,
+        advice: advice::advice(inner, &found, &log),
+        decision: log.decision,
+        decided: log.words,
+        decided_at: log.decided_at,
+        by_hand: log.hands.iter().map(ListedHand::from).collect(),
+        ended: log.ended.iter().map(ToString::to_string).collect(),
         unseen: advice::unseen(&listing),
         notes: advice::notes(&listing, &found),
         branches: found.branches,
@@ -133,17 +139,35 @@ pub(super) async fn show(
     Ok(shown)
 }
 
-/// The picture that [`show`] wants.
-pub(super) async fn picture(inner: &Arc<Inner>) -> Listing {
-    let (survey, inspected) = tokio::join!(
-        survey_all(inner),
-        inspect_all(inner, InspectOptions::DETAILS)
-    );
-    Listing::new(&survey, inner.log.opening(), inner.active.len()).with_inspected(inspected)
+/// What is prepared everywhere, as much of it as is wanted.
+pub(super) async fn picture(inner: &Arc<Inner>, wanted: InspectOptions) -> Listing {
+    let (survey, inspected) = tokio::join!(survey_all(inner), inspect_all(inner, wanted));
+    let listing = Listing::new(&survey, inner.log.opening(), inner.active.len());
+    timed(inner, listing.with_inspected(inspected)).await
 }
 
-fn refused(problem: String) -> OperatorError {
-    OperatorError::Log(LogError::new(problem))
+/// The same, with when it was decided, as far as the log knows.
+async fn timed(inner: &Inner, listing: Listing) -> Listing {
+    let mut listing = listing;
+    let branches = listing.resources.iter().flat_map(|at| &at.branches);
+    let decided = branches.filter(|branch| branch.decided == Some(true));
+    let gtrids = decided.filter_map(|branch| branch.gtrid.as_ref()?.parse().ok());
+    let gtrids: BTreeSet<Gtrid> = gtrids.collect();
+    if gtrids.is_empty() {
+        return listing;
+    }
+    let gtrids: Vec<_> = gtrids.into_iter().collect();
+    // For people alone: without an answer it is not told.
+    let times = ask(inner, inner.log.decided_at(&gtrids)).await;
+    let times = times.unwrap_or_default().into_iter();
+    let times: BTreeMap<String, u64> = times
+        .map(|(gtrid, when)| (gtrid.to_string(), when.0))
+        .collect();
+    for branch in listing.resources.iter_mut().flat_map(|at| &mut at.branches) {
+        let known = branch.gtrid.as_ref().and_then(|gtrid| times.get(gtrid));
+        branch.decided_at = known.copied();
+    }
+    listing
 }
 
 /// The transaction that is meant.
@@ -259,69 +283,6 @@ fn is_named(branch: &ListedBranch, asked: &str) -> bool {
 
 fn begins(branch: &ListedBranch, asked: &str) -> bool {
     names(branch).iter().any(|name| name.starts_with(asked))
-}
-
-fn unknown(why: &str) -> (DecisionShown, String) {
-    let text = format!("this log cannot tell: {why}");
-    (DecisionShown::Unknown, text)
-}
-
-async fn decision(inner: &Inner, gtrid: Gtrid) -> (DecisionShown, String) {
-    let found = match ask(inner, inner.log.lookup(gtrid)).await {
-        Ok(found) => found,
-        Err(error) => return unknown(&format!("it cannot be read: {error}")),
-    };
-    match found {
-        Lookup::Pending(_) => (
-            DecisionShown::Commit,
-            "commit; not every branch is known to be committed".to_owned(),
-        ),
-        Lookup::Completed => (
-            DecisionShown::Completed,
-            "commit, and every branch is committed".to_owned(),
-        ),
-        Lookup::Heuristic { ends, beside } => {
-            let branches = ends.iter().map(|(at, end)| format!("{at}: {end:?}"));
-            let branches: Vec<_> = branches.collect();
-            let decision = if beside.is_decided() {
-                "commit"
-            } else {
-                "none"
-            };
-            (
-                DecisionShown::Heuristic,
-                format!("{decision}, and ended against it: {}", branches.join(", ")),
-            )
-        }
-        Lookup::NoRecord => (
-            DecisionShown::None,
-            "none, and none can be made any more: rolled back".to_owned(),
-        ),
-        Lookup::Open => (
-            DecisionShown::Open,
-            "none yet: its owner may still decide".to_owned(),
-        ),
-        Lookup::UnknownOpening => unknown("it does not list the opening"),
-        Lookup::MayBeLost => unknown("its database has failed over, and may have lost it"),
-        _ => unknown("it answers what this release does not know"),
-    }
-}
-
-/// Resources that the decision names: at which the branch is known to have ended, and the others.
-async fn ended(inner: &Inner, found: &Found) -> (Vec<String>, Vec<String>) {
-    let Some(gtrid) = found.gtrid.filter(|_| found.is_ours) else {
-        return (Vec::new(), Vec::new());
-    };
-    let Ok(Lookup::Pending(record)) = ask(inner, inner.log.lookup(gtrid)).await else {
-        return (Vec::new(), Vec::new());
-    };
-    let names = record.branches.iter().map(|b| b.resource.clone());
-    let (ended, unproven): (Vec<_>, Vec<_>) =
-        names.partition(|name| inner.recovery.is_resolved(gtrid, name));
-    let text = |names: Vec<unanimous_core::xid::ResourceName>| {
-        names.iter().map(ToString::to_string).collect()
-    };
-    (text(ended), text(unproven))
 }
 
 /// Somebody's business now.

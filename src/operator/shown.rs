@@ -9,10 +9,11 @@ use unanimous_core::xid::Gtrid;
 
 use super::error::OperatorError;
 use super::file::ConfigFile;
+use super::heuristics::ListedHand;
 use super::lines::end_word;
 use super::shared::failed;
 use super::source::Source;
-use crate::log::{decode_branches, end_of};
+use crate::log::{decode_branches, end_of, read_hand};
 
 /// What a log says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +68,9 @@ pub struct ShownTransaction {
     pub decided_at: Option<u64>,
     /// Branches that ended against the decision.
     pub heuristics: Vec<ShownEnd>,
+    /// What people did with it, oldest first.
+    #[serde(default)]
+    pub by_hand: Vec<ListedHand>,
 }
 
 /// What the log has of a transaction.
@@ -201,6 +205,16 @@ fn transactions(image: &LogImage) -> Result<BTreeMap<Gtrid, ShownTransaction>, O
             end: end_word(end).to_owned(),
         });
     }
+    let hands = image.by_hand.iter();
+    let hands = hands.map(|row| read_hand(row).ok_or_else(|| strange(row.gtrid)));
+    let mut hands = hands.collect::<Result<Vec<_>, _>>()?;
+    hands.sort_by_key(|hand| hand.when);
+    for hand in &hands {
+        let shown = all
+            .entry(hand.gtrid)
+            .or_insert_with(|| without_record(hand.gtrid, image));
+        shown.by_hand.push(hand.into());
+    }
     Ok(all)
 }
 
@@ -230,6 +244,7 @@ impl ShownTransaction {
             branches: Vec::new(),
             decided_at: None,
             heuristics: Vec::new(),
+            by_hand: Vec::new(),
         }
     }
 }

@@ -48,7 +48,9 @@ pub(super) enum Verb {
     Resolve(super::Resolve),
     /// What ended otherwise, and what people did: [`Heuristics`](super::Heuristics).
     Heuristics,
-    /// Note that heuristic ends were dealt with: the same.
+    /// Which ends of one transaction would be noted as dealt with: the same.
+    PlanForget(super::Forget),
+    /// Note that they were: the same.
     Forget(super::Forget),
     /// What it would mean to give up a branch that is lost: [`GivenUp`](super::GivenUp).
     PlanGiveUp(super::GiveUp),

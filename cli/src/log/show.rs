@@ -5,6 +5,7 @@ use unanimous::operator::{ConfigFile, Shown, ShownLog, ShownOpening, ShownTransa
 
 use crate::args::Format;
 use crate::output::{blank, plain, table, to_json};
+use crate::resolve::{HANDS, hand_row};
 use crate::run::{CLEAN, Failure, patiently, talk};
 
 #[derive(Debug, Args)]
@@ -50,7 +51,14 @@ fn tables(shown: &ShownLog, has_openings: bool) -> Result<(), Failure> {
     }
     let rows = shown.transactions.iter().map(transaction);
     let head = ["GTRID", "RECORD", "BRANCHES", "HEURISTICS"];
-    table(&head, rows.collect())
+    table(&head, rows.collect())?;
+    let hands = shown.transactions.iter().flat_map(|shown| &shown.by_hand);
+    let hands: Vec<_> = hands.map(hand_row).collect();
+    if hands.is_empty() {
+        return Ok(());
+    }
+    blank()?;
+    table(&HANDS, hands)
 }
 
 fn opening(row: &ShownOpening) -> Vec<String> {

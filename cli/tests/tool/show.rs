@@ -44,6 +44,7 @@ fn is_told_by_every_name(service: &Service, gtrid: &str) {
         for words in [
             &*format!("transaction  {gtrid}"),
             "decision     commit; not every branch is known to be committed",
+            "decided at   20",
             "a run that has ended (epoch 1)",
             "orders: commit; when the application starts, or: unanimous recover",
             "unanimous recover is safe: it commits what was decided",
@@ -88,6 +89,12 @@ async fn a_transaction_is_shown_with_what_was_decided_whom_it_blocks_and_what_to
     );
     assert_eq!(held["horizon"]["limit"], 200_000_000);
     assert_eq!(at(&json, "ledger")["branch"]["state"], "decided");
+    let when = json.json()["decided_at"].as_u64().unwrap();
+    assert!(when > 1_700_000_000, "{json:?}");
+    let listed = service.run(&["list", "--format", "json"]).exits(1);
+    for (_, branch) in listed.branches(&gtrid) {
+        assert_eq!(branch["decided_at"], when, "{branch}");
+    }
 
     is_told_by_every_name(&service, &gtrid);
     let unknown = service.run(&["show", "nobody's"]).exits(2);
