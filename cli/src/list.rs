@@ -130,7 +130,7 @@ fn row(listing: &Listing, resource: &str, branch: &ListedBranch) -> Vec<String> 
         row.push(or_dash(branch.member.as_deref().map(plain)));
     }
     row.extend([
-        decision_of(branch),
+        dated_decision_of(branch),
         counted(branch.held.as_ref(), |held| held.locks),
         counted(branch.held.as_ref(), |held| held.blocked),
         plain(&branch.plan),
@@ -150,13 +150,20 @@ pub(crate) fn age_of(branch: &ListedBranch) -> String {
     or_dash(seconds_of(branch).map(age))
 }
 
-/// And when, if that is known.
-pub(crate) fn decision_of(branch: &ListedBranch) -> String {
-    match (branch.decided, branch.decided_at) {
-        (Some(true), Some(when)) => format!("commit, {}", time(when)),
-        (Some(true), None) => "commit".to_owned(),
-        (Some(false), _) => "none".to_owned(),
-        (None, _) => "-".to_owned(),
+pub(crate) const fn decision_of(branch: &ListedBranch) -> &'static str {
+    match branch.decided {
+        Some(true) => "commit",
+        Some(false) => "none",
+        None => "-",
+    }
+}
+
+/// The same, and when it was made, if that is known.
+fn dated_decision_of(branch: &ListedBranch) -> String {
+    let decision = decision_of(branch);
+    match branch.decided_at {
+        Some(when) => format!("{decision}, {}", time(when)),
+        None => decision.to_owned(),
     }
 }
 

@@ -103,7 +103,7 @@ fn branch(at: &BranchShown) -> Vec<String> {
         at.resource.clone(),
         state(branch.state).to_owned(),
         age_of(branch),
-        decision_of(branch),
+        decision_of(branch).to_owned(),
         counted(branch.held.as_ref(), |held| held.locks),
         counted(branch.held.as_ref(), |held| held.blocked),
         plain(branch.decoded.as_ref().unwrap_or(&branch.xid)),

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
 
+use mysql_async::prelude::Queryable;
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
@@ -142,4 +143,57 @@ async fn a_tool_that_is_killed_leaves_nothing_behind() {
     service.run(&["recover", "--yes"]).exits(0);
     assert_eq!(service.rows().await, (1, 1));
     service.drop_tables().await;
+}
+
+/// One resource takes its time: its address answers nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_that_takes_long_shows_a_bar_on_a_terminal_and_nowhere_else() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let service = Service::new("bar");
+    service.create_tables().await;
+    service.configure(&format!(
+        "[resources.silent]\nurl = \"postgres://app@{}/shop\"\nconnect_timeout = \"1500ms\"",
+        silent.local_addr().unwrap()
+    ));
+    // The service needs the other two alone.
+    let config = service.config_text();
+    let (whole, _) = config.split_once("[resources.silent]").unwrap();
+    for on_terminal in [true, false] {
+        service.write_config(whole);
+        service.start(Plan::DecisionDurable).kill();
+        service.write_config(&config);
+        let arguments = ["recover", "--yes"];
+        let said = if on_terminal {
+            let (screen, terminal) = terminal();
+            let mut child = {
+                let mut tool = service.tool(&arguments);
+                let tool = tool.env("TERM", "xterm").stdout(Stdio::null());
+                // It alone has the terminal then.
+                tool.stderr(terminal).spawn().unwrap()
+            };
+            let said = seen_on(screen);
+            assert_eq!(child.wait().unwrap().code(), Some(2), "{said}");
+            said
+        } else {
+            service.run(&arguments).exits(2).stderr
+        };
+        assert!(said.contains("done: 2 committed"), "{said}");
+        assert_eq!(said.contains("/2 ended"), on_terminal, "{said}");
+        service
+            .orders(&format!("DELETE FROM {}", service.table))
+            .await;
+        let sql = format!("DELETE FROM {}", service.table);
+        service.ledger().await.query_drop(sql).await.unwrap();
+    }
+    drop(silent);
+    service.drop_tables().await;
+}
+
+/// Everything, until nobody has the other end any more.
+fn seen_on(mut screen: File) -> String {
+    let (mut seen, mut some) = (Vec::new(), [0; 4096]);
+    while let Ok(count @ 1..) = screen.read(&mut some) {
+        seen.extend_from_slice(&some[..count]);
+    }
+    String::from_utf8_lossy(&seen).into_owned()
 }

@@ -278,7 +278,16 @@ fn lasting(line: &str) -> String {
     words.join(" ")
 }
 
+/// As `2026-11-23T15:02:36Z`.
+fn is_time(word: &str) -> bool {
+    let shape = word.replace(|c: char| c.is_ascii_digit(), "0");
+    shape == "0000-00-00T00:00:00Z"
+}
+
 fn lasting_word(word: &str) -> String {
+    if is_time(word) {
+        return "#".to_owned();
+    }
     let mut lasting = String::new();
     let mut rest = word;
     while !rest.is_empty() {
@@ -328,6 +337,10 @@ fn a_page_that_says_something_else_is_told_from_one_that_does_not() {
     assert!(said(
         "2 in doubt; manager k19vvc3g4pqywgza",
         "2 in doubt; manager ryb6tzp8tesgq76m"
+    ));
+    assert!(said(
+        "commit, 2026-11-23T15:02:36Z",
+        "commit, 2027-01-01T00:00:00Z"
     ));
     assert!(said("a\n…\nb", "a\nx\ny\nb"));
     assert!(said(
