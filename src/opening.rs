@@ -2,35 +2,67 @@
 //!
 //! First everything is refused that can be refused without a server; then the places are taken, in
 //! an order in which nobody waits in a circle (`places.rs`); then all branches are opened in
-//! parallel, each in a task that ends by itself.
+//! parallel, inside the future of `enlist`. If that is dropped, what is being opened goes on in a
+//! task that ends by itself: a request that was sent is not left half-way, and as long as it runs
+//! the transaction stays in A (I5).
 
 use std::any::Any;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use unanimous_core::ports::{BranchEnv, BranchError, BranchErrorKind, Resource};
 use unanimous_core::protocol::BranchRole;
 use unanimous_core::xid::{ResourceName, Xid};
 
+use crate::active::ActiveToken;
 use crate::bounded::{Unanswered, bounded};
 use crate::error::{EnlistError, RollbackCause};
 use crate::manager::AnyResource;
-use crate::observe::Point;
+use crate::observe::{Point, Probes};
 use crate::places::Place;
 use crate::transaction::{AnyBranch, Parts, Slot, Transaction};
 
-type Opened = Result<Box<dyn AnyBranch>, EnlistError>;
-pub(crate) type Opening =
-    tokio::task::JoinHandle<Result<(Box<dyn AnyBranch>, Option<Place>), EnlistError>>;
+type Opened = Result<(Box<dyn AnyBranch>, Option<Place>), EnlistError>;
+
+/// A branch that is being opened.
+pub(crate) struct Opening {
+    name: ResourceName,
+    role: BranchRole,
+    progress: Progress,
+    /// By the `enlist` that is under way.
+    is_wanted: bool,
+}
+
+enum Progress {
+    /// Polled by whoever wants it.
+    Here(BoxFuture<'static, Opened>),
+    /// Goes on by itself.
+    Elsewhere(JoinHandle<Opened>),
+    Done(Opened),
+}
+
+/// What an opening needs beside its resource.
+struct OpenEnv {
+    env: BranchEnv,
+    place: Option<Place>,
+    limit: Duration,
+    probes: Probes,
+    token: Arc<ActiveToken>,
+}
 
 /// A resource to be enlisted, with its type forgotten.
 pub(crate) struct OpenRequest {
     name: ResourceName,
     is_of_this_type: fn(&dyn AnyResource) -> bool,
     /// `None` if the registered resource is of another type.
-    open: fn(&dyn AnyResource, BranchEnv) -> Option<BoxFuture<'static, Opened>>,
+    open: fn(&dyn AnyResource, OpenEnv) -> Option<BoxFuture<'static, Opened>>,
 }
 
 impl OpenRequest {
@@ -110,11 +142,13 @@ impl Transaction {
             late.check_fit(manager, &request.name, role, until).await?;
         }
         parts.take_places(&mut missing, until).await?;
-        let names: Vec<_> = missing.iter().map(|one| one.request.name.clone()).collect();
+        let mut all = OpenAll(parts);
         for Missing { request, place } in missing {
-            parts.open(request, role, place, until)?;
+            all.0.open(request, role, place, until)?;
         }
-        parts.opened(names, role).await
+        (&mut all).await;
+        let parts = &mut *all.0;
+        parts.add_opened()
     }
 
     pub(crate) fn slots_mut(&mut self) -> &mut [Slot] {
@@ -128,9 +162,73 @@ impl Transaction {
     }
 }
 
+/// Ready when all that is wanted has been opened, or has failed. Dropped before, what has begun
+/// goes on in tasks.
+struct OpenAll<'p>(&'p mut Parts);
+
+impl Future for OpenAll<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Parts {
+            manager, opening, ..
+        } = &mut *self.0;
+        // Wherever the application polls: adapters count time, and begin tasks, in the manager's.
+        let _entered = manager.runtime.enter();
+        let mut is_ready = true;
+        for one in opening.iter_mut().filter(|one| one.is_wanted) {
+            is_ready &= one.progress.poll(context).is_ready();
+        }
+        if is_ready {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+impl Drop for OpenAll<'_> {
+    fn drop(&mut self) {
+        let runtime = &self.0.manager.runtime;
+        for one in self.0.opening.iter_mut().filter(|one| one.is_wanted) {
+            one.is_wanted = false;
+            let progress = mem::replace(
+                &mut one.progress,
+                Progress::Done(Err(EnlistError::ShutDown)),
+            );
+            one.progress = match progress {
+                Progress::Here(opening) => Progress::Elsewhere(runtime.spawn(opening)),
+                progress @ (Progress::Elsewhere(_) | Progress::Done(_)) => progress,
+            };
+        }
+    }
+}
+
+impl Progress {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let polled = match self {
+            Self::Here(opening) => {
+                // An adapter's panic is caught inside: here the runtime was shut down.
+                let poll = AssertUnwindSafe(|| opening.as_mut().poll(context));
+                catch_unwind(poll).unwrap_or(Poll::Ready(Err(EnlistError::ShutDown)))
+            }
+            Self::Elsewhere(task) => {
+                let polled = Pin::new(task).poll(context);
+                polled.map(|opened| opened.unwrap_or(Err(EnlistError::ShutDown)))
+            }
+            Self::Done(_) => return Poll::Ready(()),
+        };
+        polled.map(|opened| *self = Self::Done(opened))
+    }
+}
+
 impl Parts {
     fn slot_of(&self, name: &ResourceName) -> Option<&Slot> {
         self.slots.iter().find(|slot| slot.name == *name)
+    }
+
+    fn opening_of(&self, name: &ResourceName) -> Option<&Opening> {
+        self.opening.iter().find(|opening| opening.name == *name)
     }
 
     fn check_may_enlist(&self) -> Result<(), EnlistError> {
@@ -153,7 +251,7 @@ impl Parts {
             return Err(EnlistError::NotRegistered(name.clone()));
         }
         let enlisted = self.slot_of(name).map(|slot| slot.role);
-        let opening = || self.opening.get(name).map(|(role, _)| *role);
+        let opening = || self.opening_of(name).map(|opening| opening.role);
         let has_role = enlisted.or_else(opening);
         if has_role.is_some_and(|has_role| has_role != role) {
             return Err(EnlistError::RoleMixed(name.clone()));
@@ -167,7 +265,7 @@ impl Parts {
         missing: &mut [Missing<'_>],
         until: Instant,
     ) -> Result<(), EnlistError> {
-        let is_new = |one: &&mut Missing<'_>| !self.opening.contains_key(&one.request.name);
+        let is_new = |one: &&mut Missing<'_>| self.opening_of(&one.request.name).is_none();
         let mut by_name: Vec<_> = missing.iter_mut().filter(is_new).collect();
         by_name.sort_unstable_by(|a, b| a.request.name.cmp(&b.request.name));
         for one in by_name {
@@ -177,8 +275,7 @@ impl Parts {
         Ok(())
     }
 
-    /// Starts to open a branch, unless it is being opened, in a task that ends by itself: the
-    /// transaction stays in A as long as the task lives.
+    /// Begins to open a branch, unless it is being opened.
     fn open(
         &mut self,
         request: &OpenRequest,
@@ -186,8 +283,10 @@ impl Parts {
         place: Option<Place>,
         until: Instant,
     ) -> Result<(), EnlistError> {
-        let name = request.name.clone();
-        if self.opening.contains_key(&name) {
+        let name = &request.name;
+        let mut all = self.opening.iter_mut();
+        if let Some(opening) = all.find(|opening| opening.name == *name) {
+            opening.is_wanted = true;
             return Ok(());
         }
         let config = &self.manager.config;
@@ -202,48 +301,38 @@ impl Parts {
             lock_timeout: config.lock_timeout,
             idle_timeout: idle_timeout + config.prepare_timeout + Duration::from_secs(1),
         };
-        let registered = self.manager.resources.get(&name);
+        let env = OpenEnv {
+            env,
+            place,
+            limit: until.saturating_duration_since(now),
+            probes: self.manager.probes.clone(),
+            token: Arc::clone(&self.token),
+        };
+        let registered = self.manager.resources.get(name);
         let opening = registered.and_then(|registered| (request.open)(&**registered, env));
         let opening = opening.ok_or_else(|| EnlistError::NotRegistered(name.clone()))?;
-        let token = Arc::clone(&self.token);
-        let open_timeout = until.saturating_duration_since(now);
-        let runtime = &self.manager.runtime;
-        let task_name = name.clone();
-        let probes = self.manager.probes.clone();
-        let task = runtime.spawn(async move {
-            probes.at(&task_name, Point::BeforeOpen).await;
-            let opened = bounded(open_timeout, opening).await;
-            probes.at(&task_name, Point::Opened).await;
-            drop(token);
-            let opened = opened.unwrap_or_else(|silence| Err(not_opened(task_name, silence)));
-            opened.map(|branch| (branch, place))
+        self.opening.push(Opening {
+            name: name.clone(),
+            role,
+            progress: Progress::Here(opening),
+            is_wanted: true,
         });
-        self.opening.insert(name, (role, task));
         Ok(())
     }
 
-    /// Awaited one after the other, but running at the same time.
-    async fn opened(
-        &mut self,
-        names: Vec<ResourceName>,
-        role: BranchRole,
-    ) -> Result<(), EnlistError> {
+    /// Takes what has been opened. The first failure is told; the others follow from it.
+    fn add_opened(&mut self) -> Result<(), EnlistError> {
         let mut failed = None;
-        for name in names {
-            let Some((_, opening)) = self.opening.get_mut(&name) else {
-                continue;
-            };
-            // Not taken out before it has ended: this future may be dropped here.
-            let opened = opening.await;
-            self.opening.remove(&name);
-            match opened.unwrap_or_else(|_| Err(EnlistError::ShutDown)) {
-                Ok((branch, place)) => {
-                    if let Err(error) = self.add(name, role, branch, place) {
-                        failed.get_or_insert(error);
-                    }
+        for opening in mem::take(&mut self.opening) {
+            match opening.progress {
+                Progress::Done(opened) if opening.is_wanted => {
+                    let (name, role) = (opening.name, opening.role);
+                    let added =
+                        opened.and_then(|(branch, place)| self.add(name, role, branch, place));
+                    failed = failed.or(added.err());
                 }
-                Err(error) => {
-                    failed.get_or_insert(error);
+                Progress::Done(_) | Progress::Here(_) | Progress::Elsewhere(_) => {
+                    self.opening.push(opening);
                 }
             }
         }
@@ -284,12 +373,17 @@ fn as_type<R: Resource>(registered: &dyn AnyResource) -> Option<&R> {
 
 fn open_as<R: Resource>(
     registered: &dyn AnyResource,
-    env: BranchEnv,
+    env: OpenEnv,
 ) -> Option<BoxFuture<'static, Opened>> {
     let resource = as_type::<R>(registered)?.clone();
     Some(Box::pin(async move {
-        let branch = resource.open(env).await?;
-        Ok(Box::new(branch) as Box<dyn AnyBranch>)
+        let name = resource.name();
+        env.probes.at(name, Point::BeforeOpen).await;
+        let opened = bounded(env.limit, resource.open(env.env)).await;
+        env.probes.at(name, Point::Opened).await;
+        drop(env.token);
+        let branch = opened.map_err(|silence| not_opened(name.clone(), silence))??;
+        Ok((Box::new(branch) as Box<dyn AnyBranch>, env.place))
     }))
 }
 

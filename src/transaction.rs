@@ -5,7 +5,6 @@
 //! changes nothing.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +49,7 @@ pub(crate) struct Parts {
     pub(crate) slots: Vec<Slot>,
     /// Branches whose `enlist` was dropped while they were being opened: one that is enlisted again
     /// is the same one, for two sessions of one XID would be in each other's way.
-    pub(crate) opening: HashMap<ResourceName, (BranchRole, Opening)>,
+    pub(crate) opening: Vec<Opening>,
     pub(crate) token: Arc<ActiveToken>,
     pub(crate) span: Span,
     pub(crate) deadline: Instant,
@@ -92,7 +91,7 @@ impl Transaction {
             manager,
             gtrid,
             slots,
-            opening: HashMap::new(),
+            opening: Vec::new(),
             token,
             span,
             deadline,

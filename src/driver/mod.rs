@@ -7,11 +7,11 @@
 mod calls;
 mod replies;
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
-use futures_util::StreamExt;
 use futures_util::future::join_all;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, debug, error, warn};
@@ -37,7 +37,7 @@ pub(crate) struct Driver {
     gtrid: Gtrid,
     coordinator: Coordinator,
     slots: Vec<Slot>,
-    calls: FuturesUnordered<Call>,
+    calls: Vec<Call>,
     /// Branches whose end is known: their connections can be used again.
     ended: Vec<Box<dyn AnyBranch>>,
     /// The first reason to roll back; later ones follow from it.
@@ -67,7 +67,7 @@ impl Driver {
             gtrid: parts.gtrid,
             coordinator,
             slots: parts.slots,
-            calls: FuturesUnordered::new(),
+            calls: Vec::new(),
             ended: Vec::new(),
             cause: parts.rollback_only,
             unheard: None,
@@ -118,15 +118,9 @@ impl Driver {
     /// branch rolls it back.
     fn close_swapped_branches(&mut self) {
         for slot in &mut self.slots {
-            let xid = Xid {
-                gtrid: self.gtrid,
-                bqual: slot.name.clone(),
-            };
-            if slot
-                .branch
-                .as_ref()
-                .is_some_and(|branch| *branch.xid() != xid)
-            {
+            let is_another = |xid: &Xid| (xid.gtrid, &xid.bqual) != (self.gtrid, &slot.name);
+            let xid = slot.branch.as_ref().map(|branch| branch.xid());
+            if xid.is_some_and(is_another) {
                 slot.branch = None;
                 self.cause = Some(RollbackCause::Swapped(slot.name.clone()));
             }
@@ -141,7 +135,7 @@ impl Driver {
             if self.coordinator.is_ended() {
                 break;
             }
-            match self.calls.next().await {
+            match next_event(&mut self.calls).await {
                 Some(event) => self.handle(event).await,
                 // A command without a call would be our bug; never spin on it.
                 None => break,
@@ -208,8 +202,8 @@ impl Driver {
         self.slots.iter().position(takes).map(BranchIndex)
     }
 
-    fn decision_of(&self, indices: &[BranchIndex]) -> DecisionRecord {
-        let record_of = |index: &BranchIndex| self.slots[index.0].record.clone();
+    fn decision_of(&mut self, indices: &[BranchIndex]) -> DecisionRecord {
+        let record_of = |index: &BranchIndex| self.slots[index.0].record.take();
         let branches: Vec<_> = indices.iter().filter_map(record_of).collect();
         assert_eq!(
             branches.len(),
@@ -255,13 +249,15 @@ impl Driver {
     }
 
     fn call_decide(&mut self, indices: &[BranchIndex]) {
-        let deciding = self.deciding(self.decision_of(indices), Way::Decide);
+        let decision = self.decision_of(indices);
+        let deciding = self.deciding(decision, Way::Decide);
         self.calls.push(calls::decide(deciding));
         self.push_overdue();
     }
 
     fn call_last(&mut self, index: BranchIndex, indices: &[BranchIndex]) {
-        let deciding = self.deciding(self.decision_of(indices), Way::SettleLast);
+        let decision = self.decision_of(indices);
+        let deciding = self.deciding(decision, Way::SettleLast);
         self.call_branch(index, |env, branch| {
             calls::commit_last(env, branch, deciding)
         });
@@ -458,6 +454,25 @@ impl Driver {
             }
         }
     }
+}
+
+/// What the first of them comes to; nothing if none is under way. A transaction has a handful: all
+/// are polled, without a list of those that were woken.
+async fn next_event(calls: &mut Vec<Call>) -> Option<Event> {
+    poll_fn(|context| {
+        for (index, call) in calls.iter_mut().enumerate() {
+            if let Poll::Ready(event) = call.as_mut().poll(context) {
+                drop(calls.remove(index));
+                return Poll::Ready(Some(event));
+            }
+        }
+        if calls.is_empty() {
+            Poll::Ready(None)
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 fn cause_of(refusal: Refusal) -> RollbackCause {

@@ -40,6 +40,7 @@ const REASONS: &[(&str, &[Place])] = &[
         "it waits for calls, passes or tasks of this crate that have points of their own",
         &[
             ("src/driver/mod.rs", "run", 5),
+            ("src/driver/mod.rs", "next_event", 1),
             ("src/driver/mod.rs", "conclude", 1),
             ("src/manager.rs", "recover_all", 1),
             ("src/manager.rs", "recover_at", 1),
@@ -50,7 +51,6 @@ const REASONS: &[(&str, &[Place])] = &[
             ("src/transaction.rs", "commit", 1),
             ("src/transaction.rs", "rollback", 1),
             ("src/opening.rs", "open_missing", 3),
-            ("src/opening.rs", "opened", 1),
             ("src/recovery/late.rs", "check_fit", 2),
         ],
     ),
@@ -75,7 +75,6 @@ const REASONS: &[(&str, &[Place])] = &[
             ("src/recovery/pass.rs", "named", 2),
             ("src/recovery/pass.rs", "scan", 1),
             ("src/recovery/pass.rs", "ask_log", 1),
-            ("src/opening.rs", "open_as", 1),
             ("src/opening.rs", "take_places", 1),
             ("src/places.rs", "take", 1),
             ("src/recovery/late.rs", "check", 1),
