@@ -53,7 +53,7 @@ const FIXED: u64 = 300;
 /// Others in every run of the tests.
 const FRESH: u64 = 300;
 /// Some thousand times what a world takes.
-const WORLD_LIMIT: Duration = Duration::from_mins(5);
+const WORLD_LIMIT: Duration = Duration::from_secs(5 * 60);
 
 fn assert_held(invariant: Invariant) {
     let failed = worlds().failed.iter();
