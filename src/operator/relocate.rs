@@ -85,8 +85,8 @@ pub struct Moved {
     /// What is carried over.
     #[serde(flatten)]
     pub counts: LogCounts,
-    /// Epochs of which decisions may be missing: they were opened on another server than the table's
-    /// of now. What is not decided there is left to a person, in the new home, too.
+    /// Epochs of which decisions may be missing: they were opened on another server than the
+    /// table's of now. What is not decided there is left to a person, in the new home, too.
     pub doubtful_epochs: Vec<u32>,
 }
 

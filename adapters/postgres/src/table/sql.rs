@@ -343,7 +343,8 @@ pub(super) fn record_by_hand(row: &HandRow) -> String {
     format!(
         "INSERT INTO unanimous.unanimous_by_hand AS b (id, gtrid, resource, state, words) \
          SELECT * FROM (VALUES {}) v \
-         WHERE EXISTS (SELECT FROM unanimous.unanimous_log WHERE moved IS NULL) ON CONFLICT (id) DO UPDATE SET state = EXCLUDED.state \
+         WHERE EXISTS (SELECT FROM unanimous.unanimous_log WHERE moved IS NULL) \
+         ON CONFLICT (id) DO UPDATE SET state = EXCLUDED.state \
          WHERE b.state IN ('I', 'U')",
         by_hand_values(row)
     )

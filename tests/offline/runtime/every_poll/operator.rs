@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use unanimous::log::FileLog;
-use unanimous::operator::{Access, BarrierOptions, Checked, ConfigFile, LogExport, LogImport};
+use unanimous::operator::{
+    Access, Adoption, BarrierOptions, Checked, ConfigFile, LogExport, LogImport,
+};
 use unanimous::{ResourceName, TransactionManager};
 use unanimous_testing::{MemoryResource, drop_after};
 
@@ -265,6 +267,44 @@ async fn i7_log_import_run() {
         soon("the log opens", opens(&place.folder.path().join(name))).await;
         if is_done {
             completed_after(polls, 3);
+            return;
+        }
+    }
+    panic!("it ends");
+}
+
+#[tokio::test]
+async fn i7_log_adoption_run() {
+    let place = Place::new().await;
+    let log = place.folder.path().join("log");
+    for polls in 0..super::POLLS_MAX {
+        let name = format!("copy{polls}");
+        let copy = place.folder.path().join(&name);
+        std::fs::create_dir(&copy).unwrap();
+        for entry in log.read_dir().unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() {
+                std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+            }
+        }
+        let text = std::fs::read_to_string(place.path()).unwrap();
+        let path = place.folder.path().join("new.toml");
+        std::fs::write(&path, text.replace("\"log\"", &format!("\"{name}\""))).unwrap();
+        let file = ConfigFile::read(path).unwrap();
+        let plan = Adoption::plan(&file).await.unwrap();
+        let is_done = drop_after(polls, plan.run()).await.is_some();
+        let goes_on = async {
+            loop {
+                match Adoption::plan(&file).await {
+                    Ok(plan) if plan.planned().done_before => return,
+                    Ok(plan) => drop(plan.run().await.unwrap()),
+                    Err(_) => tokio::time::sleep(super::TICK).await,
+                }
+            }
+        };
+        soon("the adoption", goes_on).await;
+        soon("the log opens", opens(&copy)).await;
+        if is_done {
+            completed_after(polls, 1);
             return;
         }
     }
