@@ -183,11 +183,11 @@ impl MysqlBuilder {
         self
     }
 
-    /// SQL that is run on every branch's session before its first and between any two branches, such
-    /// as `SET SESSION sql_mode = '…'`. Several statements are separated by semicolons. It is not run
-    /// on the sessions of recovery and of a decision log (test
-    /// `the_set_up_of_a_session_is_not_run_for_recovery`): a role that they need has to be a default
-    /// role of their account.
+    /// SQL that is run on every branch's session before its first and between any two branches,
+    /// such as `SET SESSION sql_mode = '…'`. Several statements are separated by semicolons. It is
+    /// not run on the sessions of recovery and of a decision log (test
+    /// `the_set_up_of_a_session_is_not_run_for_recovery`): a role that they need has to be a
+    /// default role of their account.
     pub fn session_setup(mut self, sql: impl Into<String>) -> Self {
         self.session_setup = sql.into();
         self

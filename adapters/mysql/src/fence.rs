@@ -104,10 +104,7 @@ pub(crate) enum Fenced {
     /// It is, and nothing that was sent to it will be carried out any more. MySQL may still be
     /// rolling back what was not prepared, and hold its locks until then: neither the list of
     /// processes nor `KILL` knows the connection any more, `INNODB_TRX` does (seen with 9.7).
-    Gone {
-        /// It was still there when it was looked for.
-        was_there: bool,
-    },
+    Gone,
     /// That cannot be seen. Says why, and what to do.
     NotSeen(Finding),
 }
@@ -117,7 +114,7 @@ pub(crate) enum Fenced {
 /// `session` is another connection to the server whose identity the branch has.
 pub(crate) async fn fence(session: &mut Session, holder: &Holder) -> Result<Fenced, Error> {
     if holder.is_of_another_start(session.server()) {
-        return Ok(Fenced::Gone { was_there: false });
+        return Ok(Fenced::Gone);
     }
     let connection = holder.connection;
     let seen = Connections::see(session).await?;
@@ -131,7 +128,7 @@ pub(crate) async fn fence(session: &mut Session, holder: &Holder) -> Result<Fenc
         ));
     }
     if !seen.numbers.contains(&connection) {
-        return Ok(Fenced::Gone { was_there: false });
+        return Ok(Fenced::Gone);
     }
     match session.run(&format!("KILL {connection}")).await {
         Ok(()) => {}
@@ -147,7 +144,7 @@ pub(crate) async fn fence(session: &mut Session, holder: &Holder) -> Result<Fenc
     }
     for _ in 0..LOOKS_MAX {
         if !is_listed(session, connection).await? {
-            return Ok(Fenced::Gone { was_there: true });
+            return Ok(Fenced::Gone);
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }

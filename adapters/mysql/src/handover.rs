@@ -9,9 +9,10 @@
 //! So before a decided branch is committed from elsewhere, its connection is seen gone (by the scan
 //! that listed it, or see [`fence`]), and then InnoDB's transactions are looked at until none
 //! belongs to that connection any more: [`Looks`]. One scan and one look serve all branches whose
-//! connections were gone before them. That needs the privilege PROCESS. Without it, this waits until [`SETTLES`]
-//! after the connection was seen gone, and for a branch whose connection is not known, because
-//! nothing was decided, after the branch was first listed: once for all of a pass ([`Listed`]).
+//! connections were gone before them. That needs the privilege PROCESS. Without it, this waits
+//! until [`SETTLES`] after the connection was seen gone, and for a branch whose connection is not
+//! known, because nothing was decided, after the branch was first listed: once for all of a pass
+//! ([`Listed`]).
 //! Should that ever be too short, an undecided branch keeps its locks until the restart, and is
 //! rolled back then.
 
@@ -103,7 +104,7 @@ pub(crate) async fn see_handed_over(
         Some(gone) => gone,
         None => match fence(session, &holder).await? {
             Fenced::NotSeen(finding) => return Ok(HandedOver::NotYet(not_gone(&finding))),
-            Fenced::Gone { .. } => looks.gone_now(true),
+            Fenced::Gone => looks.gone_now(true),
         },
     };
     if !gone.can_look {

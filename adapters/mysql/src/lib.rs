@@ -345,7 +345,7 @@ impl Mysql {
             ));
         }
         match fence::fence(session, holder).await {
-            Ok(Fenced::Gone { .. }) => {
+            Ok(Fenced::Gone) => {
                 lease.give_back();
                 Ok(())
             }

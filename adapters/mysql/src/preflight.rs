@@ -2,8 +2,8 @@
 //!
 //! All of it is asked in one go, on connections of its own, so that a login that would fail now is
 //! found now: version, settings, the privilege to list branches, the identity row of MariaDB, which
-//! is made if it is missing, the set-up of a branch's session, and (where recovery has an account of
-//! its own) that both accounts reach the same server and that recovery's may see and end the
+//! is made if it is missing, the set-up of a branch's session, and (where recovery has an account
+//! of its own) that both accounts reach the same server and that recovery's may see and end the
 //! application's connections. The last is not asked but done: a connection is made with the
 //! application's account, and ended.
 
