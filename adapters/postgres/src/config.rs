@@ -7,6 +7,7 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_postgres::Config;
@@ -15,7 +16,7 @@ use unanimous_core::xid::ResourceName;
 use crate::Postgres;
 use crate::access::{Access, Origin, Source};
 use crate::address::{self, Wrong};
-use crate::pool::Pools;
+use crate::pool::{Pools, TABLE_SESSIONS};
 use crate::sql;
 use crate::tls::Tls;
 
@@ -99,12 +100,26 @@ pub(crate) struct Settings {
     pub(crate) session_setup: Option<String>,
     /// [`sql::wipe`], made once.
     pub(crate) wipe: String,
+    /// A decision table was asked for: it has sessions of its own.
+    pub(crate) holds_log: AtomicBool,
 }
 
 impl Settings {
     /// The account that scans, ends and fences.
     pub(crate) fn recovery_access(&self) -> &Access {
         self.recovery.as_ref().unwrap_or(&self.access)
+    }
+
+    /// How many sessions the resource may open: of branches, of recovery, and of the decision table
+    /// if one was asked for.
+    pub(crate) fn sessions_max(&self) -> usize {
+        let table = if self.holds_log.load(Ordering::Relaxed) {
+            TABLE_SESSIONS
+        } else {
+            0
+        };
+        let sessions = self.pool_size.saturating_add(self.recovery_sessions);
+        sessions.saturating_add(table)
     }
 }
 
@@ -265,6 +280,8 @@ impl PostgresBuilder {
 
     /// How many connections recovery may use beside those of the branches: branches that wait
     /// can never keep it from working. Opened when needed. Default: 8.
+    ///
+    /// A decision log in this database has up to four more, also with recovery's account.
     pub fn recovery_sessions(mut self, connections: usize) -> Self {
         self.settings.recovery_sessions = connections;
         self
@@ -332,6 +349,7 @@ impl PostgresBuilder {
             isolation: options.isolation,
             session_setup: options.session_setup,
             wipe: sql::wipe(options.vanished_after),
+            holds_log: AtomicBool::new(false),
         });
         Ok(Postgres::new(Arc::new(Pools::new(settings))))
     }

@@ -161,10 +161,7 @@ fn slots(seen: &Seen, settings: &Settings) -> Option<Finding> {
 
 /// How many sessions the resource may open.
 pub(crate) fn sessions_max(settings: &Settings) -> u64 {
-    let sessions = settings
-        .pool_size
-        .saturating_add(settings.recovery_sessions);
-    u64::try_from(sessions).unwrap_or(u64::MAX)
+    u64::try_from(settings.sessions_max()).unwrap_or(u64::MAX)
 }
 
 impl Seen {

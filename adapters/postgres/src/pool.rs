@@ -1,7 +1,8 @@
-//! The connections of one resource: those of branches, and a few for recovery.
+//! The connections of one resource: those of branches, a few for recovery, and a few for the
+//! decision table that may be in its database.
 //!
 //! They are kept apart so that branches that wait for each other can never keep recovery from
-//! working (I6). Invariant I8: a session goes back to its pool only by [`Lease::keep`], and is
+//! working (I6), nor slow ends of branches a decision or a sign of life. Invariant I8: a session goes back to its pool only by [`Lease::keep`], and is
 //! looked at once more before it is handed out; a lease that is dropped in any other way, also by a
 //! dropped future or at the end of the runtime, closes its connection.
 
@@ -17,6 +18,7 @@ use unanimous_core::ports::Room;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::session::{Replies, Session};
+use crate::table;
 
 /// Two transactions that enlist one after the other, in opposite orders, wait for each other here.
 const BRANCHES_USED_UP: &str = "end transactions sooner, enlist all resources in one call or \
@@ -33,7 +35,12 @@ pub(crate) struct Connector {
 enum Purpose {
     Branches,
     Recovery,
+    Table,
 }
+
+/// How many sessions the decision table has: for decisions that wait for a lock (one written first,
+/// two repeated), and one for what has to go on beside them, such as a sign of life.
+pub(crate) const TABLE_SESSIONS: usize = 4;
 
 impl Manager for Connector {
     type Type = Session;
@@ -41,11 +48,18 @@ impl Manager for Connector {
 
     async fn create(&self) -> Result<Session, Failure> {
         let settings = &*self.settings;
-        let (access, setup) = match self.purpose {
-            Purpose::Branches => (&settings.access, settings.session_setup.as_deref()),
-            Purpose::Recovery => (settings.recovery_access(), None),
-        };
-        Session::connect(settings, access, setup).await
+        let recovery = settings.recovery_access();
+        match self.purpose {
+            Purpose::Branches => {
+                let setup = settings.session_setup.as_deref();
+                Session::connect(settings, &settings.access, setup).await
+            }
+            Purpose::Recovery => Session::connect(settings, recovery, None).await,
+            Purpose::Table => {
+                let own = table::session();
+                Session::connect_with(settings, recovery, &own).await
+            }
+        }
     }
 
     async fn recycle(&self, session: &mut Session, _: &Metrics) -> managed::RecycleResult<Failure> {
@@ -63,6 +77,7 @@ pub(crate) struct Pools {
     pub(crate) settings: Arc<Settings>,
     branches: Pool<Connector>,
     recovery: Pool<Connector>,
+    table: Pool<Connector>,
 }
 
 impl Pools {
@@ -81,6 +96,7 @@ impl Pools {
         Self {
             branches: pool(Purpose::Branches, settings.pool_size),
             recovery: pool(Purpose::Recovery, settings.recovery_sessions),
+            table: pool(Purpose::Table, TABLE_SESSIONS),
             settings,
         }
     }
@@ -116,9 +132,15 @@ impl Pools {
             .await
     }
 
-    /// A session of recovery's that is in no pool, and is closed when it is dropped.
+    /// A session for the decision table, with recovery's account. It may turn out to be dead.
+    pub(crate) async fn table_session(&self) -> Result<Lease, Failure> {
+        self.acquire(&self.table, "the database of the decision log is slow")
+            .await
+    }
+
+    /// A session of the table's that is in no pool, and is closed when it is dropped.
     pub(crate) async fn session_of_its_own(&self) -> Result<Session, Failure> {
-        self.recovery.manager().create().await
+        self.table.manager().create().await
     }
 
     /// Asks something that may be asked twice, on a session of recovery.

@@ -86,10 +86,28 @@ impl Session {
         access: &Access,
         setup: Option<&str>,
     ) -> Result<Self, Failure> {
+        Self::connected(settings, access, "", setup).await
+    }
+
+    /// The same, with statements of our own in that round trip.
+    pub(crate) async fn connect_with(
+        settings: &Settings,
+        access: &Access,
+        own: &str,
+    ) -> Result<Self, Failure> {
+        Self::connected(settings, access, own, None).await
+    }
+
+    async fn connected(
+        settings: &Settings,
+        access: &Access,
+        own: &str,
+        setup: Option<&str>,
+    ) -> Result<Self, Failure> {
         let within = settings.connect_timeout;
         let deadline = Instant::now() + within;
         let connected = access.connect(settings, deadline).await?;
-        let begun = Self::begin(settings, connected, setup);
+        let begun = Self::begin(settings, connected, own, setup);
         match tokio::time::timeout_at(deadline, begun).await {
             Ok(result) => result,
             Err(_) => Err(Failure::lost(format!("no answer within {within:?}"), None)),
@@ -99,6 +117,7 @@ impl Session {
     async fn begin(
         settings: &Settings,
         connected: Connected,
+        own: &str,
         setup: Option<&str>,
     ) -> Result<Self, Failure> {
         let Connected {
@@ -107,8 +126,10 @@ impl Session {
             tls,
         } = connected;
         let link = Link::spawn(connection, settings.name.clone());
-        let text = format!("{}; {}", sql::FACTS, sql::limits(settings.vanished_after));
-        let replies = read(&client, &link, send(&client, &link, &text).await?).await?;
+        let limits = sql::limits(settings.vanished_after);
+        let text = format!("{}; {limits}; {own}", sql::FACTS);
+        let mut replies = read(&client, &link, send(&client, &link, &text).await?).await?;
+        replies.rows.truncate(1);
         let facts = Facts::read(&replies)?;
         let session = Self {
             client,

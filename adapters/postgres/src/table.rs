@@ -1,7 +1,7 @@
 //! The decision table in PostgreSQL: one transaction per method, one round trip in the good case.
 //!
-//! It works on the sessions of recovery, so that branches that wait for each other never keep a
-//! decision waiting for a connection. Invariants:
+//! It works on sessions of its own, with recovery's account, so that neither branches that wait for
+//! each other nor slow ends of branches keep a decision waiting for a connection. Invariants:
 //! * I3: *not sent* and *refused* are said only if no attempt can have had an effect. An answer of
 //!   severity ERROR is one, because the string of statements ends with its `COMMIT` and stops at
 //!   the first error; a session that dies is not.
@@ -9,13 +9,16 @@
 //! * A commit that may not have reached its synchronous standby (the server warns, and answers
 //!   success) counts as lost: asked again, it waits again.
 
+mod deciding;
 mod hold;
 mod moving;
 pub(crate) mod rights;
 mod rows;
 mod sql;
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,10 +36,11 @@ use crate::session::{Replies, Session};
 use rows::{Rows, Shape};
 use sql::{Durability, transaction};
 
-pub(crate) use sql::lock_timeout;
+pub(crate) use sql::{lock_timeout, session};
 
 impl TableHome for Postgres {
     fn decision_table(&self) -> Arc<dyn DecisionTable> {
+        self.settings().holds_log.store(true, Ordering::Relaxed);
         let where_it_is = self.settings().recovery_access().place();
         Arc::new(Table {
             resource: self.clone(),
@@ -49,25 +53,6 @@ impl TableHome for Postgres {
 struct Table {
     resource: Postgres,
     place: String,
-}
-
-/// What is asked of the server in one string.
-struct Call {
-    /// How its errors begin.
-    asked: &'static str,
-    statements: Vec<String>,
-    /// Asked twice, it answers the same: so a pooled session that is dead can be replaced.
-    may_repeat: bool,
-}
-
-impl Call {
-    fn new(asked: &'static str, statements: Vec<String>) -> Self {
-        Self {
-            asked,
-            statements,
-            may_repeat: true,
-        }
-    }
 }
 
 #[async_trait]
@@ -86,19 +71,19 @@ impl DecisionTable for Table {
         if !shape.is_missing() {
             // Forced: somebody else may have made them a moment ago.
             let named = transaction(Durability::Forced, [sql::LOG.into(), sql::FORCE.into()]);
-            let (_, rows) = self.run(Call::new(asked, named)).await?;
+            let (_, rows) = self.run(asked, named).await?;
             if rows.log().is_some() {
                 return Ok(());
             }
         }
         let making = transaction(Durability::Forced, sql::making(manager));
-        self.run(Call::new(asked, making)).await.map(|_| ())
+        self.run(asked, making).await.map(|_| ())
     }
 
     async fn check(&self) -> Result<TableState, TableError> {
         let asked = "cannot use the decision table";
         let statements = vec![sql::shape(), sql::LOG.into()];
-        let (identity, rows) = match self.run(Call::new(asked, statements)).await {
+        let (identity, rows) = match self.run(asked, statements).await {
             Ok(answer) => answer,
             // The catalog tells more than the error: which table, which right.
             Err(error) if is_of_the_tables(error.kind()) => {
@@ -122,7 +107,7 @@ impl DecisionTable for Table {
     async fn join(&self, random: u64, label: &str) -> Result<OpeningRow, TableError> {
         let asked = "cannot join the members of the decision log";
         let statements = |identity: &ServerIdentity| {
-            transaction(Durability::Forced, sql::join(random, label, identity))
+            transaction(Durability::Forced, sql::join(random, label, identity)).into()
         };
         let (_, rows) = self.run_with(asked, false, statements).await?;
         let mut openings = self.understood(asked, rows.openings())?;
@@ -137,34 +122,7 @@ impl DecisionTable for Table {
         home: Option<&ServerIdentity>,
         rows: &[DecisionRow],
     ) -> Result<Decided, TableError> {
-        let asked = "cannot record decisions";
-        // A session is on one server: see `session`.
-        let is_home = |identity: &ServerIdentity| home.is_none_or(|home| home == identity);
-        let statements = |identity: &ServerIdentity| {
-            let decide = if is_home(identity) {
-                sql::decide(at, rows)
-            } else {
-                sql::decided(rows)
-            };
-            transaction(Durability::Forced, decide)
-        };
-        // Not sent a second time from here: what a first attempt has put there may be deleted by
-        // then, and that no row is there tells only a first attempt anything.
-        let (identity, answer) = self.run_with(asked, false, statements).await?;
-        let is_home = is_home(&identity);
-        let decided = if is_home {
-            answer.decided(identity, rows)
-        } else {
-            let forced = answer.forced();
-            forced.and_then(|()| answer.standing(identity, rows))
-        };
-        // What cannot be understood is there all the same, unless no slot was.
-        let kind = if answer.has_slot() || !is_home {
-            TableErrorKind::Lost
-        } else {
-            TableErrorKind::Unfit
-        };
-        decided.map_err(|words| self.error(kind, asked, words))
+        self.decide_rows(at, home, rows).await
     }
 
     fn last_statement(&self, at: EpochSlot, row: &DecisionRow) -> String {
@@ -174,7 +132,7 @@ impl DecisionTable for Table {
     async fn put_rollback(&self, gtrid: Gtrid) -> Result<RowState, TableError> {
         let asked = "cannot keep a last resource from committing";
         let statements = transaction(Durability::Forced, sql::put_rollback(gtrid));
-        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        let (_, rows) = self.run(asked, statements).await?;
         let state = rows.forced().and_then(|()| rows.state_of(gtrid));
         self.understood(asked, state)
     }
@@ -198,7 +156,7 @@ impl DecisionTable for Table {
         let asked = "cannot record a branch that ended against its decision";
         let noted = sql::record_heuristic(gtrid, resource, end);
         let statements = transaction(Durability::Forced, [noted, sql::FORCE.into()]);
-        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        let (_, rows) = self.run(asked, statements).await?;
         self.understood(asked, rows.forced())
     }
 
@@ -207,7 +165,7 @@ impl DecisionTable for Table {
         let recorded = sql::record_by_hand(row);
         let statements = [sql::FORCE.into(), recorded, sql::LOG.into()];
         let statements = transaction(Durability::Forced, statements);
-        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        let (_, rows) = self.run(asked, statements).await?;
         self.refuse_moved(asked, &rows)?;
         self.understood(asked, rows.forced())
     }
@@ -225,28 +183,28 @@ impl DecisionTable for Table {
         }
         let asked = "cannot see when decisions were made";
         let statements = vec![sql::decided_at(gtrids)];
-        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        let (_, rows) = self.run(asked, statements).await?;
         self.understood(asked, rows.decided_at())
     }
 
     async fn close(&self, epoch: Epoch) -> Result<(), TableError> {
         let asked = "cannot close an epoch";
         let statements = transaction(Durability::Forced, sql::close(epoch));
-        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        let (_, rows) = self.run(asked, statements).await?;
         self.understood(asked, rows.changed("the epoch is not listed"))
     }
 
     async fn release(&self, epoch: Epoch) -> Result<(), TableError> {
         let asked = "cannot release an epoch";
         let statements = transaction(Durability::Lazy, sql::release(epoch));
-        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        let (_, rows) = self.run(asked, statements).await?;
         self.understood(asked, rows.changed("only a closed epoch can be released"))
     }
 
     async fn beat(&self, own: Epoch) -> Result<Vec<Beat>, TableError> {
         let asked = "cannot give a sign of life";
         let statements = transaction(Durability::Lazy, sql::beat(own));
-        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        let (_, rows) = self.run(asked, statements).await?;
         self.understood(asked, rows.beats())
     }
 
@@ -277,7 +235,7 @@ impl DecisionTable for Table {
     async fn closed_for(&self, age: Duration) -> Result<Vec<Epoch>, TableError> {
         let asked = "cannot list the closed epochs";
         let statements = vec![sql::closed_for(age)];
-        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        let (_, rows) = self.run(asked, statements).await?;
         self.understood(asked, rows.epochs())
     }
 }
@@ -294,7 +252,7 @@ impl Table {
             statements.push(sql::FORCE.into());
             statements = transaction(Durability::Forced, statements);
         }
-        let (identity, rows) = self.run(Call::new(asked, statements)).await?;
+        let (identity, rows) = self.run(asked, statements).await?;
         if is_forced {
             self.understood(asked, rows.forced())?;
         }
@@ -312,11 +270,11 @@ impl Table {
             return Ok(());
         }
         let statements = transaction(Durability::Lazy, [change(gtrids)]);
-        self.run(Call::new(asked, statements)).await.map(|_| ())
+        self.run(asked, statements).await.map(|_| ())
     }
 
     async fn shape(&self, asked: &'static str) -> Result<(ServerIdentity, Shape), TableError> {
-        let (identity, rows) = self.run(Call::new(asked, vec![sql::shape()])).await?;
+        let (identity, rows) = self.run(asked, vec![sql::shape()]).await?;
         Ok((identity, Shape::read(&rows)))
     }
 
@@ -352,29 +310,31 @@ impl Table {
         self.understood(asked, manager.map_err(|_| "unanimous_log.manager is no id"))
     }
 
-    async fn run(&self, call: Call) -> Result<(ServerIdentity, Rows), TableError> {
-        let statements = |_: &ServerIdentity| call.statements.clone();
-        self.run_with(call.asked, call.may_repeat, statements).await
+    /// What, asked twice, answers the same.
+    async fn run(
+        &self,
+        asked: &'static str,
+        statements: Vec<String>,
+    ) -> Result<(ServerIdentity, Rows), TableError> {
+        self.run_with(asked, true, |_| Cow::Borrowed(statements.as_slice()))
+            .await
     }
 
-    /// Sends one string, perhaps again on another session: see [`Call::may_repeat`].
-    async fn run_with(
+    /// Sends one string. If asked twice it answers the same, it may be sent again on another session
+    /// where a pooled one has died.
+    async fn run_with<'a>(
         &self,
         asked: &'static str,
         may_repeat: bool,
-        statements: impl Fn(&ServerIdentity) -> Vec<String>,
+        statements: impl Fn(&ServerIdentity) -> Cow<'a, [String]>,
     ) -> Result<(ServerIdentity, Rows), TableError> {
         let mut may_have_happened = false;
         loop {
-            let lease = match self.resource.pools().recovery_session().await {
+            let lease = match self.resource.pools().table_session().await {
                 Ok(lease) => lease,
                 Err(failure) => {
                     let (kind, mend) = codes::table_unsent(failure.answer());
-                    let kind = if may_have_happened {
-                        TableErrorKind::Lost
-                    } else {
-                        kind
-                    };
+                    let kind = lost_if(may_have_happened, kind);
                     return Err(self.failed(kind, asked, failure, mend));
                 }
             };
@@ -400,11 +360,7 @@ impl Table {
                 continue;
             }
             let (kind, mend) = codes::table_meaning(failure.answer());
-            let kind = if may_have_happened {
-                TableErrorKind::Lost
-            } else {
-                kind
-            };
+            let kind = lost_if(may_have_happened, kind);
             return Err(self.failed(kind, asked, failure, mend));
         }
     }
@@ -436,6 +392,15 @@ async fn send(session: &Session, statements: &[String]) -> Result<Replies, Failu
         return Err(Failure::unreplicated());
     }
     replies.all_of(statements.len())
+}
+
+/// What may have happened is not *not sent*, nor *refused*.
+const fn lost_if(may_have_happened: bool, kind: TableErrorKind) -> TableErrorKind {
+    if may_have_happened {
+        TableErrorKind::Lost
+    } else {
+        kind
+    }
 }
 
 fn is_of_the_tables(kind: TableErrorKind) -> bool {

@@ -12,9 +12,9 @@ use unanimous_core::ports::{
 };
 use unanimous_core::xid::ManagerId;
 
+use super::Table;
 use super::rows::Rows;
 use super::sql::{self, Durability, quoted, transaction};
-use super::{Call, Table};
 use crate::Postgres;
 
 impl TableMoves for Postgres {
@@ -34,7 +34,7 @@ impl TableMove for Table {
             return Ok(Standing::Empty);
         }
         let statements = vec![sql::LOG.to_owned(), ANY_OPENING.to_owned()];
-        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        let (_, rows) = self.run(asked, statements).await?;
         let manager = self.manager(asked, &rows)?;
         Ok(match moved(&rows) {
             Some(Mark::To(place)) => Standing::Sealed(manager, place),
@@ -70,7 +70,7 @@ impl TableMove for Table {
             ),
         ];
         let statements = [statements, sql::ends()].concat();
-        let (identity, rows) = self.run(Call::new(asked, statements)).await?;
+        let (identity, rows) = self.run(asked, statements).await?;
         Ok((self.understood(asked, rows.image())?, identity))
     }
 
@@ -108,7 +108,7 @@ impl TableMove for Table {
             statements.extend(decisions(&part.rows, &is_arriving));
             statements.extend(heuristics(&part.heuristics, &is_arriving));
             statements.extend(by_hand(&part.by_hand, &is_arriving));
-            transaction(Durability::Forced, statements)
+            transaction(Durability::Forced, statements).into()
         };
         let (_, rows) = self.run_with(asked, true, statements).await?;
         self.understood(asked, rows.changed(NOT_ARRIVING))
@@ -135,7 +135,7 @@ impl Table {
         otherwise: &'static str,
     ) -> Result<(), TableError> {
         let statements = transaction(Durability::Forced, statements);
-        let (_, rows) = self.run(Call::new(asked, statements)).await?;
+        let (_, rows) = self.run(asked, statements).await?;
         self.understood(asked, rows.changed(otherwise))
     }
 }

@@ -1,7 +1,7 @@
 //! What the statements on the decision table answer. The rows of all statements of a string come as
 //! one list; the first column of each says which statement's it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio_postgres::SimpleQueryRow;
@@ -106,6 +106,13 @@ impl Rows {
 
     pub(super) fn has_slot(&self) -> bool {
         self.tagged("s").next().is_some()
+    }
+
+    /// Which of these the insert has put there.
+    pub(super) fn put(&self, rows: &[DecisionRow]) -> Result<Vec<bool>, Odd> {
+        let put = self.decisions()?.into_iter();
+        let put: BTreeSet<_> = put.map(|(gtrid, _, _)| gtrid).collect();
+        Ok(rows.iter().map(|row| put.contains(&row.gtrid)).collect())
     }
 
     pub(super) fn decided(

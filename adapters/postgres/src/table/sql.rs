@@ -1,8 +1,9 @@
 //! The statements on the decision table, as text.
 //!
-//! Every name is qualified; strings are quoted here. What a method sends is one transaction that
-//! says itself what it needs: READ COMMITTED, so that each statement sees what was committed before
-//! it (whatever the account's default is), a limit for locks, and its durability.
+//! Every name is qualified; strings are quoted here. What a method sends is one transaction in READ
+//! COMMITTED, so that each statement sees what was committed before it (whatever the account's
+//! default is). Its limit for locks and its durability are those of the [`session`], which runs
+//! nothing else; one that need not be forced says so itself.
 //!
 //! # Forced
 //!
@@ -58,22 +59,26 @@ pub(super) enum Durability {
     Lazy,
 }
 
-/// These statements as one transaction.
+/// What a session of the table is set to, once: a limit for locks, and that a commit is forced.
+pub(crate) fn session() -> String {
+    format!(
+        "SELECT pg_catalog.set_config('lock_timeout', '{}', false), \
+         pg_catalog.set_config('synchronous_commit', {}, false)",
+        lock_timeout(),
+        crate::sql::AT_LEAST_ON
+    )
+}
+
+/// These statements as one transaction, on a session that was set to [`session`].
 pub(super) fn transaction(
     durability: Durability,
     statements: impl IntoIterator<Item = String>,
 ) -> Vec<String> {
-    let commit = match durability {
-        Durability::Forced => crate::sql::AT_LEAST_ON,
-        Durability::Lazy => "'off'",
-    };
-    let settings = format!(
-        "SELECT '', pg_catalog.set_config('lock_timeout', '{}', true), \
-         pg_catalog.set_config('synchronous_commit', {commit}, true)",
-        lock_timeout()
-    );
-    let begin = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
-    let mut all = vec![begin.to_owned(), settings];
+    let mut all = vec!["BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE".to_owned()];
+    match durability {
+        Durability::Forced => {}
+        Durability::Lazy => all.push("SET LOCAL synchronous_commit = off".to_owned()),
+    }
     all.extend(statements);
     all.push("COMMIT".to_owned());
     all
@@ -225,8 +230,38 @@ pub(super) fn join(random: u64, label: &str, identity: &ServerIdentity) -> Vec<S
 ///
 /// The opening is asked for only where the slot is not there any more.
 pub(super) fn decide(at: EpochSlot, rows: &[DecisionRow]) -> Vec<String> {
-    let EpochSlot { epoch, slot } = at;
-    let of_slot = format!("FROM unanimous.unanimous_epoch WHERE epoch = {epoch} AND slot = {slot}");
+    let (epoch, of_slot) = (at.epoch, of_slot(at));
+    let mut statements = vec![lock_slot(at)];
+    if !rows.is_empty() {
+        statements.push(insert(at, rows));
+        statements.push(rows_of(rows));
+    }
+    statements.push(format!(
+        "SELECT 'r' FROM unanimous.unanimous_opening WHERE epoch = {epoch} \
+         AND released_at IS NOT NULL AND NOT EXISTS (SELECT {of_slot}) FOR KEY SHARE"
+    ));
+    statements
+}
+
+/// The same, where none of the rows is expected to be there: the insert answers with those that it
+/// has put there.
+pub(super) fn put(at: EpochSlot, rows: &[DecisionRow]) -> Vec<String> {
+    let insert = insert(at, rows);
+    vec![
+        lock_slot(at),
+        format!("{insert} RETURNING 'd', gtrid, state, ''"),
+    ]
+}
+
+fn of_slot(EpochSlot { epoch, slot }: EpochSlot) -> String {
+    format!("FROM unanimous.unanimous_epoch WHERE epoch = {epoch} AND slot = {slot}")
+}
+
+fn lock_slot(at: EpochSlot) -> String {
+    format!("SELECT 's', closed {} FOR SHARE", of_slot(at))
+}
+
+fn insert(at: EpochSlot, rows: &[DecisionRow]) -> String {
     let mut sorted: Vec<_> = rows
         .iter()
         .map(|row| (row.gtrid.to_string(), row))
@@ -237,21 +272,14 @@ pub(super) fn decide(at: EpochSlot, rows: &[DecisionRow]) -> Vec<String> {
         .iter()
         .map(|(gtrid, row)| format!("('{gtrid}', {})", quoted(&row.branches)))
         .collect();
-    let mut statements = vec![format!("SELECT 's', closed {of_slot} FOR SHARE")];
-    if !rows.is_empty() {
-        statements.push(format!(
-            "INSERT INTO unanimous.unanimous_decision (gtrid, epoch, state, branches) \
-             SELECT v.gtrid, {epoch}, 'C', v.branches FROM (VALUES {}) v (gtrid, branches) \
-             WHERE NOT (SELECT closed {of_slot}) ON CONFLICT (gtrid) DO NOTHING",
-            values.join(", ")
-        ));
-        statements.push(rows_of(rows));
-    }
-    statements.push(format!(
-        "SELECT 'r' FROM unanimous.unanimous_opening WHERE epoch = {epoch} \
-         AND released_at IS NOT NULL AND NOT EXISTS (SELECT {of_slot}) FOR KEY SHARE"
-    ));
-    statements
+    format!(
+        "INSERT INTO unanimous.unanimous_decision (gtrid, epoch, state, branches) \
+         SELECT v.gtrid, {}, 'C', v.branches FROM (VALUES {}) v (gtrid, branches) \
+         WHERE NOT (SELECT closed {}) ON CONFLICT (gtrid) DO NOTHING",
+        at.epoch,
+        values.join(", "),
+        of_slot(at)
+    )
 }
 
 /// What stands of these, forced: nothing is put there.

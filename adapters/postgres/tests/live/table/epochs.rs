@@ -45,6 +45,41 @@ impl Table for unanimous_postgres::Postgres {
     }
 }
 
+/// What the first question has put there is committed, whatever becomes of the second, about a row
+/// that was there before: a refusal of that is no refusal of all.
+async fn i3_what_is_left_of_a_batch_takes_nothing_back(db: &Db) {
+    let t = TableDb::new(db).await;
+    let own = t.join().await;
+    let stands = RowAnswer::Stands(RowState::RolledBack);
+    t.table.put_rollback(own.opening.gtrid(2)).await.unwrap();
+    let answers = decide(&t.table, &own, &[1, 2, 3]).await.unwrap().answers;
+    assert_eq!(answers, [PENDING, stands, PENDING]);
+
+    let holder = t.client().await;
+    let sixth = own.opening.gtrid(6);
+    let hold =
+        format!("BEGIN; INSERT INTO unanimous.unanimous_decision VALUES ('{sixth}', 1, 'C', '')");
+    holder.batch_execute(&hold).await.unwrap();
+    let (table, opening) = (Arc::clone(&t.table), own.clone());
+    let deciding = tokio::spawn(async move { decide(&table, &opening, &[2, 5, 6]).await });
+    t.waiters(1).await;
+    // Waits for the first question, and then keeps the second out.
+    let closer = t.client().await;
+    closer.batch_execute("BEGIN").await.unwrap();
+    let keep = "SELECT 1 FROM unanimous.unanimous_epoch WHERE epoch = 1 FOR UPDATE";
+    let (kept, ()) = tokio::join!(closer.batch_execute(keep), async {
+        t.waiters(2).await;
+        holder.batch_execute("ROLLBACK").await.unwrap();
+    });
+    kept.unwrap();
+    let error = deciding.await.unwrap().unwrap_err();
+    assert_error(&error, TableErrorKind::Lost, "55P03");
+    closer.batch_execute("COMMIT").await.unwrap();
+    let answers = decide(&t.table, &own, &[2, 5, 6]).await.unwrap().answers;
+    assert_eq!(answers, [stands, PENDING, PENDING]);
+    t.drop_from(db).await;
+}
+
 /// The close waits for whoever holds a slot, and finds what he has decided.
 async fn a_close_waits_for_a_decision_in_flight(db: &Db) {
     let t = TableDb::new(db).await;
@@ -198,6 +233,7 @@ async fn a_released_epoch_keeps_only_what_is_pending(db: &Db) {
 }
 
 on_both!(
+    i3_what_is_left_of_a_batch_takes_nothing_back,
     members_that_join_at_once_get_epochs_of_their_own,
     a_close_waits_for_a_decision_in_flight,
     a_decision_waits_for_a_close_in_flight,

@@ -7,8 +7,9 @@ use unanimous_core::ports::{
     Branch, BranchErrorKind, Cause, DecisionTable, OnePhaseReply, OpeningRow, Resource,
     ResourceManager, RowState, TableErrorKind, TableHome,
 };
+use unanimous_core::protocol::Decision;
 use unanimous_core::xid::Gtrid;
-use unanimous_postgres::{Isolation, PgBranch, Postgres};
+use unanimous_postgres::{Isolation, PgBranch, Postgres, PostgresBuilder};
 use unanimous_testing::{Wire, WireFault};
 use xtask::servers::{Kind, Options, Server};
 
@@ -342,9 +343,38 @@ async fn i2_what_a_standby_may_not_have_is_not_answered_as_done(kind: Kind) {
     );
 }
 
+/// Ends of branches that wait for a standby have taken all sessions of recovery.
+async fn i6_slow_ends_do_not_keep_the_table_waiting(kind: Kind) {
+    let server = Server::start(kind, &Options::new()).unwrap();
+    let t = TableDb::new(&Db::on(&server).await).await;
+    let own = t.join().await;
+    let of_few = |builder: PostgresBuilder| {
+        let builder = builder.recovery_sessions(1);
+        builder.pool_timeout(Duration::from_millis(100))
+    };
+    let resource = t.db.build(of_few);
+    let table = resource.decision_table();
+    t.db.prepared(1).await;
+    t.db.admin("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        .await;
+    t.db.admin("SELECT pg_reload_conf()").await;
+    let (slow, xid) = (resource.clone(), t.db.xid(1));
+    let ending = tokio::spawn(async move { slow.finish(&xid, Decision::Rollback, None).await });
+    let waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    eventually("it waits for a standby", async || {
+        !t.db.sql(waiting).await.is_empty()
+    })
+    .await;
+    resource.recover().await.unwrap_err();
+    let beats = table.beat(own.opening.epoch).await.unwrap();
+    assert_eq!(beats.len(), 1);
+    ending.abort();
+}
+
 mod own {
     use super::*;
     on_own!(
+        i6_slow_ends_do_not_keep_the_table_waiting,
         i2_what_a_last_resource_has_committed_survives_a_crash,
         i2_what_a_standby_may_not_have_is_not_answered_as_done,
     );
