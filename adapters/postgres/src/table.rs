@@ -14,6 +14,7 @@ mod hold;
 mod moving;
 pub(crate) mod rights;
 mod rows;
+mod schema;
 mod sql;
 
 use std::borrow::Cow;
@@ -44,7 +45,7 @@ impl TableHome for Postgres {
         let where_it_is = self.settings().recovery_access().place();
         Arc::new(Table {
             resource: self.clone(),
-            place: format!("PostgreSQL {where_it_is}, schema {}", sql::SCHEMA),
+            place: format!("PostgreSQL {where_it_is}, schema {}", schema::SCHEMA),
         })
     }
 }
@@ -62,7 +63,7 @@ impl DecisionTable for Table {
     }
 
     fn ddl(&self, manager: ManagerId) -> String {
-        sql::ddl(manager)
+        schema::ddl(manager)
     }
 
     async fn init(&self, manager: ManagerId) -> Result<(), TableError> {
@@ -76,13 +77,13 @@ impl DecisionTable for Table {
                 return Ok(());
             }
         }
-        let making = transaction(Durability::Forced, sql::making(manager));
+        let making = transaction(Durability::Forced, schema::making(manager));
         self.run(asked, making).await.map(|_| ())
     }
 
     async fn check(&self) -> Result<TableState, TableError> {
         let asked = "cannot use the decision table";
-        let statements = vec![sql::shape(), sql::LOG.into()];
+        let statements = vec![schema::shape(), sql::LOG.into()];
         let (identity, rows) = match self.run(asked, statements).await {
             Ok(answer) => answer,
             // The catalog tells more than the error: which table, which right.
@@ -274,7 +275,7 @@ impl Table {
     }
 
     async fn shape(&self, asked: &'static str) -> Result<(ServerIdentity, Shape), TableError> {
-        let (identity, rows) = self.run(asked, vec![sql::shape()]).await?;
+        let (identity, rows) = self.run(asked, vec![schema::shape()]).await?;
         Ok((identity, Shape::read(&rows)))
     }
 
@@ -298,11 +299,11 @@ impl Table {
     fn manager(&self, asked: &str, rows: &Rows) -> Result<ManagerId, TableError> {
         let named = rows.log().ok_or("unanimous_log names no manager");
         let (version, manager) = self.understood(asked, named)?;
-        if version != sql::VERSION {
+        if version != schema::VERSION {
             let words = format!(
                 "its tables are of version {version}, and this program knows version {}: use one \
                  that knows them",
-                sql::VERSION
+                schema::VERSION
             );
             return Err(self.error(TableErrorKind::Unfit, asked, &words));
         }

@@ -14,6 +14,7 @@ use unanimous_core::xid::ManagerId;
 
 use super::Table;
 use super::rows::Rows;
+use super::schema;
 use super::sql::{self, Durability, quoted, transaction};
 use crate::Postgres;
 
@@ -83,7 +84,7 @@ impl TableMove for Table {
         );
         let (_, shape) = self.shape(ARRIVING).await?;
         let mut statements = if shape.is_missing() {
-            sql::making(manager)
+            schema::making(manager)
         } else {
             Vec::new()
         };

@@ -11,7 +11,7 @@ use unanimous_core::ports::{
 };
 use unanimous_core::xid::{Epoch, Gtrid};
 
-use super::sql::{RIGHTS, SCHEMA};
+use super::schema::{RIGHTS, SCHEMA};
 use crate::session::{Replies, field as text};
 
 /// What is wrong with an answer.
