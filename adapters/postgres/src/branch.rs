@@ -143,7 +143,7 @@ impl Branch for PgBranch {
         self.lease.watch_warnings();
         let text = sql::prepare(&self.gid, self.lease.facts().backend.pid);
         let answer = self.lease.run(&text).await;
-        match answer.and_then(|replies| replies.all_of(sql::GUARDED_STATEMENTS)) {
+        match answer.and_then(|replies| replies.all_of(sql::PREPARE_STATEMENTS)) {
             Ok(replies) => self.prepared(&replies),
             Err(failure) => self.not_prepared(failure).await,
         }
@@ -240,7 +240,7 @@ impl Branch for PgBranch {
         self.leave(Stage::Active, "end the reader")?;
         let text = sql::end_reader(&self.gid, self.lease.facts().backend.pid);
         let (answer, wiping) = self.run_and_wipe(&text).await;
-        match answer.and_then(|replies| replies.all_of(sql::GUARDED_STATEMENTS)) {
+        match answer.and_then(|replies| replies.all_of(sql::END_READER_STATEMENTS)) {
             Ok(_) => {
                 self.stage = Stage::Committed;
                 self.wiping = wiping;

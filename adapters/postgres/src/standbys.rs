@@ -35,8 +35,9 @@ fn level(seen: &Seen) -> Option<Finding> {
         ("off" | "local", true) => (
             Warning,
             format!(
-                "synchronous_commit = {level} although there are synchronous standbys: a branch is \
-                 prepared before they have it, and lost if one of them takes over"
+                "synchronous_commit = {level} although there are synchronous standbys: a prepared \
+                 branch is committed before they know, and one that takes over has it prepared \
+                 still, perhaps when its decision is forgotten"
             ),
         ),
         ("off" | "local", false) => (
@@ -48,8 +49,9 @@ fn level(seen: &Seen) -> Option<Finding> {
         ),
         ("remote_write", true) => (
             Note,
-            "synchronous_commit = remote_write: a synchronous standby has what was prepared in \
-             its memory only; it is lost if its machine crashes together with the primary's"
+            "synchronous_commit = remote_write: a synchronous standby has the end of a prepared \
+             branch in its memory only; it is lost if its machine crashes together with the \
+             primary's"
                 .to_owned(),
         ),
         _ => return None,
