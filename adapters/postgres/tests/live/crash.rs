@@ -207,13 +207,16 @@ async fn a_standby_lists_nothing_and_is_refused_until_it_is_promoted(kind: Kind)
 
 /// Another session that is about to end the branch keeps it busy; that passes.
 async fn a_branch_that_is_being_ended_by_another_session_is_busy(kind: Kind) {
-    let waits = Options::new().args(["-c", "synchronous_standby_names=nobody"]);
-    let server = Server::start(kind, &waits).unwrap();
+    let server = Server::start(kind, &Options::new()).unwrap();
     let db = Db::on(&server).await;
-    let mut branch = db.open_with_row(1).await;
-    let local = "SET synchronous_commit = local";
-    branch.batch_execute(local).await.unwrap();
-    expect_prepared(branch.prepare().await);
+    let (mut branch, _) = db.prepared(1).await;
+    db.admin("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        .await;
+    db.admin("SELECT pg_reload_conf()").await;
+    eventually("it is read", async || {
+        db.sql("SHOW synchronous_standby_names").await[0][0] == "nobody"
+    })
+    .await;
     let (url, commit) = (db.url.clone(), format!("COMMIT PREPARED '{}'", db.gid(1)));
     let hanging = tokio::spawn(async move { oracle(&url, &commit).await });
     let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
