@@ -91,6 +91,8 @@ pub(super) fn server(programs: &Programs, folder: &Folder, port: u16, args: &[St
         "max_prepared_transactions=200".to_owned(),
         "wal_level=replica".to_owned(),
         "shared_buffers=32MB".to_owned(),
+        // By default for ever: a test that drops a table of a prepared branch is to fail, not hang.
+        "lock_timeout=180s".to_owned(),
         // The compiler for queries is not among the downloaded programs.
         "jit=off".to_owned(),
     ];
