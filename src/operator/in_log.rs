@@ -75,9 +75,10 @@ impl InLog {
     fn of(inner: &Inner, gtrid: Gtrid, found: Lookup, hands: &[ByHand]) -> Self {
         let (ends, beside) = found.apart();
         let (decision, words) = told(&beside, &ends);
-        let names = match beside {
-            Lookup::Pending(record) => record.branches,
-            _ => Vec::new(),
+        let names = if let Lookup::Pending(record) = beside {
+            record.branches
+        } else {
+            Vec::new()
         };
         let names = names.into_iter().map(|branch| branch.resource);
         let (ended, unproven) = names.partition(|name| inner.recovery.is_resolved(gtrid, name));
@@ -119,7 +120,7 @@ fn told(beside: &Lookup, ends: &[(ResourceName, Heuristic)]) -> (DecisionShown, 
             DecisionShown::Unknown,
             "this log cannot tell: its database has failed over, and may have lost it",
         ),
-        _ => (
+        Lookup::Heuristic { .. } | _ => (
             DecisionShown::Unknown,
             "this log cannot tell: it answers what this release does not know",
         ),

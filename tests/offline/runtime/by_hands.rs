@@ -7,8 +7,8 @@ use unanimous::{Decision, Gtrid, TransactionManager};
 use unanimous_testing::{Event, Flavour, Step};
 
 use super::by_hand::Scene;
-use super::eventually;
 use super::fragile::{Call, Fate, Fates, FragileLog};
+use super::{World, eventually};
 
 const A_SHARED_LOG: (Flavour, bool) = (Flavour::Mysql, true);
 
@@ -292,4 +292,28 @@ async fn i3_what_another_has_given_up_meanwhile_is_not_given_up_again() {
     assert!(refused.contains("no decision of"), "{refused}");
     let hands = scene.owner.by_hand().await.unwrap();
     assert_eq!(hands.len(), 1, "{hands:?}");
+}
+
+/// Two resources on one server both list a branch whose resource is registered no more.
+#[tokio::test(start_paused = true)]
+async fn a_branch_that_two_resources_list_is_ended_once() {
+    for only in [None, Some("books")] {
+        let world = World::new();
+        let ledger = world.ledger.server();
+        let books = ledger.resource("books");
+        let builder = world.builder().resource(&world.ledger).resource(&books);
+        let tm = builder.start().await.unwrap();
+        let mut gtrid = tm.begin().gtrid();
+        gtrid.opening.nonce ^= 1;
+        let bqual = "elsewhere".parse().unwrap();
+        let xid = unanimous::Xid { gtrid, bqual };
+        ledger.plant(&xid, &[("k", "1")]);
+        let mut asked = Resolve::new(gtrid.to_string(), true, "me@here", "because");
+        asked.its_log_is_lost = true;
+        asked.resource = only.map(str::to_owned);
+        let resolved = asked.within(&tm, true).await.unwrap();
+        assert_eq!(resolved.branches.len(), 1, "{resolved:?}");
+        assert!(resolved.is_done(), "{resolved:?}");
+        assert_eq!(ledger.row("k").as_deref(), Some("1"));
+    }
 }
