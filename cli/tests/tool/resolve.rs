@@ -50,6 +50,35 @@ fn ends(listed: &Value) -> Vec<[String; 2]> {
         .collect()
 }
 
+/// What was done is told everywhere, with what is to be done, until somebody says that it was.
+fn is_shown_and_dealt_with(service: &Service, gtrid: &str, resource: &str) {
+    let shown = service.run(&["show", gtrid]);
+    for words in [
+        "commit; ended otherwise, or may have:",
+        &format!("Once they agree: unanimous forget {gtrid}"),
+        "ticket 4711: it's closed",
+    ] {
+        assert!(shown.stdout.contains(words), "{words}: {shown:?}");
+    }
+    let logged = service.run(&["log", "show", gtrid, "--format", "json"]);
+    let hand = &logged.json()["transactions"][0]["by_hand"][0];
+    assert_eq!(hand["reason"], "ticket 4711: it's closed");
+    let forget = ["forget", gtrid, "--reason", "booked by hand"];
+    let unasked = service.run(&forget).exits(2);
+    assert!(unasked.stderr.contains("add --yes"), "{unasked:?}");
+    assert!(unasked.stderr.contains("ended by rollback"), "{unasked:?}");
+    let planned = [&forget[..], &["--dry-run", "--format", "json"]].concat();
+    let planned = service.run(&planned).exits(1).json();
+    assert_eq!(planned["ends"][0]["resource"], resource, "{planned}");
+    service.run(&["list", "--heuristic"]).exits(1);
+    let forget = [&forget[..], &["--yes"]].concat();
+    service.run(&forget).exits(0);
+    let again = service.run(&forget).exits(2);
+    let shown = service.run(&["show", gtrid]);
+    assert!(shown.stdout.contains("has been dealt with"), "{shown:?}");
+    assert!(again.stderr.contains("not dealt with"), "{again:?}");
+}
+
 async fn a_decided_branch_is_rolled_back_by_hand(service: Service, resource: &str) {
     service.create_tables().await;
     let gtrid = service.start(Plan::DecisionDurable).kill();
@@ -113,31 +142,7 @@ async fn a_decided_branch_is_rolled_back_by_hand(service: Service, resource: &st
     assert_eq!(service.rows().await, expected);
     let listed = service.run(&["list", "--heuristic"]).exits(1);
     assert!(listed.lines(&gtrid)[0].contains("rollback"), "{listed:?}");
-    let shown = service.run(&["show", &gtrid]);
-    for words in [
-        "commit; ended otherwise, or may have:",
-        &format!("Once they agree: unanimous forget {gtrid}"),
-        "ticket 4711: it's closed",
-    ] {
-        assert!(shown.stdout.contains(words), "{words}: {shown:?}");
-    }
-    let logged = service.run(&["log", "show", &gtrid, "--format", "json"]);
-    let hand = &logged.json()["transactions"][0]["by_hand"][0];
-    assert_eq!(hand["reason"], "ticket 4711: it's closed");
-    let forget = ["forget", &gtrid, "--reason", "booked by hand"];
-    let unasked = service.run(&forget).exits(2);
-    assert!(unasked.stderr.contains("add --yes"), "{unasked:?}");
-    assert!(unasked.stderr.contains("ended by rollback"), "{unasked:?}");
-    let planned = [&forget[..], &["--dry-run", "--format", "json"]].concat();
-    let planned = service.run(&planned).exits(1).json();
-    assert_eq!(planned["ends"][0]["resource"], resource, "{planned}");
-    service.run(&["list", "--heuristic"]).exits(1);
-    let forget = [&forget[..], &["--yes"]].concat();
-    service.run(&forget).exits(0);
-    let again = service.run(&forget).exits(2);
-    let shown = service.run(&["show", &gtrid]);
-    assert!(shown.stdout.contains("has been dealt with"), "{shown:?}");
-    assert!(again.stderr.contains("not dealt with"), "{again:?}");
+    is_shown_and_dealt_with(&service, &gtrid, resource);
     service.run(&["list", "--heuristic"]).exits(0);
     assert_eq!(service.heuristics()["ends"][0]["forgotten"], true);
     service.drop_tables().await;
