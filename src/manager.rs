@@ -285,6 +285,7 @@ async fn recover_some(
     only: Option<&ResourceName>,
     limit: Option<Duration>,
 ) -> RecoveryReport {
+    let until = limit.map(|limit| Instant::now() + limit);
     let is_meant = |name: &&ResourceName| only.is_none_or(|only| only == *name);
     let names = inner.resources.keys().filter(is_meant);
     let mut unfinished: BTreeSet<ResourceName> = names.cloned().collect();
@@ -293,9 +294,16 @@ async fn recover_some(
     for resource in resources.filter(|at| is_meant(&at.name())).cloned() {
         let (inner, reports_in) = (Arc::clone(inner), reports_in.clone());
         tokio::spawn(async move {
-            let report = inner.recovery.pass(&inner, &*resource).await;
-            // Whoever asked may have stopped waiting; the pass has done its work all the same.
-            let _ = reports_in.send(report);
+            tokio::select! {
+                // The same run for the same luck.
+                biased;
+                report = inner.recovery.pass(&inner, &*resource) => {
+                    // Whoever asked may have stopped waiting; its work is done all the same.
+                    let _ = reports_in.send(report);
+                }
+                // No pass outlives the manager (I8).
+                () = inner.recovery.stopped() => {}
+            }
         });
     }
     drop(reports_in);
@@ -306,21 +314,27 @@ async fn recover_some(
             report.resources.push(resource);
         }
     };
-    match limit {
-        // Running into the limit is told by `unfinished`.
-        Some(limit) => drop(timeout(limit, collect).await),
-        None => collect.await,
-    }
+    // Running into the limit is told by `unfinished`.
+    let _ = within(until, collect).await;
     report.resources.sort_by(|a, b| a.resource.cmp(&b.resource));
     report.unfinished = unfinished.into_iter().collect();
     if report.unfinished.is_empty() {
-        crate::recovery::settle(inner).await;
+        let _ = within(until, crate::recovery::settle(inner)).await;
     }
-    match unknown_resources(inner).await {
-        Ok(unknown) => report.unknown_resources = unknown,
-        Err(error) => report.log_error = Some(error),
+    match within(until, unknown_resources(inner)).await {
+        Some(Ok(unknown)) => report.unknown_resources = unknown,
+        Some(Err(error)) => report.log_error = Some(error),
+        None => report.log_error = Some(LogError::new("it did not answer within the limit")),
     }
     report
+}
+
+/// `None`: not until then.
+async fn within<T>(until: Option<Instant>, task: impl Future<Output = T>) -> Option<T> {
+    match until {
+        Some(until) => tokio::time::timeout_at(until, task).await.ok(),
+        None => Some(task.await),
+    }
 }
 
 /// What [`recover_all`] would do.

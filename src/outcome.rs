@@ -1,7 +1,7 @@
 //! What became of a transaction, for those who ask right away and those who ask later.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use unanimous_core::ports::Lookup;
 use unanimous_core::protocol::Heuristic;
@@ -34,7 +34,8 @@ pub enum TransactionOutcome {
 pub struct Committed {
     gtrid: Gtrid,
     unfinished: Vec<ResourceName>,
-    manager: Arc<Inner>,
+    /// Kept by its own handles alone, and with it the log.
+    manager: Weak<Inner>,
 }
 
 impl std::fmt::Debug for Committed {
@@ -48,11 +49,11 @@ impl std::fmt::Debug for Committed {
 }
 
 impl Committed {
-    pub(crate) fn new(gtrid: Gtrid, unfinished: Vec<ResourceName>, manager: Arc<Inner>) -> Self {
+    pub(crate) fn new(gtrid: Gtrid, unfinished: Vec<ResourceName>, manager: &Arc<Inner>) -> Self {
         Self {
             gtrid,
             unfinished,
-            manager,
+            manager: Arc::downgrade(manager),
         }
     }
 
@@ -74,14 +75,18 @@ impl Committed {
     /// [`CommitError::Heuristic`] if a branch turned out to have ended otherwise, and
     /// [`CommitError::Undetermined`] if the log cannot be read, or the manager was shut down.
     pub async fn completed(&self) -> Result<(), CommitError> {
+        if self.unfinished.is_empty() {
+            return Ok(());
+        }
         let gtrid = self.gtrid;
-        let probes = &self.manager.probes;
-        let mut progress = self.manager.recovery.progress();
-        while !self.unfinished.is_empty() {
+        let manager = self.manager.upgrade();
+        let mut progress = manager.map(|manager| manager.recovery.progress());
+        while let (Some(manager), Some(progress)) = (self.manager.upgrade(), &mut progress) {
             // Seen before looking: what changes after that is not missed.
             let is_stopped = progress.borrow_and_update().is_stopped;
+            let probes = manager.probes.clone();
             probes.reached(|| Point::BeforeCompletedLook).await;
-            let found = self.manager.log.lookup(gtrid).await;
+            let found = manager.log.lookup(gtrid).await;
             probes.reached(|| Point::CompletedLooked).await;
             match found {
                 Ok(Lookup::Pending(_)) if is_stopped => break,
@@ -98,12 +103,11 @@ impl Committed {
                     });
                 }
             }
+            // The last handle may be dropped meanwhile.
+            drop(manager);
             if progress.changed().await.is_err() {
                 break;
             }
-        }
-        if self.unfinished.is_empty() {
-            return Ok(());
         }
         let reason = "it is decided to commit, but the transaction manager was shut down before \
                       every branch was committed: the next start goes on"

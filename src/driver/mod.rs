@@ -425,8 +425,7 @@ impl Driver {
         };
         match outcome {
             Some(Outcome::Committed { unfinished }) => {
-                let committed =
-                    Committed::new(gtrid, names(&unfinished), Arc::clone(&self.manager));
+                let committed = Committed::new(gtrid, names(&unfinished), &self.manager);
                 (Ok(committed), Some(TransactionOutcome::Committed))
             }
             Some(Outcome::RolledBack { .. }) => {

@@ -102,8 +102,7 @@ pub(crate) async fn look_for_hand(
     let q: HashSet<Xid> = ours(q, &mut Vec::new()).into_iter().collect();
     let mut looked = LookedForHand::default();
     for xid in p {
-        let view = EpochView::of(&xid, t.own, |opening| t.openings.get(opening).copied());
-        let found = look_up(inner, &xid, view, &t).await;
+        let found = look_up(inner, &xid, &t).await;
         let (view, is_decided) = found.map_err(log_unseen)?;
         let planned = plan(view, || is_active, || is_decided, || q.contains(&xid));
         let is_known = matches!(view, EpochView::OwnOpen | EpochView::Closed);

@@ -131,7 +131,7 @@ impl LateChecks {
         // That it cannot be reached is the pass's to say.
         if is_unfit {
             let text = format!("unfit for two-phase commit: {why}");
-            inner.recovery.warn_once(text);
+            inner.recovery.warn_once(&text);
         }
         if let Some(unchecked) = lock(&self.unchecked).get_mut(name) {
             unchecked.ended += 1;

@@ -13,8 +13,10 @@ mod give_up;
 mod late;
 mod lost;
 mod pass;
+mod recorded;
 mod report;
 mod survey;
+mod warned;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -43,7 +45,7 @@ pub(crate) use self::give_up::{LostBranch, give_up, look_for_lost};
 pub(crate) use self::lost::is_dealt_with;
 pub(crate) use self::lost::unknown_resources;
 #[cfg(feature = "operator")]
-pub(crate) use self::pass::ask_log as ask;
+pub(crate) use self::recorded::ask_log as ask;
 pub use self::report::{Left, RecoveryReport, ResourceReport};
 pub(crate) use self::survey::survey;
 pub use self::survey::{ForeignBranch, Planned, ResourceSurvey, Survey, SurveyedBranch};
@@ -96,7 +98,7 @@ pub(crate) struct Recovery {
     /// Resources that did not answer when they were checked at the start.
     pub(crate) late: late::LateChecks,
     /// What a person was warned of already; said once, not once a pass.
-    warned: Mutex<HashSet<String>>,
+    warned: Mutex<warned::Warned>,
     /// Resources whose account has not the rights that a last resource needs.
     no_last: Mutex<BTreeSet<ResourceName>>,
     progress: watch::Sender<Progress>,
@@ -141,7 +143,13 @@ impl Recovery {
         self.progress.subscribe()
     }
 
-    /// Tells those who wait that nothing more comes by itself.
+    /// Resolves once nothing more comes by itself.
+    pub(crate) async fn stopped(&self) {
+        // Fails only when the sender is gone, and this holds it.
+        let _ = self.progress().wait_for(|told| told.is_stopped).await;
+    }
+
+    /// Tells those who wait, and passes under way, that nothing more comes by itself.
     pub(crate) fn stop(&self) {
         self.progress
             .send_modify(|progress| progress.is_stopped = true);
@@ -151,6 +159,22 @@ impl Recovery {
     pub(crate) fn note_resolved(&self, gtrid: Gtrid, names: impl Iterator<Item = ResourceName>) {
         let mut resolved = lock(&self.resolved);
         resolved.entry(gtrid).or_default().extend(names);
+    }
+
+    /// Of which transactions that is noted.
+    fn noted(&self) -> Vec<Gtrid> {
+        lock(&self.resolved).keys().copied().collect()
+    }
+
+    /// Of those whose branches were [`noted`](Self::noted) before T was read, and so were decided,
+    /// what T does not list is complete.
+    fn forget_completed(&self, noted: Vec<Gtrid>, t: &recorded::Recorded) {
+        let over = noted.into_iter().filter(|g| t.decision(*g).is_none());
+        let over: Vec<Gtrid> = over.collect();
+        if !over.is_empty() {
+            let mut resolved = lock(&self.resolved);
+            over.iter().for_each(|gtrid| drop(resolved.remove(gtrid)));
+        }
     }
 
     pub(crate) fn is_resolved(&self, gtrid: Gtrid, name: &ResourceName) -> bool {
@@ -244,21 +268,18 @@ impl Recovery {
 
     /// From now on this resource's branches prepare like any other. Told once.
     pub(crate) fn deny_last(&self, resource: &ResourceName, error: &BranchError) {
-        lock(&self.no_last).insert(resource.clone());
-        self.warn_once(format!(
-            "branches of resource {resource} are prepared from now on, for they cannot be last \
-             resource: {error}"
-        ));
+        if lock(&self.no_last).insert(resource.clone()) {
+            warn!(target: "unanimous", "branches of resource {resource} are prepared from now on, \
+                for they cannot be last resource: {error}");
+        }
     }
 
     pub(crate) fn may_be_last(&self, resource: &ResourceName) -> bool {
         !lock(&self.no_last).contains(resource)
     }
 
-    fn warn_once(&self, text: String) {
-        const LEN_MAX: usize = 10_000;
-        let mut warned = lock(&self.warned);
-        if warned.len() < LEN_MAX && warned.insert(text.clone()) {
+    fn warn_once(&self, text: &str) {
+        if lock(&self.warned).of_anything(text) {
             warn!(target: "unanimous", "{text}");
         }
     }
@@ -291,16 +312,9 @@ impl Recovery {
             info!(target: "unanimous", resource = %report.resource, committed = report.committed,
                 rolled_back = report.rolled_back, "in-doubt branches were resolved");
         }
-        if let Some(error) = &report.error {
-            self.warn_once(format!("recovery cannot look at {error}"));
-        }
-        if let Some(error) = &report.log_error {
-            self.warn_once(format!("recovery cannot read the log: {error}"));
-        }
-        for (xid, left) in &report.left {
-            if left.needs_a_person() {
-                self.warn_once(format!("branch {xid} is left in doubt: {left}"));
-            }
+        let news = lock(&self.warned).of_pass(report);
+        for text in news {
+            warn!(target: "unanimous", "{text}");
         }
     }
 }

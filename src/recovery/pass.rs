@@ -3,41 +3,35 @@
 //!
 //! 1. **P**: what the resource holds prepared.
 //! 2. **A**: which of those transactions are active here.
-//! 3. **T**: the log's openings and pending decisions; then, for the decisions, A once more and the
-//!    pending ones once more.
+//! 3. **T**: the log's openings and pending decisions; then, for the decisions, A once more.
 //! 4. **Q**: what the resource holds prepared, again.
-//! 5. Each of ours in P and Q is ended as the plan says; the log is looked up for one that is not
+//! 5. Each of ours in P and Q is ended as the plan says; the log is asked once for all that are not
 //!    pending, because a completed decision is a decision, too.
 //! 6. Each pending decision that names this resource, whose transaction is not active and whose
-//!    branch is not in Q, is proven by the adapter: *absent is not finished*.
+//!    branch is not in Q, is looked at once more in log and A, and proven by the adapter: *absent
+//!    is not finished*.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use futures_util::StreamExt;
 use unanimous_core::ports::{
-    Absence, BranchErrorKind, BranchRecord, ByHand, DecisionRecord, LogError, LogSnapshot, Lookup,
-    Problem, RecoveryScan, ResourceError, ResourceManager, XidOwner,
+    Absence, BranchErrorKind, BranchRecord, ByHand, LogError, Problem, RecoveryScan, ResourceError,
+    ResourceManager, XidOwner,
 };
-use unanimous_core::protocol::{Decision, EpochView, Heuristic, LeaveReason, Resolution, plan};
-use unanimous_core::xid::{Gtrid, Opening, Xid};
+use unanimous_core::protocol::{Decision, Heuristic, LeaveReason, Resolution, plan};
+use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
 use super::by_hand::{close_records, rolled_back_by_hand};
-use super::lost::{complete_what_is_over, how_to_give_up, note_given_up};
+use super::lost::{complete_what_is_over, how_to_give_up};
+use super::recorded::LookedUp;
+pub(super) use super::recorded::{Recorded, ask_log, look_up};
 use super::{Left, ResourceReport};
 use crate::bounded::bounded;
 use crate::manager::Inner;
 use crate::observe::Point;
 
 const ENDED_ELSEWHERE: &str = "another resource on the same server is ending it";
-
-/// T: the log, seen after A.
-pub(super) struct Recorded {
-    pub(super) own: Opening,
-    pub(super) openings: HashMap<Opening, bool>,
-    /// In order, oldest first.
-    pending: BTreeMap<Gtrid, DecisionRecord>,
-}
 
 enum Done {
     Committed,
@@ -62,55 +56,92 @@ struct Observed {
     p: Vec<Xid>,
     a: HashSet<Gtrid>,
     t: Recorded,
-    /// What pending decisions name here.
-    named: Vec<(Xid, BranchRecord)>,
     q: HashSet<Xid>,
+    /// What pending decisions name here, and Q does not list.
+    absent: Vec<Xid>,
+}
+
+/// What the log says of the branches that were seen.
+struct Told {
+    looked_up: LookedUp,
+    absent: Vec<(Xid, BranchRecord)>,
+    hands: Vec<ByHand>,
+    /// Absent branches that are on record to have ended otherwise: nobody has to look again.
+    ends: HashSet<Xid>,
 }
 
 pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> ResourceReport {
     let mut report = ResourceReport::new(resource.name().clone());
     let reached = |point| inner.probes.at(resource.name(), point);
     reached(Point::PassBegun).await;
-    let Some(Observed { p, a, t, named, q }) = observe(inner, resource, &mut report).await else {
+    let Some(mut seen) = observe(inner, resource, &mut report).await else {
         return report;
     };
-    // After Q: whoever has ended a branch by hand had recorded it before.
-    let hands = match ask_log(inner, inner.log.by_hand()).await {
-        Ok(hands) => hands,
+    let mut told = match ask_of(inner, &mut seen, reached).await {
+        Ok(told) => told,
         Err(error) => {
-            report.cannot_read_log(p, error);
+            report.cannot_read_log(seen.p, error);
             return report;
         }
     };
-    reached(Point::ByHandRead).await;
     let concurrency = inner.config.recovery_concurrency.max(1);
-    let ended = futures_util::stream::iter(p).map(|xid| {
-        let (a, t, q, hands) = (&a, &t, &q, &hands);
-        async move {
-            let done = end_present(inner, resource, &xid, a, t, q).await;
-            note_hands(inner, hands, &xid, &done).await;
-            done.count(inner);
-            (xid, done)
-        }
-    });
-    let ended: Vec<_> = ended.buffer_unordered(concurrency).collect().await;
-    report.count(ended);
-    let absent = named.into_iter().filter(|(xid, _)| !q.contains(xid));
-    let hands = &hands;
-    let proofs = absent.map(|(xid, branch)| async move {
-        let done = prove_absent(inner, resource, &xid, &branch, hands).await;
+    let (p, absent) = (
+        std::mem::take(&mut seen.p),
+        std::mem::take(&mut told.absent),
+    );
+    let (seen, told) = (&seen, &told);
+    let ended = futures_util::stream::iter(p).map(|xid| async move {
+        let done = end_present(inner, resource, &xid, seen, &told.looked_up).await;
+        note_hands(inner, &told.hands, &xid, &done).await;
         done.count(inner);
         (xid, done)
     });
-    let proofs = futures_util::stream::iter(proofs.collect::<Vec<_>>());
-    let proven: Vec<_> = proofs.buffer_unordered(concurrency).collect().await;
+    let ended: Vec<_> = ended.buffer_unordered(concurrency).collect().await;
+    report.count(ended);
+    let proven = futures_util::stream::iter(absent).map(|(xid, branch)| async move {
+        let done = prove_absent(inner, resource, &xid, &branch, told).await;
+        done.count(inner);
+        (xid, done)
+    });
+    let proven: Vec<_> = proven.buffer_unordered(concurrency).collect().await;
     report.count(proven);
     reached(Point::BranchesEnded).await;
-    for decision in t.pending.values() {
+    for decision in seen.t.pending.values() {
         inner.recovery.complete_if_resolved(inner, decision);
     }
     reached(Point::PassEnded).await;
     report
+}
+
+/// Asks the log, after Q, for what steps 5 and 6 have to know.
+async fn ask_of<P: Future<Output = ()>>(
+    inner: &Inner,
+    seen: &mut Observed,
+    reached: impl Fn(fn(ResourceName) -> Point) -> P,
+) -> Result<Told, LogError> {
+    let absent = std::mem::take(&mut seen.absent);
+    let absent = seen.t.left_behind(inner, absent).await?;
+    // After Q: whoever has ended a branch by hand had recorded it before.
+    let hands = ask_log(inner, inner.log.by_hand()).await?;
+    reached(Point::ByHandRead).await;
+    let mut ends = HashSet::new();
+    if !absent.is_empty() {
+        let noted = ask_log(inner, inner.log.heuristics()).await?.into_iter();
+        let is_known = noted.filter(|noted| noted.end != Heuristic::Hazard);
+        ends.extend(is_known.map(|noted| Xid {
+            gtrid: noted.gtrid,
+            bqual: noted.resource,
+        }));
+    }
+    if !seen.p.is_empty() {
+        reached(Point::BeforeLookup).await;
+    }
+    Ok(Told {
+        looked_up: LookedUp::read(inner, &seen.t, &seen.p).await,
+        absent,
+        hands,
+        ends,
+    })
 }
 
 /// Steps 1 to 4. `None` if there is nothing to be ended, or something could not be seen, which the
@@ -134,6 +165,7 @@ async fn observe(
         .filter(|gtrid| inner.active.contains(*gtrid))
         .collect();
     reached(Point::ActiveSeen).await;
+    let noted = inner.recovery.noted();
     let t = match ask_log(inner, Recorded::read(inner)).await {
         Ok(recorded) => recorded,
         Err(error) => {
@@ -141,19 +173,20 @@ async fn observe(
             return None;
         }
     };
+    inner.recovery.forget_completed(noted, &t);
     reached(Point::LogRead).await;
-    let named = match t.named(inner, resource).await {
-        Ok(named) => named,
+    let mut absent = match t.unproven(inner, resource).await {
+        Ok(unproven) => unproven,
         Err(error) => {
             report.cannot_read_log(p, error);
             return None;
         }
     };
     complete_what_is_over(inner, t.ours_to_end(inner));
-    if p.is_empty() && named.is_empty() {
+    if p.is_empty() && absent.is_empty() {
         return None;
     }
-    let q = match scan(inner, resource).await {
+    let q: HashSet<Xid> = match scan(inner, resource).await {
         Ok(scan) => ours(scan, &mut Vec::new()).into_iter().collect(),
         Err(error) => {
             report.error = Some(error);
@@ -161,7 +194,8 @@ async fn observe(
         }
     };
     reached(Point::PreparedSeenAgain).await;
-    Some(Observed { p, a, t, named, q })
+    absent.retain(|xid| !q.contains(xid));
+    Some(Observed { p, a, t, q, absent })
 }
 
 impl ResourceReport {
@@ -198,126 +232,33 @@ pub(super) async fn scan(
     }
 }
 
-pub(crate) async fn ask_log<T>(
-    inner: &Inner,
-    question: impl Future<Output = Result<T, LogError>>,
-) -> Result<T, LogError> {
-    match bounded(inner.config.recovery_timeout, question).await {
-        Ok(answer) => answer,
-        Err(silence) => Err(LogError::new(silence.to_string())),
-    }
-}
-
-/// Ours (of any manager), and the others' texts.
+/// Ours (of any manager), in the order in which the adapter lists them, and the others' texts.
 pub(super) fn ours(scan: RecoveryScan, foreign: &mut Vec<String>) -> Vec<Xid> {
-    let mut xids = Vec::new();
+    let mut xids = Vec::with_capacity(scan.branches.len());
+    let mut seen = HashSet::with_capacity(scan.branches.len());
     for branch in scan.branches {
         match branch.owner {
-            XidOwner::Unanimous(xid) => xids.push(xid),
+            // Each once: a branch that is listed twice would be ended twice.
+            XidOwner::Unanimous(xid) if seen.contains(&xid) => {}
+            XidOwner::Unanimous(xid) => {
+                seen.insert(xid.clone());
+                xids.push(xid);
+            }
             XidOwner::Foreign(text) => foreign.push(text),
         }
     }
-    // Each once: a branch that is listed twice would be ended twice.
-    xids.sort_unstable();
-    xids.dedup();
     xids
-}
-
-impl Recorded {
-    pub(super) async fn read(inner: &Inner) -> Result<Self, LogError> {
-        // The own opening is read first: if the log reopens meanwhile, the old one is listed
-        // closed.
-        let own = inner.log.opening();
-        let LogSnapshot { openings, pending } = inner.log.snapshot().await?;
-        Ok(Self {
-            own,
-            openings: openings
-                .into_iter()
-                .map(|state| (state.opening, state.closed))
-                .collect(),
-            pending: pending
-                .into_iter()
-                .map(|record| (record.gtrid, record))
-                .collect(),
-        })
-    }
-
-    pub(super) fn decision(&self, gtrid: Gtrid) -> Option<&DecisionRecord> {
-        self.pending.get(&gtrid)
-    }
-
-    /// What a pending decision says of a branch.
-    pub(super) fn branch(&self, xid: &Xid) -> Option<&BranchRecord> {
-        let mut branches = self.branches(xid.gtrid).iter();
-        branches.find(|branch| branch.resource == xid.bqual)
-    }
-
-    /// The branches of a pending decision.
-    pub(super) fn branches(&self, gtrid: Gtrid) -> &[BranchRecord] {
-        let decision = self.pending.get(&gtrid);
-        decision.map_or(&[], |decision| &decision.branches)
-    }
-
-    /// Branches at this resource that pending decisions name, which no driver here looks after and
-    /// which are not proven yet.
-    ///
-    /// The set A is asked after T: whoever is not in it has ended. Then the log is asked once more:
-    /// one that ended between T and A has completed its decision before it left A, and its
-    /// connections may serve others by now, which a proof would end. What is pending yet was left
-    /// to recovery, unless its epoch is open again: a fail-over of the log may have lost that it
-    /// was closed, and then its owner looks after it.
-    pub(super) async fn named(
-        &self,
-        inner: &Inner,
-        resource: &dyn ResourceManager,
-    ) -> Result<Vec<(Xid, BranchRecord)>, LogError> {
-        let mut named = Vec::new();
-        note_given_up(inner, self.ours_to_end(inner)).await?;
-        for decision in self.ours_to_end(inner) {
-            for branch in decision
-                .branches
-                .iter()
-                .filter(|b| b.resource == *resource.name())
-            {
-                if !inner.recovery.is_resolved(decision.gtrid, &branch.resource) {
-                    named.push((branch.xid(decision.gtrid), branch.clone()));
-                }
-            }
-        }
-        if !named.is_empty() {
-            let again = ask_log(inner, Self::read(inner)).await?;
-            named.retain(|(xid, _)| {
-                again.pending.contains_key(&xid.gtrid) && again.is_ours_to_end(inner, xid.gtrid)
-            });
-        }
-        Ok(named)
-    }
-
-    fn ours_to_end(&self, inner: &Inner) -> impl Iterator<Item = &DecisionRecord> {
-        let pending = self.pending.values();
-        pending.filter(|decision| self.is_ours_to_end(inner, decision.gtrid))
-    }
-
-    /// The set A is asked after T: whoever is not in it has ended.
-    pub(super) fn is_ours_to_end(&self, inner: &Inner, gtrid: Gtrid) -> bool {
-        let opening = gtrid.opening;
-        let closed = self.openings.get(&opening) == Some(&true);
-        (closed || opening == self.own) && !inner.active.contains(gtrid)
-    }
 }
 
 async fn end_present(
     inner: &Inner,
     resource: &dyn ResourceManager,
     xid: &Xid,
-    a: &HashSet<Gtrid>,
-    t: &Recorded,
-    q: &HashSet<Xid>,
+    Observed { a, t, q, .. }: &Observed,
+    looked_up: &LookedUp,
 ) -> Done {
     let reached = |point| inner.probes.at(resource.name(), point);
-    reached(Point::BeforeLookup).await;
-    let view = EpochView::of(xid, t.own, |opening| t.openings.get(opening).copied());
-    let (view, decided) = match look_up(inner, xid, view, t).await {
+    let (view, decided) = match looked_up.judge(t, xid) {
         Ok(found) => found,
         Err(error) => return Done::Left(Left::Retry(format!("the log cannot be read: {error}"))),
     };
@@ -371,48 +312,12 @@ async fn end_present(
     }
 }
 
-/// Whether it is decided, and the view of its epoch in the light of what the log answers. Only the
-/// log's word that there is no record is one: whatever else it answers leaves the branch alone
-/// (I3).
-pub(super) async fn look_up(
-    inner: &Inner,
-    xid: &Xid,
-    view: EpochView,
-    t: &Recorded,
-) -> Result<(EpochView, bool), LogError> {
-    match view {
-        EpochView::OwnOpen | EpochView::Closed => {}
-        EpochView::OtherOpen
-        | EpochView::Unlisted
-        | EpochView::MayBeLost
-        | EpochView::OtherManager => {
-            return Ok((view, false));
-        }
-    }
-    if t.pending.contains_key(&xid.gtrid) {
-        return Ok((view, true));
-    }
-    let mut found = ask_log(inner, inner.log.lookup(xid.gtrid)).await?;
-    // That another branch has ended otherwise says nothing of what was decided.
-    while let Lookup::Heuristic { beside, .. } = found {
-        found = *beside;
-    }
-    match found {
-        Lookup::Pending(_) | Lookup::Completed => Ok((view, true)),
-        Lookup::NoRecord => Ok((view, false)),
-        Lookup::Open if view == EpochView::OwnOpen => Ok((view, false)),
-        Lookup::Open => Err(LogError::new("a closed epoch was answered to be open")),
-        Lookup::MayBeLost => Ok((EpochView::MayBeLost, false)),
-        Lookup::UnknownOpening | _ => Ok((EpochView::Unlisted, false)),
-    }
-}
-
 async fn prove_absent(
     inner: &Inner,
     resource: &dyn ResourceManager,
     xid: &Xid,
     branch: &BranchRecord,
-    hands: &[ByHand],
+    told: &Told,
 ) -> Done {
     let Some(_claim) = inner.recovery.claim(xid) else {
         return Done::Left(Left::Retry(ENDED_ELSEWHERE.to_owned()));
@@ -420,19 +325,13 @@ async fn prove_absent(
     if let Some(end) = inner.recovery.unrecorded(xid) {
         return heuristic(inner, xid, end, "it ended against the decision".to_owned()).await;
     }
-    let by_hand = rolled_back_by_hand(hands, xid);
-    match is_on_record(inner, xid, by_hand.as_ref()).await {
-        Ok(false) => {}
-        Ok(true) => {
-            inner
-                .recovery
-                .note_resolved(xid.gtrid, std::iter::once(xid.bqual.clone()));
-            return Done::Left(Left::Plan(LeaveReason::Gone));
-        }
-        Err(error) => {
-            return Done::Left(Left::Retry(format!("the log cannot be read: {error}")));
-        }
+    if told.ends.contains(xid) {
+        inner
+            .recovery
+            .note_resolved(xid.gtrid, std::iter::once(xid.bqual.clone()));
+        return Done::Left(Left::Plan(LeaveReason::Gone));
     }
+    let by_hand = rolled_back_by_hand(&told.hands, xid);
     let proving = resource.absent(xid, branch);
     inner.probes.at(&xid.bqual, Point::BeforeProof).await;
     let proven = bounded(inner.config.recovery_timeout, proving).await;
@@ -456,20 +355,6 @@ async fn prove_absent(
         (Ok(Absence::Hazard(why)), _) => Done::Left(Left::Person(how_to_give_up(&why, xid))),
         (Err(error), _) => Done::Left(Left::Retry(error.to_string())),
     }
-}
-
-/// Whether a person has rolled it back, and that is recorded as the heuristic end that it is: they
-/// know, and nobody has to look again.
-async fn is_on_record(
-    inner: &Inner,
-    xid: &Xid,
-    by_hand: Option<&(Heuristic, String)>,
-) -> Result<bool, LogError> {
-    let Some((Heuristic::Rollback, _)) = by_hand else {
-        return Ok(false);
-    };
-    let (ends, _) = ask_log(inner, inner.log.lookup(xid.gtrid)).await?.apart();
-    Ok(ends.contains(&(xid.bqual.clone(), Heuristic::Rollback)))
 }
 
 /// What a person had meant to do with a branch that was ended just now is over.

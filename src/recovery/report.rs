@@ -207,8 +207,9 @@ impl fmt::Display for Left {
             ),
             Self::Plan(LeaveReason::DecisionMayBeLost) => f.write_str(
                 "there is no decision, but one may have been lost: the log's database has failed \
-                 over since, or the log was imported from an incomplete export; find out and end \
-                 it (or declare the fail-over lossless)",
+                 over since, or the log was imported from an incomplete export, or a branch is on \
+                 record to have ended otherwise and the decision is kept no more; find out and \
+                 end it (or declare the fail-over lossless)",
             ),
             Self::Retry(why) | Self::Refused(why) | Self::Person(why) => f.write_str(why),
         }

@@ -12,7 +12,8 @@ use unanimous_core::protocol::{EpochView, LeaveReason, Resolution, plan};
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
 use super::Left;
-use super::pass::{Recorded, ask_log, look_up, ours, scan};
+use super::pass::{ours, scan};
+use super::recorded::{LookedUp, Recorded, ask_log};
 use crate::manager::Inner;
 
 /// What is prepared at all resources, and what a recovery pass would do about it.
@@ -175,11 +176,14 @@ async fn look(
     }
     let again = scan(inner, resource).await.map_err(Unseen::Resource)?;
     let q: HashSet<Xid> = ours(again, &mut Vec::new()).into_iter().collect();
-    for (xid, age) in p {
-        survey
-            .branches
-            .push(planned(inner, xid, age, &a, &t, &q).await);
-    }
+    let xids: Vec<Xid> = p.iter().map(|(xid, _)| xid.clone()).collect();
+    let looked_up = LookedUp::read(inner, &t, &xids).await;
+    let branches = p.into_iter();
+    let planned = branches.map(|(xid, age)| {
+        let found = looked_up.judge(&t, &xid);
+        planned(xid, age, &a, found, &q)
+    });
+    survey.branches.extend(planned);
     for (xid, _) in named {
         if !q.contains(&xid) {
             survey.branches.push(SurveyedBranch {
@@ -194,16 +198,14 @@ async fn look(
     Ok(())
 }
 
-async fn planned(
-    inner: &Inner,
+fn planned(
     xid: Xid,
     age: Option<Duration>,
     a: &HashSet<Gtrid>,
-    t: &Recorded,
+    found: Result<(EpochView, bool), LogError>,
     q: &HashSet<Xid>,
 ) -> SurveyedBranch {
-    let view = EpochView::of(&xid, t.own, |opening| t.openings.get(opening).copied());
-    let (is_decided, planned) = match look_up(inner, &xid, view, t).await {
+    let (is_decided, planned) = match found {
         Ok((view, decided)) => {
             let resolution = plan(
                 view,

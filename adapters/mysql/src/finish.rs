@@ -149,7 +149,8 @@ pub(crate) async fn recover(resource: &Mysql) -> Result<RecoveryScan, ResourceEr
         return Err(resource.error(Problem::Unavailable, "the connection is closed"));
     };
     let identity = resource.identity_of(session).await?;
-    let branches = scan(resource, session).await?;
+    let mut branches = scan(resource, session).await?;
+    branches.sort_by(|a, b| newest_first(&a.owner, &b.owner));
     if session.server().flavour == Flavour::MariaDb {
         see_connections(resource, session, &branches).await?;
     }
@@ -204,6 +205,18 @@ struct Proof {
     asked: u64,
     identity: ServerIdentity,
     listed: HashSet<Xid>,
+}
+
+/// InnoDB looks for each from the newest of its transactions on, so that to end the oldest first
+/// would pass all others every time.
+fn newest_first(a: &XidOwner, b: &XidOwner) -> std::cmp::Ordering {
+    use std::cmp::Ordering;
+    match (a, b) {
+        (XidOwner::Unanimous(a), XidOwner::Unanimous(b)) => b.cmp(a),
+        (XidOwner::Unanimous(_), XidOwner::Foreign(_)) => Ordering::Less,
+        (XidOwner::Foreign(_), XidOwner::Unanimous(_)) => Ordering::Greater,
+        (XidOwner::Foreign(a), XidOwner::Foreign(b)) => a.cmp(b),
+    }
 }
 
 /// What became of a branch that was prepared, is to be committed, and is not listed.

@@ -32,6 +32,7 @@ use crate::{Mysql, preflight};
 use request::{Reads, Request};
 use sql::Tables;
 
+mod find;
 mod hold;
 mod moving;
 mod request;
@@ -451,20 +452,12 @@ impl DecisionTable for MysqlTable {
         })
     }
 
-    async fn find(&self, gtrid: Gtrid, forced_by: Option<Epoch>) -> Result<Found, TableError> {
-        let doing = "look a decision up";
-        let tables = self.names(doing).await?;
-        let statements = tables.find(gtrid);
-        let answer = self.snapshot(doing, tables, statements, forced_by).await?;
-        let openings = self.openings(doing, &answer, 0)?.into_iter();
-        let row = self.parsed(doing, "unanimous_decision", answer.rows(1), rows::found)?;
-        let ends = answer.rows(2);
-        Ok(Found {
-            opening: { openings }.find(|row| row.opening == gtrid.opening),
-            row: row.into_iter().next(),
-            heuristics: self.parsed(doing, "unanimous_heuristic", ends, rows::heuristic)?,
-            identity: answer.identity,
-        })
+    async fn find_all(
+        &self,
+        gtrids: &[Gtrid],
+        forced_by: Option<Epoch>,
+    ) -> Result<Vec<Found>, TableError> {
+        find::find_all(self, gtrids, forced_by).await
     }
 
     async fn hold(&self) -> Result<Box<dyn HeldDecisions>, TableError> {

@@ -370,6 +370,8 @@ fn read_scan(facts: Facts, listed: &Replies) -> Result<RecoveryScan, Failure> {
             age: micros.map(Duration::from_micros),
         });
     }
+    // Oldest first: the server looks for each from the beginning of its list.
+    branches.sort_by_key(|branch| std::cmp::Reverse(branch.age));
     Ok(RecoveryScan {
         identity: facts.identity,
         branches,

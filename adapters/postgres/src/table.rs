@@ -221,11 +221,18 @@ impl DecisionTable for Table {
         self.understood(asked, snapshot)
     }
 
-    async fn find(&self, gtrid: Gtrid, forced_by: Option<Epoch>) -> Result<Found, TableError> {
-        let asked = "cannot look for a decision";
-        let statements = sql::find(gtrid);
+    async fn find_all(
+        &self,
+        gtrids: &[Gtrid],
+        forced_by: Option<Epoch>,
+    ) -> Result<Vec<Found>, TableError> {
+        if gtrids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked = "cannot look for decisions";
+        let statements = sql::find(gtrids);
         let (identity, rows) = self.ask(asked, statements, forced_by.is_some()).await?;
-        let found = rows.found(identity, gtrid);
+        let found = rows.found(&identity, gtrids);
         self.understood(asked, found)
     }
 

@@ -357,6 +357,18 @@ pub trait DecisionLog: Send + Sync + 'static {
     /// The log could not be read.
     async fn lookup(&self, gtrid: Gtrid) -> Result<Lookup, LogError>;
 
+    /// The same of many, in their order: what a recovery pass asks of all that it found prepared.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    async fn lookup_all(&self, gtrids: &[Gtrid]) -> Result<Vec<Lookup>, LogError> {
+        let mut all = Vec::with_capacity(gtrids.len());
+        for gtrid in gtrids {
+            all.push(self.lookup(*gtrid).await?);
+        }
+        Ok(all)
+    }
+
     /// Every decision that is not completed, of every epoch.
     ///
     /// # Errors

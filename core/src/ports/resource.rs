@@ -247,7 +247,8 @@ pub struct ScannedBranch {
 pub struct RecoveryScan {
     /// The server that was asked.
     pub identity: ServerIdentity,
-    /// What it holds, in this resource's database where the server separates databases.
+    /// What it holds, in this resource's database where the server separates databases; in the
+    /// order in which the server ends them soonest.
     pub branches: Vec<ScannedBranch>,
 }
 

@@ -25,6 +25,7 @@
 //! * `unanimous_member`, heartbeats, of no meaning for safety.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -437,11 +438,28 @@ pub trait DecisionTable: Send + Sync + 'static {
         forced_by: Option<Epoch>,
     ) -> Result<Snapshot, TableError>;
 
-    /// What is known of one transaction; forced as [`read`](Self::read) is.
+    /// What is known of each of these transactions, in their order; forced as
+    /// [`read`](Self::read) is, once for all. Some hundred at most are asked for at once.
     ///
     /// # Errors
     /// See the module.
-    async fn find(&self, gtrid: Gtrid, forced_by: Option<Epoch>) -> Result<Found, TableError>;
+    async fn find_all(
+        &self,
+        gtrids: &[Gtrid],
+        forced_by: Option<Epoch>,
+    ) -> Result<Vec<Found>, TableError>;
+
+    /// The same of one.
+    ///
+    /// # Errors
+    /// See the module.
+    async fn find(&self, gtrid: Gtrid, forced_by: Option<Epoch>) -> Result<Found, TableError> {
+        let mut found = self.find_all(&[gtrid], forced_by).await?;
+        found.pop().ok_or_else(|| {
+            let message = format!("{}: nothing was answered of {gtrid}", self.place());
+            TableError::new(TableErrorKind::Lost, message)
+        })
+    }
 
     /// Holds new decisions, of every member, in a transaction that is left open on a session of its
     /// own: locks the slots of all open epochs exclusively, which waits for decisions in flight,

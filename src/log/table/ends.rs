@@ -1,8 +1,8 @@
 //! What the table says of one transaction, of branches that ended otherwise, and of people.
 
 use unanimous_core::ports::{
-    ByHand, DecisionRecord, Found, HandRow, HeuristicEnd, LogError, Lookup, NotedEnd, RowState,
-    UnixTime,
+    ByHand, DecisionLog, DecisionRecord, Found, HandRow, HeuristicEnd, LogError, Lookup, NotedEnd,
+    RowState, TableError, UnixTime,
 };
 use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::{Gtrid, ResourceName};
@@ -13,16 +13,16 @@ use super::open::OpenTableLog;
 use crate::log::hand;
 
 /// How many rows are asked for at once.
-const BATCH_MAX: usize = 500;
+pub(super) const BATCH_MAX: usize = 500;
 
 /// See [`OpenTableLog::found`].
-pub(super) struct Answer {
-    pub(super) ends: Vec<(ResourceName, Heuristic)>,
-    pub(super) row: Lookup,
+struct Answer {
+    ends: Vec<(ResourceName, Heuristic)>,
+    row: Lookup,
 }
 
 /// Heuristic ends are told before anything else.
-pub(super) fn with_ends(ends: Vec<(ResourceName, Heuristic)>, beside: Lookup) -> Lookup {
+fn with_ends(ends: Vec<(ResourceName, Heuristic)>, beside: Lookup) -> Lookup {
     if ends.is_empty() {
         return beside;
     }
@@ -48,8 +48,73 @@ pub(crate) fn read_ends(ends: &unanimous_core::ports::Ends) -> (Vec<HeuristicEnd
 }
 
 impl OpenTableLog {
+    /// Asks the table of some, in one question; of another manager's it knows nothing.
+    pub(super) async fn find(&self, gtrids: &[Gtrid]) -> Result<Vec<Found>, TableError> {
+        let own = self.shared.known().own().manager;
+        if gtrids.iter().all(|gtrid| gtrid.opening.manager != own) {
+            return Ok(Vec::new());
+        }
+        let desk = &self.shared.desk;
+        desk.ask(desk.table.find_all(gtrids, self.reader())).await
+    }
+
+    /// Appends what is known of each of these, in their order.
+    pub(super) async fn look_up_some(
+        &self,
+        gtrids: &[Gtrid],
+        all: &mut Vec<Lookup>,
+    ) -> Result<(), LogError> {
+        let asked = match self.find(gtrids).await {
+            Ok(found) => {
+                let mut found = found.into_iter();
+                gtrids.iter().map(|_| Ok(found.next())).collect::<Vec<_>>()
+            }
+            Err(error) => gtrids.iter().map(|_| Err(error.clone())).collect(),
+        };
+        for (gtrid, asked) in gtrids.iter().zip(asked) {
+            let is_bare = matches!(&asked, Ok(Some(found)) if found.heuristics.is_empty());
+            all.push(if is_bare && self.shared.known().ended_by_hand(*gtrid) {
+                // Perhaps recorded and completed since it was asked.
+                self.lookup(*gtrid).await?
+            } else {
+                self.judge(*gtrid, asked)?
+            });
+        }
+        Ok(())
+    }
+
+    /// What the table's answer means, and what this process remembers.
+    pub(super) fn judge(
+        &self,
+        gtrid: Gtrid,
+        asked: Result<Option<Found>, TableError>,
+    ) -> Result<Lookup, LogError> {
+        let (remembered, is_completed, own) = {
+            let known = self.shared.known();
+            let (remembered, is_completed) = (known.lookup(gtrid), known.is_completed(gtrid));
+            (remembered, is_completed, known.own())
+        };
+        if gtrid.opening.manager != own.manager {
+            return Ok(Lookup::UnknownOpening);
+        }
+        match (asked, remembered) {
+            (Ok(found), remembered) => {
+                let found = found.ok_or_else(|| self.unreadable(gtrid))?;
+                let found = self.found(gtrid, found)?;
+                let beside = match (remembered, found.row) {
+                    (Some(remembered), _) => remembered,
+                    (None, Lookup::Pending(_)) if is_completed => Lookup::Completed,
+                    (None, row) => row,
+                };
+                Ok(with_ends(found.ends, beside))
+            }
+            (Err(_), Some(remembered)) => Ok(remembered),
+            (Err(error), None) => Err(log_error(error)),
+        }
+    }
+
     /// What the rows mean.
-    pub(super) fn found(&self, gtrid: Gtrid, found: Found) -> Result<Answer, LogError> {
+    fn found(&self, gtrid: Gtrid, found: Found) -> Result<Answer, LogError> {
         let ends = found.heuristics.iter();
         let ends = ends.map(|(name, letter)| Some((name.clone(), end_of(*letter)?)));
         let ends: Option<Vec<_>> = ends.collect();

@@ -16,7 +16,7 @@ use unanimous_core::xid::{Epoch, Gtrid, Opening, ResourceName};
 use super::batches::{self, Request};
 use super::codec::{self, letter_of};
 use super::desk::Desk;
-use super::ends::with_ends;
+use super::ends::BATCH_MAX;
 use super::known::Wake;
 use super::members;
 use super::shared::{FORGOTTEN, Shared};
@@ -356,32 +356,25 @@ impl DecisionLog for OpenTableLog {
     }
 
     async fn lookup(&self, gtrid: Gtrid) -> Result<Lookup, LogError> {
-        let own = self.shared.known().own();
-        if gtrid.opening.manager != own.manager {
-            return Ok(Lookup::UnknownOpening);
-        }
-        let desk = &self.shared.desk;
-        let mut asked = desk.ask(desk.table.find(gtrid, self.reader())).await;
-        let is_bare = |found: &Found| found.heuristics.is_empty();
+        let mut asked = self.find(&[gtrid]).await;
+        let is_bare = |found: &Vec<Found>| found.iter().all(|found| found.heuristics.is_empty());
         if asked.as_ref().is_ok_and(is_bare) && self.shared.known().ended_by_hand(gtrid) {
             // Recorded and completed since it was asked.
-            asked = desk.ask(desk.table.find(gtrid, self.reader())).await;
+            asked = self.find(&[gtrid]).await;
         }
-        let remembered = self.shared.known().lookup(gtrid);
-        match (asked, remembered) {
-            (Ok(found), remembered) => {
-                let found = self.found(gtrid, found)?;
-                let is_completed = self.shared.known().is_completed(gtrid);
-                let beside = match (remembered, found.row) {
-                    (Some(remembered), _) => remembered,
-                    (None, Lookup::Pending(_)) if is_completed => Lookup::Completed,
-                    (None, row) => row,
-                };
-                Ok(with_ends(found.ends, beside))
-            }
-            (Err(_), Some(remembered)) => Ok(remembered),
-            (Err(error), None) => Err(log_error(error)),
+        let asked = match asked {
+            Ok(mut found) => Ok(found.pop()),
+            Err(error) => Err(error),
+        };
+        self.judge(gtrid, asked)
+    }
+
+    async fn lookup_all(&self, gtrids: &[Gtrid]) -> Result<Vec<Lookup>, LogError> {
+        let mut all = Vec::with_capacity(gtrids.len());
+        for some in gtrids.chunks(BATCH_MAX) {
+            self.look_up_some(some, &mut all).await?;
         }
+        Ok(all)
     }
 
     async fn pending(&self) -> Result<Vec<DecisionRecord>, LogError> {

@@ -125,8 +125,16 @@ impl DecisionTable for MemoryTable {
         self.ask(TableStep::Read, read).await
     }
 
-    async fn find(&self, gtrid: Gtrid, forced_by: Option<Epoch>) -> Result<Found, TableError> {
-        let find = move |rows: &mut TableRows| Some(rows.find(gtrid, forced_by));
+    async fn find_all(
+        &self,
+        gtrids: &[Gtrid],
+        forced_by: Option<Epoch>,
+    ) -> Result<Vec<Found>, TableError> {
+        let gtrids = gtrids.to_vec();
+        let find = move |rows: &mut TableRows| {
+            let found = gtrids.iter().map(|gtrid| rows.find(*gtrid, forced_by));
+            Some(found.collect())
+        };
         self.ask(TableStep::Find, find).await
     }
 

@@ -18,6 +18,7 @@ mod lifecycle;
 mod lost_branch;
 mod lost_decision;
 mod lost_log;
+mod passes;
 mod pools;
 mod recovery;
 mod wrong_drivers;

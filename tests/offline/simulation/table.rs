@@ -215,10 +215,16 @@ impl DecisionTable for SimTable {
         self.ask("read".into(), read).await
     }
 
-    async fn find(&self, gtrid: Gtrid, by: Option<Epoch>) -> Result<Found, TableError> {
-        let table = self.table.clone();
-        let find = async move { table.find(gtrid, by).await };
-        self.ask(format!("find {}", gtrid.sequence), find).await
+    async fn find_all(
+        &self,
+        gtrids: &[Gtrid],
+        by: Option<Epoch>,
+    ) -> Result<Vec<Found>, TableError> {
+        let (table, asked) = (self.table.clone(), gtrids.to_vec());
+        let find = async move { table.find_all(&asked, by).await };
+        let sequences: Vec<_> = gtrids.iter().map(|g| g.sequence.to_string()).collect();
+        self.ask(format!("find {}", sequences.join(" ")), find)
+            .await
     }
 
     /// Nobody in these worlds makes a barrier.

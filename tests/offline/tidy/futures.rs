@@ -186,6 +186,7 @@ pub(super) const TESTS: &[(&str, &str, &str, &[&str])] = &[
             "OpenTableLog::decided_at",
             "OpenTableLog::heuristics",
             "OpenTableLog::lookup",
+            "OpenTableLog::lookup_all",
             "OpenTableLog::members",
             "OpenTableLog::openings",
             "OpenTableLog::pending",

@@ -58,8 +58,8 @@ pub(super) fn pending(row: &Row) -> Option<DecisionRow> {
     })
 }
 
-pub(super) fn found(row: &Row) -> Option<(RowState, String)> {
-    Some((state(row, 0)?, text(row, 1)?))
+pub(super) fn found(row: &Row) -> Option<(Gtrid, (RowState, String))> {
+    Some((number(row, 0)?, (state(row, 1)?, text(row, 2)?)))
 }
 
 pub(super) fn heuristic(row: &Row) -> Option<(ResourceName, char)> {

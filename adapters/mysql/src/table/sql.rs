@@ -392,24 +392,6 @@ impl Tables {
         ]
     }
 
-    pub(super) fn find(&self, gtrid: Gtrid) -> Vec<String> {
-        vec![
-            format!(
-                "{} WHERE o.epoch = {}",
-                self.columns_of_opening(),
-                gtrid.opening.epoch
-            ),
-            format!(
-                "SELECT state, branches FROM {} WHERE gtrid = '{gtrid}'",
-                self.decision
-            ),
-            format!(
-                "SELECT resource, ended FROM {} WHERE gtrid = '{gtrid}' ORDER BY resource",
-                self.heuristic
-            ),
-        ]
-    }
-
     /// In READ COMMITTED, in which the locks of rows that do not match are let go at once. Whoever
     /// joins updates the row of the log: so no epoch is opened after the first statement.
     pub(super) fn hold(&self) -> [String; 2] {
@@ -466,7 +448,7 @@ pub(super) fn unix_time(column: &str) -> String {
 }
 
 /// The keys in their order, in which everybody locks them. A gtrid needs no quoting of its own.
-fn keys(gtrids: impl Iterator<Item = Gtrid>) -> String {
+pub(super) fn keys(gtrids: impl Iterator<Item = Gtrid>) -> String {
     let mut keys: Vec<_> = gtrids.map(|gtrid| format!("'{gtrid}'")).collect();
     keys.sort_unstable();
     keys.join(", ")

@@ -1,7 +1,7 @@
 //! What the statements on the decision table answer. The rows of all statements of a string come as
 //! one list; the first column of each says which statement's it is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio_postgres::SimpleQueryRow;
@@ -176,17 +176,31 @@ impl Rows {
         })
     }
 
-    pub(super) fn found(&self, identity: ServerIdentity, gtrid: Gtrid) -> Result<Found, Odd> {
-        let mut openings = self.openings()?.into_iter();
-        let row = self.decisions()?.into_iter().next();
-        let read = |row| heuristic(row).ok_or("a row of unanimous_heuristic cannot be read");
-        Ok(Found {
-            identity,
-            // The manager may be another one.
-            opening: openings.find(|row| row.opening == gtrid.opening),
-            row: row.map(|(_, state, branches)| (state, branches)),
-            heuristics: self.tagged("h").map(read).collect::<Result<_, _>>()?,
-        })
+    /// One for each of these, in their order.
+    pub(super) fn found(
+        &self,
+        identity: &ServerIdentity,
+        gtrids: &[Gtrid],
+    ) -> Result<Vec<Found>, Odd> {
+        let openings = self.openings()?;
+        let rows = self.decisions()?.into_iter();
+        let mut rows: HashMap<Gtrid, _> = rows.map(|row| (row.0, (row.1, row.2))).collect();
+        let mut ends: HashMap<Gtrid, Vec<_>> = HashMap::new();
+        for end in self.noted()? {
+            ends.entry(end.gtrid)
+                .or_default()
+                .push((end.resource, end.end));
+        }
+        let found = |gtrid: &Gtrid| Found {
+            identity: identity.clone(),
+            // The manager, or the opening of this number, may be another one.
+            opening: { openings.iter() }
+                .find(|row| row.opening == gtrid.opening)
+                .cloned(),
+            row: rows.remove(gtrid),
+            heuristics: ends.remove(gtrid).unwrap_or_default(),
+        };
+        Ok(gtrids.iter().map(found).collect())
     }
 }
 

@@ -13,6 +13,7 @@
 //! collides with; the flush then takes along whatever had been written before, and all that was
 //! read.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use unanimous_core::ports::{DecisionRow, EpochSlot, HandRow, SLOTS, ServerIdentity};
@@ -286,12 +287,11 @@ pub(super) fn ends() -> Vec<String> {
 }
 
 pub(super) fn decided_at(gtrids: &[Gtrid]) -> String {
-    let keys: Vec<_> = gtrids.iter().map(|gtrid| format!("'{gtrid}'")).collect();
     format!(
         "SELECT 'w', gtrid, {} FROM unanimous.unanimous_decision \
          WHERE decided_at IS NOT NULL AND state <> 'R' AND gtrid IN ({})",
         unix_time("decided_at"),
-        keys.join(", ")
+        keys(gtrids)
     )
 }
 
@@ -359,19 +359,26 @@ pub(super) fn read(openings_from: Epoch) -> Vec<String> {
     ]
 }
 
-pub(super) fn find(gtrid: Gtrid) -> Vec<String> {
+pub(super) fn find(gtrids: &[Gtrid]) -> Vec<String> {
+    let epochs: BTreeSet<Epoch> = gtrids.iter().map(|gtrid| gtrid.opening.epoch).collect();
+    let epochs: Vec<_> = epochs.iter().map(ToString::to_string).collect();
+    let keys = keys(gtrids);
     vec![
+        format!("{OPENINGS} WHERE o.epoch IN ({})", epochs.join(", ")),
         format!(
-            "{OPENINGS} WHERE o.epoch = {} AND o.nonce = '{}'",
-            gtrid.opening.epoch,
-            nonce(gtrid.opening)
+            "SELECT 'd', gtrid, state, branches FROM unanimous.unanimous_decision \
+             WHERE gtrid IN ({keys})"
         ),
-        row_of(gtrid),
         format!(
-            "SELECT 'h', resource, ended FROM unanimous.unanimous_heuristic \
-             WHERE gtrid = '{gtrid}' ORDER BY resource"
+            "SELECT 'g', resource, ended, gtrid, NULL FROM unanimous.unanimous_heuristic \
+             WHERE gtrid IN ({keys}) ORDER BY resource"
         ),
     ]
+}
+
+fn keys(gtrids: &[Gtrid]) -> String {
+    let keys: Vec<_> = gtrids.iter().map(|gtrid| format!("'{gtrid}'")).collect();
+    keys.join(", ")
 }
 
 pub(super) fn closed_for(age: Duration) -> String {

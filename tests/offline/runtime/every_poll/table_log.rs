@@ -158,6 +158,7 @@ async fn i7_questions_to_a_table_log() {
         log.decide(&decision(gtrid)).await.unwrap();
         let answered = [
             polled(polls, log.lookup(gtrid)).await.is_some(),
+            polled(polls, log.lookup_all(&[gtrid])).await.is_some(),
             polled(polls, log.pending()).await.is_some(),
             polled(polls, log.openings()).await.is_some(),
             polled(polls, log.members()).await.is_some(),
@@ -168,7 +169,7 @@ async fn i7_questions_to_a_table_log() {
         ];
         assert_eq!(log.pending().await.unwrap().len(), 1);
         log.shutdown().await.unwrap();
-        answered == [true; 8]
+        answered == [true; 9]
     })
     .await;
 }

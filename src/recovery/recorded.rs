@@ -1,0 +1,226 @@
+//! T: what the log says, and what follows from it for a branch.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use unanimous_core::ports::{
+    BranchRecord, DecisionRecord, LogError, LogSnapshot, Lookup, ResourceManager,
+};
+use unanimous_core::protocol::{EpochView, Heuristic};
+use unanimous_core::xid::{Gtrid, Opening, Xid};
+
+use super::lost::note_given_up;
+use crate::bounded::bounded;
+use crate::manager::Inner;
+
+/// T: the log, seen after A.
+pub(super) struct Recorded {
+    pub(super) own: Opening,
+    pub(super) openings: HashMap<Opening, bool>,
+    /// In order, oldest first.
+    pub(super) pending: BTreeMap<Gtrid, DecisionRecord>,
+}
+
+pub(crate) async fn ask_log<T>(
+    inner: &Inner,
+    question: impl Future<Output = Result<T, LogError>>,
+) -> Result<T, LogError> {
+    match bounded(inner.config.recovery_timeout, question).await {
+        Ok(answer) => answer,
+        Err(silence) => Err(LogError::new(silence.to_string())),
+    }
+}
+
+impl Recorded {
+    pub(super) async fn read(inner: &Inner) -> Result<Self, LogError> {
+        // The own opening is read first: if the log reopens meanwhile, the old one is listed
+        // closed.
+        let own = inner.log.opening();
+        let LogSnapshot { openings, pending } = inner.log.snapshot().await?;
+        Ok(Self {
+            own,
+            openings: openings
+                .into_iter()
+                .map(|state| (state.opening, state.closed))
+                .collect(),
+            pending: pending
+                .into_iter()
+                .map(|record| (record.gtrid, record))
+                .collect(),
+        })
+    }
+
+    /// Of a branch's epoch, before the log is asked for its transaction.
+    fn view(&self, xid: &Xid) -> EpochView {
+        EpochView::of(xid, self.own, |opening| self.openings.get(opening).copied())
+    }
+
+    pub(super) fn decision(&self, gtrid: Gtrid) -> Option<&DecisionRecord> {
+        self.pending.get(&gtrid)
+    }
+
+    /// What a pending decision says of a branch.
+    pub(super) fn branch(&self, xid: &Xid) -> Option<&BranchRecord> {
+        let mut branches = self.branches(xid.gtrid).iter();
+        branches.find(|branch| branch.resource == xid.bqual)
+    }
+
+    /// The branches of a pending decision.
+    pub(super) fn branches(&self, gtrid: Gtrid) -> &[BranchRecord] {
+        let decision = self.pending.get(&gtrid);
+        decision.map_or(&[], |decision| &decision.branches)
+    }
+
+    /// Branches at this resource that pending decisions name, which no driver here looks after and
+    /// which are not proven yet. The set A is asked after T: whoever is not in it has ended.
+    pub(super) async fn unproven(
+        &self,
+        inner: &Inner,
+        resource: &dyn ResourceManager,
+    ) -> Result<Vec<Xid>, LogError> {
+        note_given_up(inner, self.ours_to_end(inner)).await?;
+        let names_it = |decision: &DecisionRecord| {
+            let mut branches = decision.branches.iter();
+            branches.any(|branch| branch.resource == *resource.name())
+        };
+        let (ours, bqual) = (self.ours_to_end(inner), resource.name());
+        let named = ours.filter(|decision| {
+            names_it(decision) && !inner.recovery.is_resolved(decision.gtrid, bqual)
+        });
+        let xid = |decision: &DecisionRecord| Xid {
+            gtrid: decision.gtrid,
+            bqual: bqual.clone(),
+        };
+        Ok(named.map(xid).collect())
+    }
+
+    /// Those of them that were left to recovery, with what the decision says of them. The log is
+    /// asked once more: one that ended between T and A has completed its decision before it left A,
+    /// and its connections may serve others by now, which a proof would end. What is pending yet
+    /// was left to recovery, unless its epoch is open again: a fail-over of the log may have lost
+    /// that it was closed, and then its owner looks after it.
+    pub(super) async fn left_behind(
+        &self,
+        inner: &Inner,
+        mut unproven: Vec<Xid>,
+    ) -> Result<Vec<(Xid, BranchRecord)>, LogError> {
+        if unproven.is_empty() {
+            return Ok(Vec::new());
+        }
+        let again = ask_log(inner, Self::read(inner)).await?;
+        unproven.retain(|xid| {
+            again.pending.contains_key(&xid.gtrid) && again.is_ours_to_end(inner, xid.gtrid)
+        });
+        let recorded = unproven.into_iter().filter_map(|xid| {
+            let branch = self.branch(&xid)?.clone();
+            Some((xid, branch))
+        });
+        Ok(recorded.collect())
+    }
+
+    /// [`unproven`](Self::unproven) and [`left_behind`](Self::left_behind).
+    pub(super) async fn named(
+        &self,
+        inner: &Inner,
+        resource: &dyn ResourceManager,
+    ) -> Result<Vec<(Xid, BranchRecord)>, LogError> {
+        let unproven = self.unproven(inner, resource).await?;
+        self.left_behind(inner, unproven).await
+    }
+
+    pub(super) fn ours_to_end(&self, inner: &Inner) -> impl Iterator<Item = &DecisionRecord> {
+        let pending = self.pending.values();
+        pending.filter(|decision| self.is_ours_to_end(inner, decision.gtrid))
+    }
+
+    /// The set A is asked after T: whoever is not in it has ended.
+    pub(super) fn is_ours_to_end(&self, inner: &Inner, gtrid: Gtrid) -> bool {
+        let opening = gtrid.opening;
+        let closed = self.openings.get(&opening) == Some(&true);
+        (closed || opening == self.own) && !inner.active.contains(gtrid)
+    }
+}
+
+/// What was found of transactions that are not pending.
+#[derive(Default)]
+pub(super) struct LookedUp {
+    found: HashMap<Gtrid, Lookup>,
+    /// Why it is not known of the others.
+    error: Option<LogError>,
+}
+
+impl LookedUp {
+    /// How many are asked for within one `recovery_timeout`.
+    const ASKED_MAX: usize = 500;
+
+    /// Asks the log for all of these branches that are not pending and that may be ended here.
+    pub(super) async fn read(inner: &Inner, t: &Recorded, xids: &[Xid]) -> Self {
+        let is_asked = |xid: &&Xid| {
+            !t.pending.contains_key(&xid.gtrid)
+                && matches!(t.view(xid), EpochView::OwnOpen | EpochView::Closed)
+        };
+        let asked: HashSet<Gtrid> = { xids.iter() }
+            .filter(is_asked)
+            .map(|xid| xid.gtrid)
+            .collect();
+        let mut asked: Vec<Gtrid> = asked.into_iter().collect();
+        asked.sort_unstable();
+        let mut looked_up = Self::default();
+        for some in asked.chunks(Self::ASKED_MAX) {
+            match ask_log(inner, inner.log.lookup_all(some)).await {
+                Ok(found) => looked_up.found.extend(some.iter().copied().zip(found)),
+                Err(error) => {
+                    looked_up.error = Some(error);
+                    break;
+                }
+            }
+        }
+        looked_up
+    }
+
+    /// Whether it is decided, and the view of its epoch in the light of what the log answers. Only
+    /// the log's word that there is no record is one: whatever else it answers leaves the branch
+    /// alone (I3).
+    pub(super) fn judge(&self, t: &Recorded, xid: &Xid) -> Result<(EpochView, bool), LogError> {
+        let view = t.view(xid);
+        match view {
+            EpochView::OwnOpen | EpochView::Closed => {}
+            EpochView::OtherOpen
+            | EpochView::Unlisted
+            | EpochView::MayBeLost
+            | EpochView::OtherManager => {
+                return Ok((view, false));
+            }
+        }
+        if t.pending.contains_key(&xid.gtrid) {
+            return Ok((view, true));
+        }
+        let unknown = || LogError::new("it has not answered");
+        let found = self.found.get(&xid.gtrid);
+        let found = found.ok_or_else(|| self.error.clone().unwrap_or_else(unknown))?;
+        let (ends, beside) = found.clone().apart();
+        // That a branch has ended otherwise does not say what was decided; but something was, or
+        // this very branch has ended before: that there is no record (any more) proves nothing.
+        let is_told_of = ends
+            .iter()
+            .any(|(name, end)| *name == xid.bqual || *end == Heuristic::Rollback);
+        match beside {
+            Lookup::Pending(_) | Lookup::Completed => Ok((view, true)),
+            Lookup::NoRecord | Lookup::Open if is_told_of => Ok((EpochView::MayBeLost, false)),
+            Lookup::NoRecord => Ok((view, false)),
+            Lookup::Open if view == EpochView::OwnOpen => Ok((view, false)),
+            Lookup::Open => Err(LogError::new("a closed epoch was answered to be open")),
+            Lookup::MayBeLost => Ok((EpochView::MayBeLost, false)),
+            Lookup::UnknownOpening | _ => Ok((EpochView::Unlisted, false)),
+        }
+    }
+}
+
+/// The same for one branch.
+pub(super) async fn look_up(
+    inner: &Inner,
+    xid: &Xid,
+    t: &Recorded,
+) -> Result<(EpochView, bool), LogError> {
+    let looked_up = LookedUp::read(inner, t, std::slice::from_ref(xid)).await;
+    looked_up.judge(t, xid)
+}

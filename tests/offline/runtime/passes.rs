@@ -1,0 +1,139 @@
+//! What recovery passes ask, believe and leave behind.
+
+use std::time::Duration;
+
+use unanimous::log::{FileLog, TableLog};
+use unanimous::ports::{LogHome, ResourceManager};
+use unanimous::{Decision, TransactionManager, Xid};
+use unanimous_testing::{
+    Event, Fault, Flavour, LogStep, MemoryResource, MemoryServer, MemoryTable, Step, TableStep,
+};
+
+use super::fragile::{Call, Fate, FragileResource};
+use super::recovery::die_after_the_decision;
+use super::{World, eventually};
+
+fn xid(gtrid: unanimous::Gtrid, resource: &MemoryResource) -> Xid {
+    let bqual = resource.name().clone();
+    Xid { gtrid, bqual }
+}
+
+/// One question is one forced write at the log's database.
+#[tokio::test]
+async fn i6_a_thousand_orphans_are_looked_up_in_the_table_some_hundred_at_a_time() {
+    let world = World::new();
+    let table = MemoryTable::with("log", world.journal.clone());
+    let start = async || {
+        let builder = world.builder().log(TableLog::on(&table));
+        let builder = builder.resource(&world.orders).config(|config| {
+            config.start_timeout = Duration::from_secs(30);
+            config.recovery_timeout = Duration::from_secs(30);
+        });
+        builder.start().await.unwrap()
+    };
+    let first: TransactionManager = start().await;
+    let gtrids: Vec<_> = (0..1000).map(|_| first.begin().gtrid()).collect();
+    first.shutdown().await.unwrap();
+    let server = world.orders.server();
+    for gtrid in gtrids {
+        server.plant(&xid(gtrid, &world.orders), &[]);
+    }
+    let finds = || {
+        let is_find = |event: &Event| *event == Event::Log(LogStep::Table(TableStep::Find));
+        world.journal.count(is_find)
+    };
+    let before = finds();
+    let second = start().await;
+    assert!(server.prepared().is_empty());
+    let asked = finds() - before;
+    assert!(asked <= 10, "asked {asked} times");
+    second.shutdown().await.unwrap();
+}
+
+/// It was rolled back by hand, and the log has dropped the decision since. Now a server has it
+/// again.
+#[tokio::test]
+async fn i3_a_branch_that_came_back_after_a_heuristic_end_is_left_to_a_person() {
+    let world = World::new();
+    let gtrid = die_after_the_decision(&world).await;
+    let (server, branch) = (world.orders.server(), xid(gtrid, &world.orders));
+    assert!(server.end_by_hand(&branch, Decision::Rollback));
+    let tm = world.start().await;
+    eventually("it is complete", || world.log.is_completed(gtrid)).await;
+    world.log.forget_completed();
+    server.plant(&branch, &[("k", "1")]);
+    let report = tm.recover().await;
+    assert_eq!(server.prepared(), [branch]);
+    assert!(!report.is_clean());
+    let text = report.to_string();
+    assert!(
+        text.contains("is on record to have ended otherwise"),
+        "{text}"
+    );
+}
+
+/// The other branch keeps the decision pending.
+#[tokio::test]
+async fn i1_what_is_on_record_to_have_ended_otherwise_is_not_proven_again() {
+    for flavour in [Flavour::Mysql, Flavour::Postgres] {
+        let mut world = World::new();
+        let server = MemoryServer::with("orders", flavour, world.journal.clone());
+        world.orders = server.resource("orders");
+        die_after_the_decision(&world).await;
+        world.ledger.server().set_reachable(false);
+        server.fail_next(Step::Finish, Fault::CONFLICT);
+        let first = world.start().await;
+        eventually("it is rolled back", || server.prepared().is_empty()).await;
+        first.shutdown().await.unwrap();
+        let is_asked =
+            |event: &Event| matches!(event, Event::Asked { step, .. } if *step == Step::Absent);
+        let before = world.journal.count(is_asked);
+        let second = world.start().await;
+        let reports = &second.start_report().resources;
+        let orders = reports
+            .iter()
+            .find(|at| at.resource == *world.orders.name());
+        assert_eq!(orders.unwrap().committed, 0, "{flavour:?}");
+        assert_eq!(world.journal.count(is_asked), before, "{flavour:?}");
+        second.shutdown().await.unwrap();
+    }
+}
+
+/// It would keep the log from being opened.
+#[tokio::test]
+async fn i8_no_pass_outlives_the_manager() {
+    for shuts_down in [false, true] {
+        let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+        let log = || FileLog::at(folder.path().join("log"));
+        let orders = FragileResource::new(&world.orders);
+        let start = async || {
+            let builder = world.builder().log(log()).config(|config| {
+                config.start_timeout = Duration::from_millis(100);
+                config.recovery_timeout = Duration::from_secs(600);
+            });
+            builder.resource(&orders).start().await.unwrap()
+        };
+        let first: TransactionManager = start().await;
+        let orphan = first.begin().gtrid();
+        first.shutdown().await.unwrap();
+        drop(first);
+        let server = world.orders.server();
+        server.plant(&xid(orphan, &world.orders), &[]);
+        orders.fates.next(Call::Finish, Fate::Hang);
+        let second = start().await;
+        assert_eq!(second.start_report().unfinished.len(), 1);
+        if shuts_down {
+            second.shutdown().await.unwrap();
+        }
+        drop(second);
+        let mut is_open = false;
+        for _ in 0..400 {
+            is_open = Box::new(log()).open().await.is_ok();
+            if is_open {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(is_open, "the log is held, shut down: {shuts_down}");
+    }
+}
