@@ -314,8 +314,8 @@ impl PgBranch {
         Ok(())
     }
 
-    /// What its synchronous standby may lack is no vote to commit: after a fail-over to that one the
-    /// branch would not be there.
+    /// What its synchronous standby may lack is no vote to commit: after a fail-over to that one
+    /// the branch would not be there.
     fn prepared(&mut self, replies: &Replies) -> PrepareReply {
         if self.lease.is_unreplicated() {
             let failure = Failure::unreplicated();

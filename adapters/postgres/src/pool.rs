@@ -2,9 +2,10 @@
 //! decision table that may be in its database.
 //!
 //! They are kept apart so that branches that wait for each other can never keep recovery from
-//! working (I6), nor slow ends of branches a decision or a sign of life. Invariant I8: a session goes back to its pool only by [`Lease::keep`], and is
-//! looked at once more before it is handed out; a lease that is dropped in any other way, also by a
-//! dropped future or at the end of the runtime, closes its connection.
+//! working (I6), nor slow ends of branches a decision or a sign of life. Invariant I8: a session
+//! goes back to its pool only by [`Lease::keep`], and is looked at once more before it is handed
+//! out; a lease that is dropped in any other way, also by a dropped future or at the end of the
+//! runtime, closes its connection.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;

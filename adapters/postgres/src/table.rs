@@ -328,8 +328,8 @@ impl Table {
             .await
     }
 
-    /// Sends one string. If asked twice it answers the same, it may be sent again on another session
-    /// where a pooled one has died.
+    /// Sends one string. If it answers the same when it is asked twice, it may be sent again on
+    /// another session where a pooled one has died.
     async fn run_with<'a>(
         &self,
         asked: &'static str,

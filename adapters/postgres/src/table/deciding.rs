@@ -2,8 +2,8 @@
 //!
 //! Such a row is not answered by the insert. The rows that were not are decided once more, in a
 //! transaction of their own that also reads them: the first one has put nothing there of them, so
-//! to ask again is to ask first. What the first has put there is committed, and stands, whatever the
-//! second answers: an error of that may say *not sent* or *refused* only if the first has put
+//! to ask again is to ask first. What the first has put there is committed, and stands, whatever
+//! the second answers: an error of that may say *not sent* or *refused* only if the first has put
 //! nothing at all.
 
 use std::borrow::Cow;

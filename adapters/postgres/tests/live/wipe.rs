@@ -112,7 +112,8 @@ async fn a_plan_that_is_kept_is_made_anew_where_it_does_not_fit(db: &Db) {
     let (resource, table) = (single(db), &db.table);
     db.sql(&format!(
         "CREATE SCHEMA s_{table}; CREATE TABLE s_{table}.{table} (id integer, v text); \
-         INSERT INTO s_{table}.{table} VALUES (1, 'there'); INSERT INTO {table} VALUES (1, 'here'); \
+         INSERT INTO s_{table}.{table} VALUES (1, 'there'); \
+         INSERT INTO {table} VALUES (1, 'here'); \
          CREATE FUNCTION s_{table}.look() RETURNS text LANGUAGE plpgsql AS \
          $$ DECLARE found text; BEGIN SELECT v INTO found FROM {table}; RETURN found; END $$"
     ))
