@@ -443,7 +443,7 @@ mod tests {
         let mut known = Known::new(lost.clone());
         let late = known.question();
         known.join(now.clone());
-        answer(&mut known, late, &[lost.clone()]);
+        answer(&mut known, late, std::slice::from_ref(&lost));
         assert_eq!(known.listed(now.opening), Some(&now));
     }
 

@@ -121,7 +121,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 async fn close_all(shared: Arc<Shared>, suspects: Vec<Epoch>) {
     let mut is_news = false;
     for suspect in suspects {
-        is_news |= close(&shared, suspect).await.is_ok();
+        is_news |= close(&shared, suspect, SILENT).await.is_ok();
     }
     if is_news {
         shared.wake();
@@ -159,15 +159,22 @@ async fn round(shared: &Shared) -> Vec<Epoch> {
     shared.watch.round(own, &beats)
 }
 
-pub(super) async fn close(shared: &Shared, epoch: Epoch) -> Result<(), LogError> {
+/// Why an epoch is closed, for people.
+const SILENT: &str = "closed the epoch of a member that gave no sign of life";
+pub(super) const ASKED: &str = "closed an epoch, as somebody has asked for";
+
+pub(super) async fn close(
+    shared: &Shared,
+    epoch: Epoch,
+    why: &'static str,
+) -> Result<(), LogError> {
     let closed = shared.desk.ask(shared.desk.table.close(epoch)).await;
     if let Err(error) = closed {
         tracing::warn!(target: "unanimous", %epoch, %error, "an epoch could not be closed yet");
         return Err(log_error(error));
     }
     let is_news = shared.known().see_closed(epoch);
-    tracing::warn!(target: "unanimous", %epoch, is_news,
-        "closed an epoch; what it has left in doubt is ended now");
+    tracing::warn!(target: "unanimous", %epoch, is_news, "{why}; its branches are ended now");
     Ok(())
 }
 

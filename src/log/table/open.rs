@@ -350,7 +350,7 @@ impl DecisionLog for OpenTableLog {
     }
 
     async fn close(&self, epoch: Epoch) -> Result<(), LogError> {
-        members::close(&self.shared, epoch).await?;
+        members::close(&self.shared, epoch, members::ASKED).await?;
         self.shared.rejoin(epoch);
         Ok(())
     }

@@ -174,6 +174,12 @@ pub(super) const TESTS: &[(&str, &str, &str, &[&str])] = &[
     (
         OFFLINE,
         "table_log.rs",
+        "i7_forcing_a_table_log",
+        &["OpenTableLog::force"],
+    ),
+    (
+        OFFLINE,
+        "table_log.rs",
         "i7_closing_an_epoch_of_a_table_log",
         &["OpenTableLog::close"],
     ),

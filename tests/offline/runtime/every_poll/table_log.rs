@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use unanimous::log::TableLog;
 use unanimous::ports::{
-    BranchRecord, DecisionLog, DecisionRecord, Evidence, LogHome, Lookup, ServerIdentity,
+    BranchRecord, DecisionLog, DecisionRecord, Evidence, LogHome, Lookup, RowState, ServerIdentity,
 };
 use unanimous::{Gtrid, Heuristic};
 use unanimous_testing::MemoryTable;
@@ -130,6 +130,25 @@ async fn i7_a_record_by_hand_in_a_table_log() {
         let is_done = polled(polls, log.record_by_hand(&record)).await.is_some();
         log.record_by_hand(&record).await.unwrap();
         assert_eq!(log.by_hand().await.unwrap(), [record], "{polls} polls");
+        is_done
+    })
+    .await;
+}
+
+/// Whoever gives up takes nothing back: it is marked sooner or later, and forced again it is there.
+#[tokio::test(start_paused = true)]
+async fn i7_forcing_a_table_log() {
+    at_every_poll(2, async |table, polls| {
+        let log = open(table).await;
+        let record = decision(log.opening().gtrid(1));
+        log.decide(&record).await.unwrap();
+        log.complete(record.gtrid);
+        let forced = polled(polls, log.force()).await;
+        let is_done = forced.is_some();
+        assert!(forced.is_none_or(|forced| forced.is_ok()));
+        log.force().await.unwrap();
+        table.crash();
+        assert_eq!(table.row(record.gtrid), Some(RowState::Completed));
         is_done
     })
     .await;
