@@ -86,7 +86,8 @@ async fn act(
     expected: usize,
     format: Format,
 ) -> Result<u8, Failure> {
-    let recovering = access.recover(options.resource.as_deref(), &options.close);
+    // On the heap: it is large.
+    let recovering = Box::pin(access.recover(options.resource.as_deref(), &options.close));
     let recovered = patiently(progress::shown(access, expected, recovering)).await?;
     match format {
         Format::Json => to_json(serde_json::to_value(&recovered))?,

@@ -19,7 +19,7 @@ use crate::{
 
 /// No step takes half of it, a cold build included. A step that hangs is to end as a failure that
 /// names it, with what it printed last, and not as a silence until somebody else's patience ends.
-const STEP_LIMIT: Duration = Duration::from_mins(40);
+const STEP_LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// What became of a step.
 struct Done {
