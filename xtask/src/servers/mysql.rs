@@ -98,7 +98,7 @@ pub(super) fn server(
         .arg(format!("--port={port}"))
         .arg(option("--pid-file", &folder.tmp().join("pid")))
         .args(["--max-connections=200", "--table-open-cache=400"])
-        // By default a year: a test that drops a table of a prepared branch is to fail, not to hang.
+        // By default a year: a test that drops the table of a prepared branch shall fail, not hang.
         .arg("--lock-wait-timeout=180")
         .args([
             "--innodb-flush-log-at-trx-commit=1",
