@@ -198,14 +198,15 @@ impl LookedUp {
         let found = self.found.get(&xid.gtrid);
         let found = found.ok_or_else(|| self.error.clone().unwrap_or_else(unknown))?;
         let (ends, beside) = found.clone().apart();
-        // That a branch has ended otherwise does not say what was decided; but something was, or
-        // this very branch has ended before: that there is no record (any more) proves nothing.
-        let is_told_of = ends
-            .iter()
-            .any(|(name, end)| *name == xid.bqual || *end == Heuristic::Rollback);
+        // Who has ended this very branch otherwise is on record, and it is back: what holds now is
+        // for a person to say. That another was rolled back against the decision says what that
+        // was, also where the decision itself is kept no longer.
+        let has_ended = ends.iter().any(|(name, _)| *name == xid.bqual);
+        let was_decided = ends.iter().any(|(_, end)| *end == Heuristic::Rollback);
         match beside {
             Lookup::Pending(_) | Lookup::Completed => Ok((view, true)),
-            Lookup::NoRecord | Lookup::Open if is_told_of => Ok((EpochView::MayBeLost, false)),
+            Lookup::NoRecord | Lookup::Open if has_ended => Ok((EpochView::MayBeLost, false)),
+            Lookup::NoRecord | Lookup::Open if was_decided => Ok((view, true)),
             Lookup::NoRecord => Ok((view, false)),
             Lookup::Open if view == EpochView::OwnOpen => Ok((view, false)),
             Lookup::Open => Err(LogError::new("a closed epoch was answered to be open")),

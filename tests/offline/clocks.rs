@@ -55,6 +55,10 @@ const MONOTONIC: &[(&str, &str)] = &[
     ),
     ("src/manager.rs", "how long the start waits"),
     (
+        "src/opening.rs",
+        "how long opening branches may take: too late costs a rollback",
+    ),
+    (
         "src/operator/barrier.rs",
         "how long a barrier stands, and how long it took, which a person reads",
     ),
@@ -69,6 +73,14 @@ const MONOTONIC: &[(&str, &str)] = &[
     (
         "src/operator/secret.rs",
         "how long a command may take that gives a password",
+    ),
+    (
+        "src/places.rs",
+        "how long a place in a pool is waited for: too late costs a rollback",
+    ),
+    (
+        "src/recovery/late.rs",
+        "how long the check of a server that was away may take",
     ),
     (
         "src/recovery/mod.rs",

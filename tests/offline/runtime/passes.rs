@@ -72,6 +72,28 @@ async fn i3_a_branch_that_came_back_after_a_heuristic_end_is_left_to_a_person() 
     );
 }
 
+/// That the other branch was rolled back against the decision says what was decided.
+#[tokio::test]
+async fn i1_a_branch_that_came_back_beside_a_heuristic_end_is_committed() {
+    let world = World::new();
+    let gtrid = die_after_the_decision(&world).await;
+    let orders = xid(gtrid, &world.orders);
+    assert!(
+        world
+            .orders
+            .server()
+            .end_by_hand(&orders, Decision::Rollback)
+    );
+    let tm = world.start().await;
+    eventually("it is complete", || world.log.is_completed(gtrid)).await;
+    world.log.forget_completed();
+    let (server, branch) = (world.ledger.server(), xid(gtrid, &world.ledger));
+    server.plant(&branch, &[("back", "1")]);
+    tm.recover().await;
+    assert_eq!(server.prepared(), []);
+    assert_eq!(server.row("back").as_deref(), Some("1"));
+}
+
 /// The other branch keeps the decision pending.
 #[tokio::test]
 async fn i1_what_is_on_record_to_have_ended_otherwise_is_not_proven_again() {

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use unanimous::Xid;
+
 use super::journal::Invariant;
 use super::run::{eventually, in_doubt};
 use super::world::World;
@@ -23,9 +25,9 @@ pub(super) async fn settle(world: &Arc<World>, away: Option<usize>, patience: Du
         waiting.retain(|_, tx| tx.is_active);
         return never(world, format!("applications wait for ever: {waiting:?}"));
     }
-    let is_resolved = async || here.iter().all(|at| in_doubt(world, *at).is_empty());
+    let is_resolved = async || here.iter().all(|at| for_recovery(world, *at).is_empty());
     if !eventually(patience, is_resolved).await {
-        let left: Vec<_> = here.iter().map(|at| in_doubt(world, *at)).collect();
+        let left: Vec<_> = here.iter().map(|at| for_recovery(world, *at)).collect();
         return never(world, format!("in doubt (away: {away:?}): {left:?}"));
     }
     if away.is_some() {
@@ -46,6 +48,18 @@ pub(super) async fn settle(world: &Arc<World>, away: Option<usize>, patience: Du
         return never(world, format!("decisions stay pending: {pending:?}"));
     }
     true
+}
+
+/// What is in doubt, but for what is left to a person: a branch that somebody has rolled back
+/// against its decision, and that is there again after the decision was forgotten.
+fn for_recovery(world: &World, at: usize) -> Vec<Xid> {
+    let known = world.account.all();
+    let mut left = in_doubt(world, at);
+    left.retain(|xid| {
+        let tx = known.get(&xid.gtrid);
+        !tx.is_some_and(|tx| tx.is_decided && tx.by_hand.contains(&at))
+    });
+    left
 }
 
 async fn pending(world: &World) -> Vec<String> {
