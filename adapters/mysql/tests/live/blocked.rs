@@ -284,7 +284,8 @@ async fn a_read_only_server_keeps_the_branch_and_its_scan_does_not_count(kind: K
     admin.query_drop("SET GLOBAL read_only = 0").await.unwrap();
     if db.is_mariadb() {
         // The record names the connection that prepared: it is ended, and seen gone, before.
-        let finished = db.resource.finish(&db.xid(1), Decision::Commit, Some(&record));
+        let (xid, resource) = (db.xid(1), &db.resource);
+        let finished = resource.finish(&xid, Decision::Commit, Some(&record));
         finished.await.unwrap();
     }
     db.finish(&db.xid(2), Decision::Commit).await;
