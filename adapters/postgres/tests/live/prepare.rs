@@ -374,6 +374,16 @@ async fn i1_a_prepare_that_no_standby_has_confirmed_is_no_vote_to_commit(kind: K
         let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
         db.admin(&set).await;
         db.admin("SELECT pg_reload_conf()").await;
+        // Another process of the server's tells all sessions, at its leisure.
+        if !names.is_empty() {
+            eventually("commits wait", async || {
+                let commit = db.admin("SELECT pg_logical_emit_message(true, '', '')");
+                tokio::time::timeout(Duration::from_millis(500), commit)
+                    .await
+                    .is_err()
+            })
+            .await;
+        }
     };
     let cancel = async |pid: i32| {
         let waits =
