@@ -4,11 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout;
 use unanimous::Xid;
 
 use super::journal::Invariant;
 use super::run::{eventually, in_doubt};
 use super::world::World;
+
+/// How long a question to a log may take before it is asked again.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Waits until nothing is in doubt, but at the server that is away. `false` if that never comes.
 pub(super) async fn settle(world: &Arc<World>, away: Option<usize>, patience: Duration) -> bool {
@@ -67,9 +71,11 @@ async fn pending(world: &World) -> Vec<String> {
     for member in &world.members {
         match member.now().log {
             None => all.push("there is no log".to_owned()),
-            Some(log) => match log.pending().await {
-                Ok(pending) => all.extend(pending.iter().map(|d| d.gtrid.to_string())),
-                Err(error) => all.push(error.to_string()),
+            // Of whoever has ended meanwhile a lost question is never answered.
+            Some(log) => match timeout(SILENCE, log.pending()).await {
+                Ok(Ok(pending)) => all.extend(pending.iter().map(|d| d.gtrid.to_string())),
+                Ok(Err(error)) => all.push(error.to_string()),
+                Err(_) => all.push("the log does not answer".to_owned()),
             },
         }
     }
