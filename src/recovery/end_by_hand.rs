@@ -15,7 +15,8 @@ use unanimous_core::protocol::{ByHandCase, Decision, EpochView, Heuristic, plan}
 use unanimous_core::xid::{Gtrid, Xid};
 
 use super::by_hand::{mark, stand_against};
-use super::pass::{Recorded, ask_log, look_up, ours, scan};
+use super::pass::{Recorded, ask_log, ours, scan};
+use super::recorded::look_up;
 use crate::bounded::bounded;
 use crate::manager::{AnyResource, Inner};
 

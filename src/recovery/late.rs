@@ -2,7 +2,8 @@
 //!
 //! Nothing that writes is opened there before a check has found it fit: what is unfit could lose
 //! what it acknowledged. Whoever wants to enlist it checks it; so does its recovery task. One check
-//! at a time, and whoever waited for it takes its result.
+//! at a time, and whoever waited takes the result of one that began after he had asked: an older
+//! one may have seen what is mended by now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,8 +33,8 @@ pub(crate) struct LateChecks {
 
 #[derive(Debug, Clone, Default)]
 struct Unchecked {
-    /// How many checks have ended.
-    ended: u64,
+    /// How many checks have begun.
+    begun: u64,
     /// What the last one said, if it said something.
     why: Option<ResourceError>,
 }
@@ -103,13 +104,15 @@ impl LateChecks {
     /// opened there, as if that had been seen at the start; recovery goes on.
     pub(super) async fn check(&self, inner: &Inner, resource: &dyn ResourceManager) {
         let name = resource.name();
-        let ended = || self.of(name).map(|unchecked| unchecked.ended);
-        let (Some(before), Some(turn)) = (ended(), self.turns.get(name)) else {
+        let begun = || self.of(name).map(|unchecked| unchecked.begun);
+        let (Some(before), Some(turn)) = (begun(), self.turns.get(name)) else {
             return;
         };
         let _turn = turn.lock().await;
-        if ended() != Some(before) {
-            return;
+        match lock(&self.unchecked).get_mut(name) {
+            Some(unchecked) if unchecked.begun == before => unchecked.begun += 1,
+            // Another has begun since, and has ended.
+            Some(_) | None => return,
         }
         inner.probes.at(name, Point::BeforeLateCheck).await;
         let checked = bounded(inner.config.recovery_timeout, resource.preflight()).await;
@@ -134,7 +137,6 @@ impl LateChecks {
             inner.recovery.warn_once(&text);
         }
         if let Some(unchecked) = lock(&self.unchecked).get_mut(name) {
-            unchecked.ended += 1;
             // What was found unfit is, until it is seen to be mended.
             if is_unfit || !unchecked.is_unfit() {
                 unchecked.why = Some(why);

@@ -25,7 +25,7 @@ use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 use super::by_hand::{close_records, rolled_back_by_hand};
 use super::lost::{complete_what_is_over, how_to_give_up};
 use super::recorded::LookedUp;
-pub(super) use super::recorded::{Recorded, ask_log, look_up};
+pub(super) use super::recorded::{Recorded, ask_log};
 use super::{Left, ResourceReport};
 use crate::bounded::bounded;
 use crate::manager::Inner;

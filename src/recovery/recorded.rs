@@ -217,6 +217,7 @@ impl LookedUp {
 }
 
 /// The same for one branch.
+#[cfg(feature = "operator")]
 pub(super) async fn look_up(
     inner: &Inner,
     xid: &Xid,
