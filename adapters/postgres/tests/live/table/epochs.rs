@@ -55,26 +55,20 @@ async fn i3_what_is_left_of_a_batch_takes_nothing_back(db: &Db) {
     let answers = decide(&t.table, &own, &[1, 2, 3]).await.unwrap().answers;
     assert_eq!(answers, [PENDING, stands, PENDING]);
 
-    let holder = t.client().await;
-    let sixth = own.opening.gtrid(6);
-    let hold =
-        format!("BEGIN; INSERT INTO unanimous.unanimous_decision VALUES ('{sixth}', 1, 'C', '')");
-    holder.batch_execute(&hold).await.unwrap();
-    let (table, opening) = (Arc::clone(&t.table), own.clone());
-    let deciding = tokio::spawn(async move { decide(&table, &opening, &[2, 5, 6]).await });
-    t.waiters(1).await;
-    // Waits for the first question, and then keeps the second out.
-    let closer = t.client().await;
-    closer.batch_execute("BEGIN").await.unwrap();
-    let keep = "SELECT 1 FROM unanimous.unanimous_epoch WHERE epoch = 1 FOR UPDATE";
-    let (kept, ()) = tokio::join!(closer.batch_execute(keep), async {
-        t.waiters(2).await;
-        holder.batch_execute("ROLLBACK").await.unwrap();
-    });
-    kept.unwrap();
-    let error = deciding.await.unwrap().unwrap_err();
+    // The server itself refuses the second question, which is the first to see the fifth row.
+    let [second, fifth] = [2, 5].map(|sequence| own.opening.gtrid(sequence));
+    t.db.sql(&format!(
+        "CREATE FUNCTION unanimous.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         IF NEW.gtrid = '{second}' AND EXISTS \
+         (SELECT FROM unanimous.unanimous_decision WHERE gtrid = '{fifth}') \
+         THEN RAISE EXCEPTION 'no' USING ERRCODE = '55P03'; END IF; RETURN NEW; END $$; \
+         CREATE TRIGGER refuse BEFORE INSERT ON unanimous.unanimous_decision \
+         FOR EACH ROW EXECUTE FUNCTION unanimous.refuse()"
+    ))
+    .await;
+    let error = decide(&t.table, &own, &[2, 5, 6]).await.unwrap_err();
     assert_error(&error, TableErrorKind::Lost, "55P03");
-    closer.batch_execute("COMMIT").await.unwrap();
+    t.db.sql("DROP FUNCTION unanimous.refuse() CASCADE").await;
     let answers = decide(&t.table, &own, &[2, 5, 6]).await.unwrap().answers;
     assert_eq!(answers, [stands, PENDING, PENDING]);
     t.drop_from(db).await;
