@@ -141,7 +141,8 @@ impl Branch for PgBranch {
             return PrepareReply::RolledBack(error);
         }
         self.lease.watch_warnings();
-        let text = sql::prepare(&self.gid, self.lease.facts().backend.pid);
+        let pid = self.lease.facts().backend.pid;
+        let text = sql::prepare(&self.gid, pid, self.lease.durability());
         let answer = self.lease.run(&text).await;
         match answer.and_then(|replies| replies.all_of(sql::PREPARE_STATEMENTS)) {
             Ok(replies) => self.prepared(&replies),
@@ -426,6 +427,10 @@ impl PgBranch {
     ) -> Result<(), BranchError> {
         let (answer, wiping) = self.run_and_wipe(text).await;
         match end_answered(&self.lease, &self.gid, text, answer).await {
+            // Its decision has to be kept until the standbys know, too.
+            Ok(_) if end == Stage::Committed && self.lease.is_unreplicated() => {
+                Err(self.error(Failure::unreplicated(), Request::Finish, asked))
+            }
             Ok(whose) => {
                 self.stage = end;
                 self.wiping = match whose {

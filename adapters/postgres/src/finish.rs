@@ -18,6 +18,9 @@
 //! If the number is still in progress although the branch is not listed, the session that prepared
 //! it is ended and seen gone, and everything is asked again.
 //!
+//! *Committed* counts when the synchronous standbys have it, too, where some are awaited: see
+//! [`Postgres::fate`].
+//!
 //! What cannot be seen is a server that was reset in place to an older copy of its own data on the
 //! same timeline, a file-system snapshot for example.
 
@@ -74,7 +77,12 @@ impl Postgres {
             Err(failure) => return Err(failure.into_branch(Request::Open, name, asked)),
         };
         session.forbid_interrupt();
+        session.watch_warnings();
         match end_prepared(&session, &gid, &text).await {
+            // Its decision has to be kept until the standbys know, too.
+            Ok(_) if decision == Decision::Commit && session.is_unreplicated() => {
+                Err(Failure::unreplicated().into_branch(Request::Finish, name, asked))
+            }
             Ok(As::OwnRole) => {
                 session.keep();
                 Ok(())
@@ -106,7 +114,7 @@ impl Postgres {
         };
         let fate = self.look_at_status(&branch.identity, trace.xid8).await?;
         if fate != Fate::InProgress {
-            return Ok(fate.absence());
+            return Ok(self.absence_of(fate, &branch.identity).await);
         }
         if let Err(why) = self.fence(trace.backend).await {
             return Ok(Absence::InDoubt(why));
@@ -115,7 +123,23 @@ impl Postgres {
             return Ok(fate.absence());
         }
         let fate = self.look_at_status(&branch.identity, trace.xid8).await?;
-        Ok(fate.absence())
+        Ok(self.absence_of(fate, &branch.identity).await)
+    }
+
+    /// A commit counts when the synchronous standbys have it: somebody may have cancelled its wait
+    /// for them, or a crash have ended it. On one that takes over without it the branch would be
+    /// prepared still, and its decision forgotten.
+    async fn absence_of(&self, fate: Fate, identity: &ServerIdentity) -> Absence {
+        if fate != (Fate::Committed { are_awaited: true }) {
+            return fate.absence();
+        }
+        match self.ask_who_and(sql::AWAIT_STANDBYS).await {
+            Ok((facts, _)) if facts.identity == *identity => Absence::Finished,
+            Ok((facts, _)) => Fate::OtherServer(facts.identity).absence(),
+            Err(failure) => Absence::InDoubt(format!(
+                "it is committed, and a synchronous standby may lack that: {failure}"
+            )),
+        }
     }
 
     /// After a lost reply to a commit in one phase: the end of that very transaction, if it can be
@@ -133,21 +157,19 @@ impl Postgres {
         if self.fence(trace.backend).await.is_err() {
             return OnePhaseReply::Undetermined(lost);
         }
-        let status = format!("{}, {NO_STANDBY_AWAITED}", status_of(trace.xid8));
-        let Ok((facts, rows)) = self.ask_who_and(&status).await else {
+        let Ok((facts, rows)) = self.ask_who_and(&status_of(trace.xid8)).await else {
             return OnePhaseReply::Undetermined(lost);
         };
         let same = facts.identity == trace.identity && facts.server_start == trace.server_start;
-        let is_kept = rows.field(1) == Some("t");
-        match Fate::of_status(rows.field(0)) {
-            Fate::Committed if same && is_kept => OnePhaseReply::Committed,
+        match Fate::of_status(&rows) {
+            Fate::Committed { are_awaited: false } if same => OnePhaseReply::Committed,
             Fate::RolledBack if same => OnePhaseReply::RolledBack(BranchError::new(
                 BranchErrorKind::RolledBack(Cause::Unreachable),
                 self.settings().name.clone(),
                 "the connection was lost before the commit took; the server says that the \
                  transaction was rolled back",
             )),
-            Fate::Committed
+            Fate::Committed { .. }
             | Fate::RolledBack
             | Fate::InProgress
             | Fate::Listed
@@ -184,7 +206,7 @@ impl Postgres {
     ) -> Result<Fate, ResourceError> {
         match self.ask_who_and(&status_of(xid8)).await {
             Ok((facts, _)) if facts.identity != *identity => Ok(Fate::OtherServer(facts.identity)),
-            Ok((_, rows)) => Ok(Fate::of_status(rows.field(0))),
+            Ok((_, rows)) => Ok(Fate::of_status(&rows)),
             Err(failure) if never_given_out(&failure) => Ok(Fate::Forgotten),
             Err(failure) => Err(self.resource_error(failure, "cannot ask what became of a branch")),
         }
@@ -298,7 +320,10 @@ impl OnePhaseTrace {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Fate {
-    Committed,
+    /// Are synchronous standbys awaited on this server?
+    Committed {
+        are_awaited: bool,
+    },
     RolledBack,
     InProgress,
     Listed,
@@ -307,10 +332,12 @@ enum Fate {
 }
 
 impl Fate {
-    /// `status` is the answer of `pg_xact_status`, NULL if the commit log no longer has it.
-    fn of_status(status: Option<&str>) -> Self {
-        match status {
-            Some("committed") => Self::Committed,
+    /// The answer to [`status_of`], NULL if the commit log no longer has it.
+    fn of_status(status: &Replies) -> Self {
+        match status.field(0) {
+            Some("committed") => Self::Committed {
+                are_awaited: status.field(1) != Some("f"),
+            },
             Some("aborted") => Self::RolledBack,
             Some("in progress") => Self::InProgress,
             _ => Self::Forgotten,
@@ -319,7 +346,7 @@ impl Fate {
 
     fn absence(self) -> Absence {
         match self {
-            Self::Committed => Absence::Finished,
+            Self::Committed { .. } => Absence::Finished,
             Self::RolledBack => Absence::Heuristic(Heuristic::Rollback),
             Self::InProgress => Absence::InDoubt(
                 "its transaction is in progress although it is not listed".to_owned(),
@@ -340,10 +367,11 @@ fn never_given_out(failure: &Failure) -> bool {
     kind == BranchErrorKind::UnknownXid
 }
 
-const NO_STANDBY_AWAITED: &str = "pg_catalog.current_setting('synchronous_standby_names') = ''";
-
 fn status_of(xid8: u64) -> String {
-    format!("SELECT pg_catalog.pg_xact_status('{xid8}'::xid8)")
+    format!(
+        "SELECT pg_catalog.pg_xact_status('{xid8}'::xid8), \
+         pg_catalog.current_setting('synchronous_standby_names') <> ''"
+    )
 }
 
 /// Takes the row of [`sql::FACTS`] from the front.

@@ -19,7 +19,7 @@ use unanimous_core::ports::Room;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::session::{Replies, Session};
-use crate::table;
+use crate::{sql, table};
 
 /// Two transactions that enlist one after the other, in opposite orders, wait for each other here.
 const BRANCHES_USED_UP: &str = "end transactions sooner, enlist all resources in one call or \
@@ -55,7 +55,7 @@ impl Manager for Connector {
                 let setup = settings.session_setup.as_deref();
                 Session::connect(settings, &settings.access, setup).await
             }
-            Purpose::Recovery => Session::connect(settings, recovery, None).await,
+            Purpose::Recovery => Session::connect_with(settings, recovery, &sql::durable()).await,
             Purpose::Table => {
                 let own = table::session();
                 Session::connect_with(settings, recovery, &own).await
@@ -144,11 +144,14 @@ impl Pools {
         self.table.manager().create().await
     }
 
-    /// Asks something that may be asked twice, on a session of recovery.
+    /// Asks something that may be asked twice, on a session of recovery. What it writes is on the
+    /// synchronous standbys, too, unless this fails.
     pub(crate) async fn ask(&self, question: &str) -> Result<Replies, Failure> {
         loop {
             let lease = self.recovery_session().await?;
+            lease.watch_warnings();
             match lease.run(question).await {
+                Ok(_) if lease.is_unreplicated() => return Err(Failure::unreplicated()),
                 Ok(replies) => {
                     lease.keep();
                     return Ok(replies);

@@ -73,6 +73,7 @@ pub(crate) struct Session {
     link: Link,
     tls: MakeRustlsConnect,
     facts: Facts,
+    durability: &'static str,
     clean: bool,
     spoiled: AtomicBool,
     may_interrupt: bool,
@@ -127,21 +128,25 @@ impl Session {
         } = connected;
         let link = Link::spawn(connection, settings.name.clone());
         let limits = sql::limits(settings.vanished_after);
-        let text = format!("{}; {limits}; {own}", sql::FACTS);
+        let text = format!("{}; {limits}; {own}; {}", sql::FACTS, sql::durability());
         let mut replies = read(&client, &link, send(&client, &link, &text).await?).await?;
+        let durability = durability_in(&replies);
         replies.rows.truncate(1);
         let facts = Facts::read(&replies)?;
-        let session = Self {
+        let mut session = Self {
             client,
             link,
             tls,
             facts,
+            durability,
             clean: false,
             spoiled: AtomicBool::new(false),
             may_interrupt: true,
         };
         if let Some(text) = setup {
             session.set_up(text).await?;
+            let told = session.run(&sql::durability()).await?;
+            session.durability = durability_in(&told);
         }
         Ok(session)
     }
@@ -165,6 +170,11 @@ impl Session {
 
     pub(crate) const fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// What the session was set to when it began, for `synchronous_commit`: at least `on`.
+    pub(crate) const fn durability(&self) -> &'static str {
+        self.durability
     }
 
     /// Sends one string of statements and reads all answers.
@@ -344,6 +354,14 @@ impl Facts {
                 start: replies.number(6)?,
             },
         })
+    }
+}
+
+/// The value is the answer's last row, as one of the two texts that may be sent.
+fn durability_in(replies: &Replies) -> &'static str {
+    match replies.rows.last().and_then(|row| field(row, 0)) {
+        Some("remote_apply") => "remote_apply",
+        _ => "on",
     }
 }
 

@@ -46,6 +46,21 @@ pub(crate) const EPOCH_CLOSED: &str = "unanimous.the_epoch_is_closed_or_has_no_s
 pub(crate) const AT_LEAST_ON: &str = "CASE pg_catalog.current_setting('synchronous_commit') \
     WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END";
 
+/// What a session is set to, at least: one row, one of the two texts.
+pub(crate) fn durability() -> String {
+    format!("SELECT {AT_LEAST_ON}")
+}
+
+/// Sets that for all that the session commits.
+pub(crate) fn durable() -> String {
+    format!("SELECT pg_catalog.set_config('synchronous_commit', {AT_LEAST_ON}, false)")
+}
+
+/// Does not return before the synchronous standbys have all that was committed before it: the
+/// commit of a transaction that has written to the log waits for them.
+pub(crate) const AWAIT_STANDBYS: &str =
+    "SELECT pg_catalog.pg_logical_emit_message(true, 'unanimous', '')";
+
 /// The longest application name that PostgreSQL keeps, in bytes.
 const APPLICATION_NAME_BYTES_MAX: usize = 63;
 
@@ -236,10 +251,10 @@ pub(crate) fn begin(settings: &Settings, env: &BranchEnv, gid: &Gid) -> String {
 }
 
 /// Prepares the branch, if it still is what it was begun as, on the server's synchronous standbys,
-/// too: with `off` and `local` it would not wait for them. That nobody sees a prepared branch makes
-/// `remote_apply` the same as `on` here, and a `SET` costs a tenth of `set_config` (measured). Its
-/// one row is the transaction's number (`xid8`).
-pub(crate) fn prepare(gid: &Gid, backend_pid: i32) -> String {
+/// too: with `off` and `local` neither prepare nor the end behind it would wait for them. A `SET`
+/// costs a tenth of `set_config` (measured), which is why `durability`, the value of
+/// [`AT_LEAST_ON`], was asked for beforehand. Its one row is the transaction's number (`xid8`).
+pub(crate) fn prepare(gid: &Gid, backend_pid: i32, durability: &str) -> String {
     let guard = guard(
         gid,
         backend_pid,
@@ -247,7 +262,7 @@ pub(crate) fn prepare(gid: &Gid, backend_pid: i32) -> String {
         "pg_catalog.pg_current_xact_id()::text",
     );
     format!(
-        "SELECT {guard}; SET LOCAL synchronous_commit = on; \
+        "SELECT {guard}; SET synchronous_commit = {durability}; \
          SAVEPOINT unanimous_guard; PREPARE TRANSACTION '{gid}'"
     )
 }
@@ -397,7 +412,10 @@ mod tests {
     fn nothing_is_prepared_or_committed_without_its_guard() {
         let gid = gid();
         for (sql, end) in [
-            (prepare(&gid, 4711), format!("PREPARE TRANSACTION '{gid}'")),
+            (
+                prepare(&gid, 4711, "on"),
+                format!("PREPARE TRANSACTION '{gid}'"),
+            ),
             (end_reader(&gid, 4711), "COMMIT".to_owned()),
             (
                 format!("{}; {ONE_PHASE_END}", one_phase_guard(&gid, 4711)),

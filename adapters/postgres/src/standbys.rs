@@ -35,9 +35,9 @@ fn level(seen: &Seen) -> Option<Finding> {
         ("off" | "local", true) => (
             Warning,
             format!(
-                "synchronous_commit = {level} although there are synchronous standbys: a prepared \
-                 branch is committed before they know, and one that takes over has it prepared \
-                 still, perhaps when its decision is forgotten"
+                "synchronous_commit = {level} although there are synchronous standbys: branches \
+                 wait for them all the same, other transactions of this account do not, and may be \
+                 gone when one takes over"
             ),
         ),
         ("off" | "local", false) => (
@@ -49,9 +49,8 @@ fn level(seen: &Seen) -> Option<Finding> {
         ),
         ("remote_write", true) => (
             Note,
-            "synchronous_commit = remote_write: a synchronous standby has the end of a prepared \
-             branch in its memory only; it is lost if its machine crashes together with the \
-             primary's"
+            "synchronous_commit = remote_write: synchronous standbys make branches durable all the \
+             same, other transactions of this account they have in memory only"
                 .to_owned(),
         ),
         _ => return None,

@@ -53,10 +53,9 @@ pub(super) enum Durability {
 /// What a session of the table is set to, once: a limit for locks, and that a commit is forced.
 pub(crate) fn session() -> String {
     format!(
-        "SELECT pg_catalog.set_config('lock_timeout', '{}', false), \
-         pg_catalog.set_config('synchronous_commit', {}, false)",
-        lock_timeout(),
-        crate::sql::AT_LEAST_ON
+        "{}; SET lock_timeout = {}",
+        crate::sql::durable(),
+        lock_timeout()
     )
 }
 
