@@ -19,16 +19,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mysql_async::Error;
 use unanimous_core::ports::{
-    Branch, BranchEnv, BranchError, BranchErrorKind, OnePhaseReply, PrepareReply, ServerIdentity,
+    Branch, BranchEnv, BranchError, BranchErrorKind, Cause, OnePhaseReply, PrepareReply,
+    ServerIdentity,
 };
 use unanimous_core::xid::Xid;
 
-use crate::Mysql;
 use crate::codes::{self, During};
 use crate::fence::Holder;
 use crate::latch::{Failure, Latch, Results};
 use crate::pool::Lease;
 use crate::session::{PairError, Session};
+use crate::{Mysql, settings};
 
 mod one_phase;
 
@@ -285,6 +286,18 @@ impl MysqlBranch {
         Err(self.failed(BranchErrorKind::Undetermined, doing, error))
     }
 
+    /// Nobody else could end it safely, so it must not be decided.
+    async fn refuse_attached(&mut self) -> PrepareReply {
+        if let Err(error) = self.rollback().await {
+            return PrepareReply::Undetermined(error);
+        }
+        let why = settings::STAYS_ATTACHED;
+        PrepareReply::RolledBack(self.error(
+            BranchErrorKind::RolledBack(Cause::Refused),
+            format!("{} is rolled back: {why}: switch it on", self.xid),
+        ))
+    }
+
     fn sql(&self, verb: &str) -> String {
         format!("{verb} {}", self.literal)
     }
@@ -345,6 +358,9 @@ impl Branch for MysqlBranch {
         match session.run_pair(&end, &prepare).await {
             Ok(()) => {
                 self.stage = Stage::Prepared;
+                if session.keeps_prepared() {
+                    return self.refuse_attached().await;
+                }
                 PrepareReply::Prepared(self.holder.evidence())
             }
             Err(PairError::First(error @ Error::Server(_))) => {

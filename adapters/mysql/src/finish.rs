@@ -2,7 +2,8 @@
 //! branch that is no longer listed.
 //!
 //! * A scan counts only on a server that may be written to: a standby lists nothing of what its
-//!   primary holds, or lists what is not its own to end.
+//!   primary holds, or lists what is not its own to end, and one that was started to save what is
+//!   left may list nothing at all (`settings::writable`).
 //! * *Unknown XID* (1397) proves nothing: both servers answer it for a branch that was never
 //!   prepared, is not prepared yet, was ended long ago, and MariaDB for one whose connection is
 //!   still open.
@@ -279,14 +280,12 @@ pub(crate) async fn scan(
     session: &mut Session,
 ) -> Result<Vec<ScannedBranch>, ResourceError> {
     let flavour = session.server().flavour;
-    let (writable, recover) = match flavour {
-        Flavour::MySql => (
-            "SELECT @@GLOBAL.read_only OR @@GLOBAL.super_read_only",
-            "XA RECOVER CONVERT XID",
-        ),
-        Flavour::MariaDb => ("SELECT @@GLOBAL.read_only", "XA RECOVER"),
+    let recover = match flavour {
+        Flavour::MySql => "XA RECOVER CONVERT XID",
+        Flavour::MariaDb => "XA RECOVER",
     };
-    let (writable, listed) = match session.rows_of_two(writable, recover).await {
+    let asked = session.rows_of_two(settings::writable(flavour), recover);
+    let (writable, listed) = match asked.await {
         Ok(rows) => rows,
         Err(error) if codes::is_recover_refused(&error) => {
             let finding = preflight::no_recover_privilege(session);
@@ -299,9 +298,8 @@ pub(crate) async fn scan(
                 .with_source(error));
         }
     };
-    let read_only = writable.first().and_then(|row| text(row, 0));
-    if !matches!(read_only.as_deref(), Some("0" | "OFF")) {
-        return Err(resource.error(Problem::Unavailable, settings::READ_ONLY));
+    if let Some(why) = settings::why_not_writable(&writable) {
+        return Err(resource.error(Problem::Unavailable, why));
     }
     listed
         .iter()

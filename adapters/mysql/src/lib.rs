@@ -43,6 +43,7 @@
 //! | `wsrep_on` | error | Galera has no XA |
 //! | `read_only` | error | also `super_read_only`: a standby, whose list proves nothing |
 //! | `innodb_read_only`, `innodb_force_recovery`, `transaction_read_only` | error | cannot write |
+//! | `xa_detach_on_prepare` | error | off: a commit by recovery could be lost |
 //! | `innodb_flush_log_at_trx_commit` | error | not 1: acknowledged branches can vanish |
 //! | `sync_binlog` | error | not 1 beside `log_bin`: the same in a crash of the machine |
 //! | `XA_RECOVER_ADMIN` | error | MySQL: recovery may not list branches |
@@ -50,7 +51,6 @@
 //! | `recovery_address` | error | it leads to another server |
 //! | `binlog_format`, `binlog_error_action` | warning | replicas can come to differ |
 //! | `innodb_doublewrite` | warning | off |
-//! | `xa_detach_on_prepare` | warning | off |
 //! | `default_storage_engine` | warning | not InnoDB |
 //! | `wait_timeout` | warning | under a minute |
 //! | `max_connections`, `max_user_connections` | warning | fewer than the pools may open |

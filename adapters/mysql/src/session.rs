@@ -13,6 +13,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
+use mysql_async::consts::StatusFlags;
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Error, Row, TextProtocol, Value};
 use tokio::time::timeout;
@@ -173,6 +174,15 @@ impl Session {
         let sql = format!("{first}; {second}");
         let result = self.conn.query_iter(sql).await.map_err(PairError::First)?;
         result.drop_result().await.map_err(PairError::Second)
+    }
+
+    /// A branch that was prepared just now stays with this connection, although its server can
+    /// part with it: MySQL says with `XA PREPARE`'s own OK whether the session is still inside.
+    pub(crate) fn keeps_prepared(&self) -> bool {
+        let inside = StatusFlags::SERVER_STATUS_IN_TRANS;
+        let last = self.conn.last_ok_packet();
+        self.server.flavour == Flavour::MySql
+            && last.is_none_or(|ok| ok.status_flags().contains(inside))
     }
 
     /// Runs a query whose rows are read completely.

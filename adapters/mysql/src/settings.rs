@@ -10,26 +10,80 @@ use mysql_async::Row;
 use unanimous_core::ports::{Finding, Severity};
 
 use crate::identity::to_map;
-use crate::session::Flavour;
+use crate::session::{Flavour, text};
 
-pub(crate) const READ_ONLY: &str = "the server is read-only (read_only or super_read_only): it is \
-     a standby, whose list of prepared transactions proves nothing; connect to the primary";
+/// With MySQL's `xa_detach_on_prepare` OFF. It then hands a branch over as MariaDB does, its XID
+/// before InnoDB's transaction (`THD::release_resources`, sql/sql_class.cc of 8.0): see `handover`.
+/// It cannot be changed inside a transaction.
+pub(crate) const STAYS_ATTACHED: &str = "xa_detach_on_prepare is OFF: a prepared branch stays \
+     with its connection; while that closes, XA COMMIT from another one is answered with OK and \
+     may commit nothing";
 
 /// Pooled sessions that are closed sooner than this are hardly ever used twice.
 const WAIT_SECONDS_MIN: u64 = 60;
+
+/// Asks for the settings with which a server takes no writes, and what it lists as prepared proves
+/// nothing: see [`why_not_writable`].
+///
+/// A standby lists nothing of what its primary holds, or what is not its own to end. With
+/// `innodb_force_recovery` at 5 or more InnoDB does not look for what is prepared at all
+/// (`trx_lists_init_at_db_start`, storage/innobase/trx/trx0trx.cc of MariaDB), and lists it again
+/// after the next usual start.
+pub(crate) const fn writable(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::MySql => {
+            "SELECT @@GLOBAL.read_only, @@GLOBAL.super_read_only, @@GLOBAL.innodb_read_only, \
+             @@GLOBAL.innodb_force_recovery"
+        }
+        Flavour::MariaDb => {
+            "SELECT @@GLOBAL.read_only, @@GLOBAL.innodb_read_only, @@GLOBAL.innodb_force_recovery"
+        }
+    }
+}
+
+/// Why a server with this answer to [`writable`] may not be written to, and what to do.
+pub(crate) fn why_not_writable(answer: &[Row]) -> Option<String> {
+    let Some(row) = answer.first() else {
+        return Some("the server does not say whether it takes writes".to_owned());
+    };
+    let columns = row.columns_ref().iter().enumerate();
+    let mut settings = columns.map(|(column, about)| (about.name_str(), text(row, column)));
+    settings.find_map(|(name, value)| {
+        let value = value.unwrap_or_default();
+        objection(name.rsplit('.').next().unwrap_or_default(), &value)
+    })
+}
+
+fn objection(name: &str, value: &str) -> Option<String> {
+    if matches!(value, "0" | "OFF") {
+        return None;
+    }
+    Some(if name.starts_with("innodb_") {
+        format!(
+            "{name} is {value}: the server takes no writes, and may not list all that is \
+             prepared; in its configuration file: {name} = 0, and restart it"
+        )
+    } else {
+        format!(
+            "the server is read-only ({name} is {value}): it is a standby, whose list of prepared \
+             transactions proves nothing: connect to the primary; if it is the primary: SET \
+             GLOBAL read_only = 0"
+        )
+    })
+}
 
 /// The variables of the whole server.
 pub(crate) const GLOBAL: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
      ('innodb_flush_log_at_trx_commit', 'innodb_doublewrite', 'log_bin', 'sync_binlog', \
      'binlog_format', 'binlog_error_action', 'wsrep_on', 'wsrep_provider', 'read_only', \
-     'super_read_only', 'innodb_read_only', 'innodb_force_recovery', 'xa_detach_on_prepare', \
-     'innodb_rollback_on_timeout', 'innodb_deadlock_detect', 'autocommit', 'wait_timeout', \
+     'super_read_only', 'innodb_read_only', 'innodb_force_recovery', 'innodb_rollback_on_timeout', \
+     'innodb_deadlock_detect', 'autocommit', 'wait_timeout', \
      'max_connections', 'innodb_flush_method', 'init_connect')";
 
 /// The variables that the set-up of a session may have changed, as that session has them.
 pub(crate) const SESSION: &str = "SHOW SESSION VARIABLES WHERE Variable_name IN \
-     ('transaction_read_only', 'tx_read_only', 'default_storage_engine', 'max_user_connections', \
-     'max_statement_time', 'idle_transaction_timeout', 'idle_write_transaction_timeout')";
+     ('transaction_read_only', 'tx_read_only', 'xa_detach_on_prepare', 'default_storage_engine', \
+     'max_user_connections', 'max_statement_time', 'idle_transaction_timeout', 'idle_write_transaction_timeout')";
 
 /// The variables that a server has answered with.
 pub(crate) struct Variables {
@@ -214,15 +268,6 @@ impl Variables {
 
     /// What does no harm, or is set for each session, but is good to know.
     fn habits(&self, findings: &mut Vec<Finding>) {
-        if self.flavour == Flavour::MySql && self.is_off("xa_detach_on_prepare") {
-            findings.push(Finding::new(
-                Severity::Warning,
-                "xa_detach_on_prepare",
-                "xa_detach_on_prepare is OFF: recovery cannot end a prepared branch as long as the \
-                 connection that prepared it is open, and replication needs it ON",
-                self.set("xa_detach_on_prepare", "ON"),
-            ));
-        }
         if self.is_on("innodb_rollback_on_timeout") {
             findings.push(Finding::new(
                 Severity::Note,
@@ -306,6 +351,14 @@ impl Variables {
                 ));
                 break;
             }
+        }
+        if self.flavour == Flavour::MySql && self.is_off("xa_detach_on_prepare") {
+            findings.push(Finding::new(
+                Severity::Error,
+                "xa_detach_on_prepare",
+                STAYS_ATTACHED,
+                self.set("xa_detach_on_prepare", "ON"),
+            ));
         }
         let engine = self.value("default_storage_engine");
         if !engine.eq_ignore_ascii_case("InnoDB") {

@@ -177,7 +177,7 @@ const EACH: &[Each] = &[
     (
         ("xa_detach_on_prepare", "OFF"),
         "xa_detach_on_prepare",
-        Severity::Warning,
+        Severity::Error,
         "SET PERSIST xa_detach_on_prepare = ON",
     ),
     (
@@ -276,4 +276,23 @@ fn what_is_set_on_mariadb_is_said_for_its_file_too() {
         findings[0].mend,
         "SET GLOBAL sync_binlog = 1 -- and in its configuration file: sync_binlog = 1"
     );
+}
+
+#[test]
+fn i3_a_server_that_takes_no_writes_proves_nothing_by_its_list() {
+    for (name, value) in [
+        ("read_only", "1"),
+        ("read_only", "NO_LOCK_NO_ADMIN"),
+        ("super_read_only", "ON"),
+        ("innodb_read_only", "1"),
+        ("innodb_force_recovery", "1"),
+        ("innodb_force_recovery", "6"),
+        ("innodb_force_recovery", ""),
+    ] {
+        let why = objection(name, value).unwrap();
+        assert!(why.contains(&format!("{name} is {value}")), "{why}");
+    }
+    assert_eq!(objection("innodb_force_recovery", "0"), None);
+    assert_eq!(objection("read_only", "OFF"), None);
+    assert!(why_not_writable(&[]).is_some());
 }

@@ -27,8 +27,7 @@ use unanimous_core::ports::{
 };
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, ResourceName};
 
-use crate::session::Flavour;
-use crate::{Mysql, preflight};
+use crate::{Mysql, preflight, settings};
 use request::{Reads, Request};
 use sql::Tables;
 
@@ -150,28 +149,6 @@ impl MysqlTable {
     }
 }
 
-/// What [`DecisionTable::check`] finds wrong without an error of the server.
-fn why_not_writable(answer: &request::Answer) -> Option<&'static str> {
-    let values = answer.rows(0).first()?;
-    let is_off = |column| {
-        let value = crate::session::text(values, column);
-        matches!(value.as_deref(), Some("0" | "OFF"))
-    };
-    (!(0..values.len()).all(is_off)).then_some(
-        "the server is read-only (read_only, super_read_only or innodb_read_only): connect to the \
-         primary; if it is the primary: SET GLOBAL read_only = 0",
-    )
-}
-
-fn writable(flavour: Flavour) -> &'static str {
-    match flavour {
-        Flavour::MySql => {
-            "SELECT @@GLOBAL.read_only, @@GLOBAL.super_read_only, @@GLOBAL.innodb_read_only"
-        }
-        Flavour::MariaDb => "SELECT @@GLOBAL.read_only, @@GLOBAL.innodb_read_only",
-    }
-}
-
 #[async_trait]
 impl DecisionTable for MysqlTable {
     fn place(&self) -> String {
@@ -212,13 +189,16 @@ impl DecisionTable for MysqlTable {
         let mut scope = String::new();
         let asked = self.ask_on(doing, lease, |server, _| {
             scope.push_str(&server.scope);
-            let mut statements = vec![writable(server.flavour).to_owned(), tables.engines()];
+            let mut statements = vec![
+                settings::writable(server.flavour).to_owned(),
+                tables.engines(),
+            ];
             statements.extend(tables.check());
             Request::new(statements)
         });
         let answer = asked.await?;
-        if let Some(why) = why_not_writable(&answer) {
-            return Err(self.error(TableErrorKind::Refused, doing, why));
+        if let Some(why) = settings::why_not_writable(answer.rows(0)) {
+            return Err(self.error(TableErrorKind::Refused, doing, &why));
         }
         if let Some(row) = answer.rows(1).first() {
             let table = crate::session::text(row, 0).unwrap_or_default();

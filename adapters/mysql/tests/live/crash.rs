@@ -1,9 +1,9 @@
 //! Kill -9 of the server, and MariaDB's reset bug. Each test has a server of its own.
 
-use unanimous_core::ports::{Branch, BranchErrorKind, ResourceManager};
+use unanimous_core::ports::{Absence, Branch, BranchErrorKind, ResourceManager};
 use unanimous_core::protocol::Decision;
 use unanimous_mysql::mysql_async::prelude::Queryable;
-use xtask::servers::Kind;
+use xtask::servers::{Kind, Options};
 
 use crate::support::{Db, code, eventually, start};
 
@@ -131,7 +131,36 @@ async fn i2_a_prepared_branch_survives_a_clean_restart(kind: Kind) {
     assert!(db.has(1).await);
 }
 
+/// Started to save what is left, a server may list nothing of what it holds prepared, and lists it
+/// again afterwards. So its list proves nothing.
+async fn i3_a_server_under_forced_recovery_proves_nothing(kind: Kind) {
+    let mut server = start(kind, &[]);
+    let db = Db::on(&server).await;
+    let (branch, record) = db.prepared(1).await;
+    server.kill();
+    drop(branch);
+    // As recovery does in an application that lives on.
+    let absent = async || db.resource.absent(&db.xid(1), &record).await;
+    let forced = Options::new().args(["--innodb-force-recovery=5"]);
+    tokio::task::block_in_place(|| server.restart_with(&forced)).unwrap();
+    let scanned = db.resource.recover().await.map(drop);
+    for refused in [scanned, absent().await.map(drop)] {
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("innodb_"), "{error}");
+        assert!(error.contains("restart it"), "{error}");
+    }
+    server.kill();
+    tokio::task::block_in_place(|| server.restart_with(&Options::new())).unwrap();
+    let absence = absent().await.unwrap();
+    assert!(matches!(absence, Absence::InDoubt(_)), "{absence:?}");
+    let xid = db.xid(1);
+    let finished = db.resource.finish(&xid, Decision::Commit, Some(&record));
+    finished.await.unwrap();
+    assert!(db.has(1).await && !db.is_listed(1).await);
+}
+
 on_own!(
+    i3_a_server_under_forced_recovery_proves_nothing,
     i2_what_was_acknowledged_survives_a_crash_but_for_mariadbs_rollback,
     a_row_that_was_only_locked_is_free_after_a_crash,
     i1_mariadb_commits_nothing_after_a_reset_and_the_adapter_never_resets,

@@ -1,11 +1,16 @@
 //! Ending a branch from another connection, and what "unknown XID" does not prove.
 
-use unanimous_core::ports::{Branch, BranchErrorKind, Evidence, Resource, ResourceManager};
+use unanimous_core::ports::{
+    Branch, BranchErrorKind, Cause, Evidence, PrepareReply, Resource, ResourceManager,
+};
 use unanimous_core::protocol::Decision;
 use unanimous_mysql::Mysql;
 use unanimous_mysql::mysql_async::prelude::Queryable;
+use xtask::servers::Kind;
 
-use crate::support::{Db, code, eventually, expect_prepared, record, source_code};
+use crate::support::{
+    Db, code, eventually, expect_prepared, expect_rolled_back, record, source_code, start,
+};
 
 /// MariaDB answers 1397 as long as the preparing connection is open, as it does for a branch that
 /// has ended; MySQL finishes it.
@@ -227,6 +232,44 @@ async fn mariadb_does_not_look_at_the_format_id(db: &Db) {
         db.finish(&xid, Decision::Commit).await;
     }
     assert!(db.has(1).await && !db.is_listed(1).await);
+}
+
+/// MySQL can be told to leave a prepared branch with its connection, for all sessions at any time;
+/// then it hands it over as MariaDB does. Nothing is decided that rests on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn i1_a_branch_that_stays_with_its_connection_is_not_prepared() {
+    let server = start(Kind::Mysql, &[]);
+    let db = Db::on(&server).await;
+    let (mut fit, _) = db.prepared(1).await;
+    fit.commit().await.unwrap();
+    let mut admin = db.admin().await;
+    let set = "SET GLOBAL xa_detach_on_prepare = OFF";
+    admin.query_drop(set).await.unwrap();
+    // The same session, after its wipe, and a new one.
+    Box::new(fit).release().await;
+    let (mut wiped, mut new) = (db.active(2).await, db.active(3).await);
+    for branch in [&mut wiped, &mut new] {
+        let (cause, error) = expect_rolled_back(branch.prepare().await);
+        assert_eq!(cause, Cause::Refused, "{error}");
+        assert!(
+            error.to_string().contains("xa_detach_on_prepare"),
+            "{error}"
+        );
+    }
+    assert!(db.listed().await.is_empty());
+    let set = "SET GLOBAL xa_detach_on_prepare = ON";
+    admin.query_drop(set).await.unwrap();
+    for branch in [wiped, new] {
+        Box::new(branch).release().await;
+    }
+    eventually("the sessions are wiped", async || {
+        let mut branch = db.active(4).await;
+        let is_prepared = matches!(branch.prepare().await, PrepareReply::Prepared(_));
+        branch.rollback().await.unwrap();
+        is_prepared
+    })
+    .await;
+    assert!(db.has(1).await && !db.has(2).await && !db.has(3).await);
 }
 
 on_both!(

@@ -94,7 +94,7 @@ const SETTINGS_OF_MYSQL: &[(&str, &str, Severity)] = &[
     (
         "xa_detach_on_prepare = OFF",
         "xa_detach_on_prepare",
-        Severity::Warning,
+        Severity::Error,
     ),
 ];
 
