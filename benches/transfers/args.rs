@@ -116,8 +116,12 @@ impl Args {
         self.ledgers = vec![Ledger::Mysql];
         self.workers = vec![1, 8];
         self.rounds = 3;
-        self.alternatives
-            .retain(|one| !matches!(one, Alternative::Sqlalchemy | Alternative::BarePiped));
+        self.alternatives.retain(|one| {
+            !matches!(
+                one,
+                Alternative::Sqlalchemy | Alternative::BarePiped | Alternative::BareGuarded
+            )
+        });
     }
 }
 

@@ -8,7 +8,8 @@
 //!   statement, `XA END` with `XA PREPARE`. If `BEGIN` alone is refused, the first statement
 //!   commits by itself.
 //!
-//! Connections go back to their pool as they are: nothing that the work has left there is wiped.
+//! Connections go back to their pool as they are: nothing that the work has left there is wiped. But
+//! for the *guarded*, which is the same with the statements of ours: see [`guarded`](crate::guarded).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,12 +22,14 @@ use unanimous::postgres::tokio_postgres::{self, Client, NoTls};
 use crate::Error;
 use crate::contender::{credit, debit};
 use crate::counters::connect_mysql;
+use crate::guarded;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
     OneAfterTheOther,
     TwoPhases,
     TwoPhasesPiped,
+    TwoPhasesGuarded,
 }
 
 pub(crate) struct ByHand {
@@ -95,16 +98,23 @@ impl ByHand {
         let (debit, credit) = (debit(account), credit(account));
         match self.how {
             How::OneAfterTheOther => one_after_the_other(&pg, &mut my, &debit, &credit).await,
-            How::TwoPhases | How::TwoPhasesPiped => {
-                let number = self.sequence.fetch_add(1, Ordering::Relaxed);
-                let xid = format!("'bare-{}-{number}'", std::process::id());
-                if self.how == How::TwoPhases {
-                    two_phases(&pg, &mut my, &xid, &debit, &credit).await
-                } else {
-                    two_phases_piped(&pg, &mut my, &xid, &debit, &credit).await
-                }
+            How::TwoPhases => two_phases(&pg, &mut my, &self.xid(), &debit, &credit).await,
+            How::TwoPhasesPiped => {
+                two_phases_piped(&pg, &mut my, &self.xid(), &debit, &credit).await
+            }
+            How::TwoPhasesGuarded => {
+                let xid = self.xid();
+                guarded::two_phases(&pg, &mut my, &xid, &debit, &credit).await?;
+                // On its way back into the pool.
+                tokio::spawn(async move { my.reset().await.map(drop) });
+                Ok(())
             }
         }
+    }
+
+    fn xid(&self) -> String {
+        let number = self.sequence.fetch_add(1, Ordering::Relaxed);
+        format!("'bare-{}-{number}'", std::process::id())
     }
 }
 

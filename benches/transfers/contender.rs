@@ -21,6 +21,7 @@ pub(crate) enum Alternative {
     Floor,
     Bare,
     BarePiped,
+    BareGuarded,
     File,
     TablePg,
     TablePgLast,
@@ -30,10 +31,11 @@ pub(crate) enum Alternative {
 }
 
 impl Alternative {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Floor,
         Self::Bare,
         Self::BarePiped,
+        Self::BareGuarded,
         Self::File,
         Self::TablePg,
         Self::TablePgLast,
@@ -47,6 +49,7 @@ impl Alternative {
             Self::Floor => "floor",
             Self::Bare => "bare-2pc",
             Self::BarePiped => "bare-2pc-piped",
+            Self::BareGuarded => "bare-2pc-guarded",
             Self::File => "file",
             Self::TablePg => "table-pg",
             Self::TablePgLast => "table-pg-llr",
@@ -93,6 +96,7 @@ impl Contender {
             Alternative::Floor => Self::ByHand(by_hand(How::OneAfterTheOther)?),
             Alternative::Bare => Self::ByHand(by_hand(How::TwoPhases)?),
             Alternative::BarePiped => Self::ByHand(by_hand(How::TwoPhasesPiped)?),
+            Alternative::BareGuarded => Self::ByHand(by_hand(How::TwoPhasesGuarded)?),
             Alternative::File
             | Alternative::TablePg
             | Alternative::TablePgLast
@@ -164,6 +168,7 @@ impl Ours {
             | Alternative::Floor
             | Alternative::Bare
             | Alternative::BarePiped
+            | Alternative::BareGuarded
             | Alternative::Sqlalchemy => {
                 let synced = Arc::clone(&synced);
                 builder.log(FileLog::at(folder.path().join("log")).watch(move |step| {

@@ -15,6 +15,7 @@ mod counters;
 mod counting;
 mod figures;
 mod growth;
+mod guarded;
 mod lab;
 mod plot;
 mod report;

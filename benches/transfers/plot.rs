@@ -15,10 +15,11 @@ const SIZE: (u32, u32) = (900, 520);
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Distinguishable for most people, and in the order of the alternatives.
-const COLOURS: [RGBColor; 9] = [
+const COLOURS: [RGBColor; 10] = [
     RGBColor(150, 150, 150),
     RGBColor(0, 0, 0),
     RGBColor(90, 90, 90),
+    RGBColor(160, 80, 40),
     RGBColor(0, 114, 178),
     RGBColor(86, 180, 233),
     RGBColor(0, 158, 115),
