@@ -142,12 +142,14 @@ fn needs_a_person(report: &RecoveryReport) -> bool {
     !report.unknown_resources.is_empty() || report.resources.iter().any(is_stuck)
 }
 
-/// A privilege is missing, a branch has ended against the decision, or the log was restored from a
-/// backup or copied.
+/// A privilege is missing, a branch has ended against the decision, or the log or a database was
+/// restored from a backup.
 fn is_for_a_person(left: &Left) -> bool {
     matches!(
         left,
-        Left::Refused(_) | Left::Person(_) | Left::Plan(LeaveReason::UnlistedOpening)
+        Left::Refused(_)
+            | Left::Person(_)
+            | Left::Plan(LeaveReason::UnlistedOpening | LeaveReason::EndedOtherwise)
     )
 }
 

@@ -74,7 +74,7 @@ fn style_of(column: &str, word: &str) -> Style {
         ("SEVERITY", "warning") => YELLOW,
         ("SEVERITY" | "STATE", "ok" | "alive") => GREEN,
         ("SEVERITY" | "STATE", "note" | "-" | "closed" | "ended" | "foreign") => DIM,
-        ("STATE", "decided" | "orphaned" | "unlisted" | "unknown") => YELLOW,
+        ("STATE", "decided" | "orphaned" | "unlisted" | "came back" | "unknown") => YELLOW,
         ("STATE", word) if word.starts_with("silent") => YELLOW,
         ("HEURISTIC" | "HEURISTICS", word) if word != "-" && word != "0" => RED,
         _ => Style::new(),

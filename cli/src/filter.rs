@@ -69,13 +69,14 @@ pub(crate) enum Sort {
 }
 
 /// All states, for their names.
-const STATES: [State; 10] = [
+const STATES: [State; 11] = [
     State::Active,
     State::Decided,
     State::Orphaned,
     State::OtherMember,
     State::SilentMember,
     State::Unlisted,
+    State::CameBack,
     State::OtherManager,
     State::Foreign,
     State::Ended,

@@ -18,6 +18,7 @@ mod recover;
 mod resolve;
 mod run;
 mod show;
+mod warnings;
 
 use std::process::ExitCode;
 

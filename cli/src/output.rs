@@ -78,6 +78,7 @@ pub(crate) const fn state(state: State) -> &'static str {
         State::OtherMember => "other member's",
         State::SilentMember => "silent member's",
         State::Unlisted => "unlisted",
+        State::CameBack => "came back",
         State::OtherManager => "other manager's",
         State::Foreign => "foreign",
         State::Ended => "ended",

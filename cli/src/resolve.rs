@@ -92,6 +92,7 @@ pub(crate) async fn run(
     let Some(access) = agreed(file, access, options.yes, question).await? else {
         return Ok(IN_DOUBT);
     };
+    let wanted = wanted.as_shown(&plan);
     let done = match patiently(access.resolve(&wanted)).await {
         Ok(done) => show(&done, format).map(|()| done),
         Err(error) => Err(error.into()),
@@ -139,6 +140,7 @@ fn show(resolved: &Resolved, format: Format) -> Result<(), Failure> {
         Format::Table => {
             let rows = resolved.branches.iter().map(|branch| {
                 let state = match (branch.ended, resolved.acted) {
+                    (_, true) if branch.unrecorded => "NOT ON RECORD",
                     (Some(true), _) => "ended",
                     (Some(false), _) => "NOT ENDED BY THIS",
                     (None, true) => "NOT SEEN",

@@ -7,7 +7,7 @@ use clap::Parser;
 use unanimous::operator::{Access, ConfigFile, ConfigFileError, OperatorError};
 
 use crate::args::{Typed, Verb};
-use crate::{barrier, check, columns, list, log, manual, recover, resolve, show};
+use crate::{barrier, check, columns, list, log, manual, recover, resolve, show, warnings};
 
 /// The exit code, if nothing failed.
 pub(crate) const CLEAN: u8 = 0;
@@ -63,6 +63,7 @@ pub(crate) fn talk(line: &str) {
 pub(crate) fn run() -> Result<u8, Failure> {
     let typed = Typed::parse();
     typed.common.color.choice().write_global();
+    warnings::tell();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -17,10 +17,10 @@ use super::client::Client;
 use super::error::OperatorError;
 use super::file::{ConfigFile, Parts};
 use super::heuristics::{self, Forget, Heuristics};
-use super::lost::{self, GiveUp, GivenUp};
+use super::lost::{GiveUp, GivenUp};
 use super::place::Place;
 use super::report::{Listing, Recovered};
-use super::resolve::{Resolve, Resolved, carry_out};
+use super::resolved::{Resolve, Resolved};
 use super::server;
 use super::shared::{SharedLog, failed};
 use super::show::{self, TransactionShown};
@@ -239,7 +239,7 @@ impl Access {
     pub async fn plan_resolve(&self, wanted: &Resolve) -> Result<Resolved, OperatorError> {
         match self.looker() {
             Err(client) => client.ask(Verb::PlanResolve(wanted.clone())).await,
-            Ok(inner) => of_resolve(carry_out(inner, wanted, false).await),
+            Ok(inner) => of_resolve(wanted.at(inner, false).await),
         }
     }
 
@@ -251,9 +251,9 @@ impl Access {
     pub async fn resolve(&self, wanted: &Resolve) -> Result<Resolved, OperatorError> {
         match &self.0 {
             Way::Application(client) => client.ask(Verb::Resolve(wanted.clone())).await,
-            Way::Alone(inner) => of_resolve(carry_out(inner, wanted, true).await),
+            Way::Alone(inner) => of_resolve(wanted.at(inner, true).await),
             Way::Shared(shared) => {
-                let resolving = async |inner: &Arc<Inner>| carry_out(inner, wanted, true).await;
+                let resolving = async |inner: &Arc<Inner>| wanted.at(inner, true).await;
                 of_resolve(shared.as_member("resolve", resolving).await?)
             }
         }
@@ -308,7 +308,7 @@ impl Access {
     pub async fn plan_give_up(&self, wanted: &GiveUp) -> Result<GivenUp, OperatorError> {
         match self.looker() {
             Err(client) => client.ask(Verb::PlanGiveUp(wanted.clone())).await,
-            Ok(inner) => of_resolve(lost::carry_out(inner, wanted, false).await),
+            Ok(inner) => of_resolve(wanted.at(inner, false).await),
         }
     }
 
@@ -321,9 +321,9 @@ impl Access {
     pub async fn give_up(&self, wanted: &GiveUp) -> Result<GivenUp, OperatorError> {
         match &self.0 {
             Way::Application(client) => client.ask(Verb::GiveUp(wanted.clone())).await,
-            Way::Alone(inner) => of_resolve(lost::carry_out(inner, wanted, true).await),
+            Way::Alone(inner) => of_resolve(wanted.at(inner, true).await),
             Way::Shared(shared) => {
-                let giving = async |inner: &Arc<Inner>| lost::carry_out(inner, wanted, true).await;
+                let giving = async |inner: &Arc<Inner>| wanted.at(inner, true).await;
                 of_resolve(shared.as_member("forget", giving).await?)
             }
         }

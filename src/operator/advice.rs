@@ -174,6 +174,9 @@ fn of_state(state: State, epoch: u32) -> String {
         State::Unlisted => format!(
             "end nothing before it is known what was decided: the log cannot tell. {FIND_OUT}"
         ),
+        State::CameBack => "see how its other branches ended, and end it the same way: unanimous \
+             resolve says what was decided, if that is known"
+            .to_owned(),
         State::OtherManager => "end nothing from here: run unanimous with the config file of the \
              application that has this manager's log"
             .to_owned(),

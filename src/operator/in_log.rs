@@ -7,7 +7,7 @@ use unanimous_core::xid::{Gtrid, ResourceName};
 use super::lines::end_word;
 use super::show::DecisionShown;
 use crate::manager::Inner;
-use crate::recovery::{ask, is_dealt_with};
+use crate::recovery::{ask, decided_by, is_dealt_with};
 
 /// See the module.
 pub(super) struct InLog {
@@ -109,7 +109,8 @@ fn told(beside: &Lookup, ends: &[(ResourceName, Heuristic)]) -> (DecisionShown, 
         ),
         Lookup::NoRecord => (
             DecisionShown::None,
-            "none, and none can be made any more: rolled back",
+            "no record, and none can be made any more: rolled back, or committed so long ago that \
+             its record has been dropped",
         ),
         Lookup::Open => (DecisionShown::Open, "none yet: its owner may still decide"),
         Lookup::UnknownOpening => (
@@ -128,16 +129,11 @@ fn told(beside: &Lookup, ends: &[(ResourceName, Heuristic)]) -> (DecisionShown, 
     if ends.is_empty() {
         return (decision, words.to_owned());
     }
-    let has = |wanted| ends.iter().any(|(_, end)| *end == wanted);
-    let decided = if beside.is_decided() {
-        "commit"
-    } else if has(Heuristic::Rollback) {
-        // Against nothing else can a branch be rolled back.
-        "commit, long ago: its record has been dropped"
-    } else if has(Heuristic::Commit) {
-        "none"
-    } else {
-        "no record of one: it has been dropped, or there was none"
+    let decided = match decided_by(ends) {
+        _ if beside.is_decided() => "commit",
+        Some(true) => "commit, long ago: its record has been dropped",
+        Some(false) => "none",
+        None => "no record of one: it has been dropped, or there was none",
     };
     let ends = ends
         .iter()

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use unanimous_core::ports::{HandAct, HandState};
 use unanimous_core::xid::{Gtrid, ResourceName};
 
-use super::person::Person;
+use super::person::{Person, apart};
 use crate::TransactionManager;
 use crate::manager::Inner;
 use crate::recovery::{LostBranch, give_up, look_for_lost};
@@ -50,10 +50,23 @@ impl GiveUp {
 
     /// Inside an application: what it would do now, or, if `act`, does it.
     ///
+    /// Cancel safety: whoever acts does so in a task of its own. Once this was polled, it goes on
+    /// although its future is dropped.
+    ///
     /// # Errors
-    /// It was not understood: says what. Nothing was done.
+    /// It was not understood: says what, and nothing was done. Or the log did not take all of it:
+    /// says how far it has come.
     pub async fn within(&self, tm: &TransactionManager, act: bool) -> Result<GivenUp, String> {
-        carry_out(tm.inner(), self, act).await
+        self.at(tm.inner(), act).await
+    }
+
+    /// See [`within`](Self::within).
+    pub(super) async fn at(&self, inner: &Arc<Inner>, act: bool) -> Result<GivenUp, String> {
+        if !act {
+            return carry_out(inner, self, false).await;
+        }
+        let (at, wanted) = (Arc::clone(inner), self.clone());
+        apart(inner, async move { carry_out(&at, &wanted, true).await }).await
     }
 }
 
@@ -81,11 +94,7 @@ pub struct GivenUp {
 }
 
 /// Looks, and acts if nothing stands against it and it is to.
-pub(super) async fn carry_out(
-    inner: &Arc<Inner>,
-    wanted: &GiveUp,
-    act: bool,
-) -> Result<GivenUp, String> {
+async fn carry_out(inner: &Arc<Inner>, wanted: &GiveUp, act: bool) -> Result<GivenUp, String> {
     let GiveUp {
         gtrid, resource, ..
     } = wanted;

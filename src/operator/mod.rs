@@ -55,9 +55,9 @@
 //! Layers, each of which knows only those before it: `error`, `text` (keys, types and ranges),
 //! `secret`, `limits`, `adapters` and `entry` (an address becomes a resource), `place` (the log's
 //! home) and `file`, `foreign`, `holding`, `counts` and `report` (data), `show` and `advice`,
-//! `person`, `resolve`, `heuristics` and `lost` (what people do), `barrier`, `wire` and `socket`,
-//! `server` and `client`, `shared` (a log in a table), `access`. Beside these, of the log alone:
-//! `source` (it is read), `shown`, `verified`, `relocate` (homes, and a move between them),
+//! `person`, `resolved`, `resolve`, `heuristics` and `lost` (what people do), `barrier`, `wire` and
+//! `socket`, `server` and `client`, `shared` (a log in a table), `access`. Beside these, of the log
+//! alone: `source` (it is read), `shown`, `verified`, `relocate` (homes, and a move between them),
 //! `adopt`, `init`, `lines` (JSON), `export` and `import`; and of checks: `finding`, `volume`,
 //! `twins`, `check_log`, `check_table`, `check`.
 
@@ -97,6 +97,7 @@ mod place;
 mod relocate;
 mod report;
 mod resolve;
+mod resolved;
 mod secret;
 mod server;
 mod shared;
@@ -134,7 +135,7 @@ pub use report::{
     LeftBranch, ListedBranch, ListedMember, ListedResource, Listing, MemberState, Recovered,
     RecoveredResource, State,
 };
-pub use resolve::{Resolve, Resolved, ResolvedBranch};
+pub use resolved::{Resolve, ResolveShown, Resolved, ResolvedBranch};
 pub(crate) use server::{Control, serve};
 pub use show::{BranchShown, DecisionShown, TransactionShown};
 pub use shown::{

@@ -1,4 +1,5 @@
-//! Who does something by hand, and why: the words, checked, and the record that holds them.
+//! Who does something by hand, and why: the words, checked, and the record that holds them. What is
+//! done goes on without whoever asked for it.
 
 use unanimous_core::ports::{ByHand, Evidence, HandAct, HandState, Remark, ServerIdentity};
 use unanimous_core::xid::{Gtrid, ResourceName};
@@ -53,4 +54,17 @@ impl Person {
             state,
         })
     }
+}
+
+/// What a person does, in a task of its own: nobody who goes away leaves it half done.
+pub(super) async fn apart<T: Send + 'static>(
+    inner: &Inner,
+    acting: impl Future<Output = Result<T, String>> + Send + 'static,
+) -> Result<T, String> {
+    let cut = |_| {
+        "it panicked, which is a bug, or the runtime was shut down; what is recorded stays: look \
+         again"
+            .to_owned()
+    };
+    inner.runtime.spawn(acting).await.map_err(cut)?
 }

@@ -144,6 +144,9 @@ pub enum State {
     SilentMember,
     /// Ours by its manager, of an opening that the log does not list: restored or copied?
     Unlisted,
+    /// Ours, on record to have ended otherwise, and prepared again: was its database restored, or
+    /// has it lost a rollback?
+    CameBack,
     /// It names another manager.
     OtherManager,
     /// Somebody else's prepared transaction.
@@ -329,6 +332,7 @@ const fn state(planned: &Planned) -> State {
             LeaveReason::Active => State::Active,
             LeaveReason::OtherMember => State::OtherMember,
             LeaveReason::UnlistedOpening | LeaveReason::DecisionMayBeLost => State::Unlisted,
+            LeaveReason::EndedOtherwise => State::CameBack,
             LeaveReason::OtherManager => State::OtherManager,
             LeaveReason::Gone => State::Ended,
         },

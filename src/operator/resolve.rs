@@ -5,130 +5,44 @@
 //!   Whatever contradicts the decision, or the log that would know it, takes a word of its own.
 //! * All or nothing: if one of the branches is refused, none is touched.
 //! * Nobody is asked for a proof here, and nothing is ended under a barrier.
+//! * What has changed since a person was shown it is refused: the words were given for that.
 //! * Who, when and why are durable before anything is done: see `recovery::by_hand`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use unanimous_core::ports::{ByHand, HandAct, HandState, LogError};
 use unanimous_core::protocol::{ByHandCase, Decision, LeaveReason};
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
-use super::person::Person;
+use super::person::{Person, apart};
+use super::resolved::{Resolve, Resolved, ResolvedBranch};
 use crate::TransactionManager;
-use crate::bounded::bounded;
 use crate::manager::{AnyResource, Inner};
 use crate::recovery::{
-    Absent, EndedByHand, ForHand, HandEnd, Left, end_by_hand, look_for_hand, stand_against,
+    Absent, EndedByHand, ForHand, HandEnd, HandEnded, Left, ask, decided_by, end_by_hand,
+    look_for_hand, stand_against,
 };
 
-/// What a person wants to be done with the prepared branches of one transaction.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Resolve {
-    /// The transaction, as `list` shows it.
-    pub gtrid: String,
-    /// Commit the branches; else roll them back.
-    pub commit: bool,
-    /// Only the branch at this resource.
-    pub resource: Option<String>,
-    /// The second word: also if it contradicts the decision, or the rollback that is presumed
-    /// without one, which is a heuristic end then; or what another person has done or meant.
-    pub against_the_decision: bool,
-    /// Also if nobody here knows what was decided, because the log that would know is lost.
-    pub its_log_is_lost: bool,
-    /// Who: account and host. One line.
-    pub who: String,
-    /// Why. One line.
-    pub reason: String,
-}
-
 impl Resolve {
-    /// To commit or to roll back all prepared branches of a transaction, without a second word.
-    pub fn new(
-        gtrid: impl Into<String>,
-        commit: bool,
-        who: impl Into<String>,
-        reason: impl Into<String>,
-    ) -> Self {
-        Self {
-            gtrid: gtrid.into(),
-            commit,
-            resource: None,
-            against_the_decision: false,
-            its_log_is_lost: false,
-            who: who.into(),
-            reason: reason.into(),
-        }
-    }
-
     /// Inside an application: what it would do now, or, if `act`, does it.
+    ///
+    /// Cancel safety: whoever acts does so in a task of its own. Once this was polled, it goes on
+    /// although its future is dropped.
     ///
     /// # Errors
     /// It was not understood, or nothing could be looked at: says what and why. Nothing was done.
     pub async fn within(&self, tm: &TransactionManager, act: bool) -> Result<Resolved, String> {
-        carry_out(tm.inner(), self, act).await
+        self.at(tm.inner(), act).await
     }
 
-    const fn decision(&self) -> Decision {
-        if self.commit {
-            Decision::Commit
-        } else {
-            Decision::Rollback
+    /// See [`within`](Self::within).
+    pub(super) async fn at(&self, inner: &Arc<Inner>, act: bool) -> Result<Resolved, String> {
+        if !act {
+            return carry_out(inner, self, false).await;
         }
-    }
-}
-
-/// What ending branches by hand would do, or has done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Resolved {
-    /// The process id of the application that looked, or acted; `null` if the caller did.
-    pub application: Option<u32>,
-    /// The transaction.
-    pub gtrid: String,
-    /// To be committed; else to be rolled back.
-    pub commit: bool,
-    /// It was done, as far as each branch says. Else nothing was.
-    pub acted: bool,
-    /// `true`: it was decided to commit it. `false`: it was not. `null`: this log cannot tell.
-    pub decided: Option<bool>,
-    /// When, in seconds since 1970, if that is known.
-    pub decided_at: Option<u64>,
-    /// The branches that are touched.
-    pub branches: Vec<ResolvedBranch>,
-    /// What a person should know before: other branches, and what others did.
-    pub notes: Vec<String>,
-    /// Why nothing is done. Empty if nothing stands against it.
-    pub refusals: Vec<String>,
-}
-
-/// One branch that is touched.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct ResolvedBranch {
-    /// Where.
-    pub resource: String,
-    /// Its XID.
-    pub xid: String,
-    /// It ends otherwise than was decided, or is presumed.
-    pub heuristic: bool,
-    /// What it means, or what came of it.
-    pub words: String,
-    /// It ended as was told, and the database does not list it any more. `null` before; and
-    /// afterwards, if the server has confirmed it and could not be looked at then.
-    pub ended: Option<bool>,
-}
-
-impl Resolved {
-    /// Everything that was to be ended has ended as was told.
-    pub fn is_done(&self) -> bool {
-        self.acted
-            && self
-                .branches
-                .iter()
-                .all(|branch| branch.ended == Some(true))
+        let (at, wanted) = (Arc::clone(inner), self.clone());
+        apart(inner, async move { carry_out(&at, &wanted, true).await }).await
     }
 }
 
@@ -177,11 +91,7 @@ impl<'r> Asked<'r> {
 }
 
 /// Looks, and acts if nothing stands against it and it is to.
-pub(super) async fn carry_out(
-    inner: &Arc<Inner>,
-    wanted: &Resolve,
-    act: bool,
-) -> Result<Resolved, String> {
+async fn carry_out(inner: &Arc<Inner>, wanted: &Resolve, act: bool) -> Result<Resolved, String> {
     let asked = Asked::of(wanted, inner)?;
     let mut resolved = Resolved {
         application: None,
@@ -192,12 +102,16 @@ pub(super) async fn carry_out(
         decided_at: None,
         branches: Vec::new(),
         notes: Vec::new(),
+        hands: Vec::new(),
         refusals: Vec::new(),
     };
     // Held until the end: a backup under a barrier has all of what is done here, or nothing.
     let passed = inner.gate.try_pass().filter(|_| act);
     let found = look(inner, &asked, &mut resolved).await;
     let excused = tell_log(inner, &asked, &mut resolved).await?;
+    if let (Some(changed), true) = (changed(wanted, &resolved), act) {
+        resolved.refusals.push(changed);
+    }
     if found.is_empty() && resolved.refusals.is_empty() {
         resolved.refusals.push(format!(
             "no branch of {} is prepared here: check the name; unanimous list shows what is",
@@ -213,6 +127,21 @@ pub(super) async fn carry_out(
         end(inner, asked, &found, &excused, told).await?;
     }
     Ok(resolved)
+}
+
+/// What is otherwise than whoever agreed to it was shown.
+fn changed(wanted: &Resolve, now: &Resolved) -> Option<String> {
+    let shown = wanted.shown.as_ref()?;
+    let is_as_shown = (shown.decided, &shown.branches) == (now.decided, &now.branches);
+    let is_new = |hand: &String| !shown.hands.contains(hand);
+    let what = if now.hands.iter().any(is_new) {
+        "somebody means, or has done, the opposite since this was shown"
+    } else if !is_as_shown {
+        "it is not any more as it was shown"
+    } else {
+        return None;
+    };
+    Some(format!("{what}: look again"))
 }
 
 /// Nothing stands against it.
@@ -232,7 +161,7 @@ async fn end(
         })
     });
     let ends = ends.collect::<Result<Vec<_>, _>>()?;
-    match end_by_hand(inner, &ends, excused).await {
+    match end_by_hand(inner, asked.wanted.decision(), &ends, excused).await {
         Err(refusal) => told.refusals.push(refusal),
         Ok(ended) => {
             told.acted = true;
@@ -316,11 +245,16 @@ fn tell_case(wanted: &Resolve, name: &ResourceName, branch: &ForHand, told: &mut
             } else {
                 "AGAINST what is presumed: nothing was decided, so it is to be rolled back"
             };
+            let recovery = if branch.is_back {
+                "it is on record to have ended otherwise, and recovery leaves it to a person"
+            } else {
+                "recovery ends it by itself"
+            };
             if !wanted.against_the_decision {
                 told.refusals.push(format!(
-                    "{name}: {xid}: to {verb} it is {against}; recovery ends it by itself. If that \
-                     is meant all the same, add --against-the-decision: the transaction then ends \
-                     in part, and is reported as heuristic"
+                    "{name}: {xid}: to {verb} it is {against}; {recovery}. If that is meant all \
+                     the same, add --against-the-decision: the transaction then ends in part, and \
+                     is reported as heuristic"
                 ));
             }
             (true, format!("{verb} {against}"))
@@ -339,6 +273,16 @@ fn tell_case(wanted: &Resolve, name: &ResourceName, branch: &ForHand, told: &mut
                 format!("{verb}: what was decided is not known, its log is lost"),
             )
         }
+        ByHandCase::DecisionDropped => {
+            if !wanted.against_the_decision {
+                told.refusals.push(format!(
+                    "{name}: {xid}: it is on record to have ended otherwise, or perhaps, and it is \
+                     back; what was decided is kept no more. See how its other branches ended. If \
+                     to {verb} it is right, add --against-the-decision"
+                ));
+            }
+            (false, format!("{verb}: what was decided is kept no more"))
+        }
         ByHandCase::Refused(reason) => {
             told.refusals.push(refusal(name, xid, reason));
             (false, format!("leave: {}", Left::Plan(reason)))
@@ -350,6 +294,7 @@ fn tell_case(wanted: &Resolve, name: &ResourceName, branch: &ForHand, told: &mut
         heuristic: is_heuristic,
         words,
         ended: None,
+        unrecorded: false,
     });
 }
 
@@ -367,6 +312,7 @@ fn refusal(name: &ResourceName, xid: &Xid, reason: LeaveReason) -> String {
         LeaveReason::Gone
         | LeaveReason::UnlistedOpening
         | LeaveReason::DecisionMayBeLost
+        | LeaveReason::EndedOtherwise
         | LeaveReason::OtherManager => {
             format!("{name}: {xid}: {}: look again", Left::Plan(reason))
         }
@@ -380,19 +326,17 @@ async fn tell_log(
     asked: &Asked<'_>,
     told: &mut Resolved,
 ) -> Result<Vec<u64>, String> {
-    let limit = inner.config.recovery_timeout;
     let asking = async {
         let found = inner.log.lookup(asked.gtrid).await?;
         let hands = inner.log.by_hand().await?;
         let when = inner.log.decided_at(&[asked.gtrid]).await?;
         Ok::<_, LogError>((found, hands, when))
     };
-    let read = bounded(limit, asking).await;
-    let read = read.map_err(|silence| format!("the log cannot be read: {silence}"))?;
+    let read = ask(inner, asking).await;
     let (found, hands, when) = read.map_err(|error| format!("the log cannot be read: {error}"))?;
     told.decided_at = when.first().map(|(_, when)| when.0);
     let (ends, beside) = found.apart();
-    if beside.is_decided() {
+    if beside.is_decided() || decided_by(&ends) == Some(true) {
         told.decided = Some(true);
     }
     for (name, end) in ends {
@@ -404,6 +348,7 @@ async fn tell_log(
     }
     let opposite = stand_against(&hands, asked.gtrid, asked.wanted.decision());
     let opposite: Vec<_> = opposite.collect();
+    told.hands = opposite.iter().map(|hand| key(hand)).collect();
     if asked.wanted.against_the_decision {
         return Ok(opposite.iter().map(|hand| hand.id).collect());
     }
@@ -420,6 +365,11 @@ async fn tell_log(
         ));
     }
     Ok(Vec::new())
+}
+
+/// As text: not everybody who reads JSON keeps such large numbers.
+fn key(hand: &ByHand) -> String {
+    format!("{:016x}", hand.id)
 }
 
 /// Who was here before, and for what.
@@ -448,8 +398,8 @@ fn record(inner: &Inner, asked: &Asked<'_>, branch: &ForHand) -> Result<ByHand, 
     person.record(inner, at, act, proof, HandState::Intended)
 }
 
-fn tell_end(told: &mut ResolvedBranch, branch: &ForHand, ended: EndedByHand) {
-    let (is_done, words) = match ended {
+fn tell_end(told: &mut ResolvedBranch, branch: &ForHand, end: HandEnded) {
+    let (is_done, words) = match end.ended {
         EndedByHand::AsTold => (
             Some(true),
             "done: the server has confirmed it, and does not list it any more".to_owned(),
@@ -470,11 +420,28 @@ fn tell_end(told: &mut ResolvedBranch, branch: &ForHand, ended: EndedByHand) {
             format!("it is gone, and nobody can prove how it ended: {why}"),
         ),
         EndedByHand::Still(why) => (Some(false), format!("it is still prepared: {why}")),
+        EndedByHand::Late(why) => (
+            None,
+            format!(
+                "it was still prepared when it was looked at, and this may end it yet: {why}; look \
+                 again"
+            ),
+        ),
+        EndedByHand::NotByThis(why) => (Some(false), format!("this has not ended it: {why}")),
+        EndedByHand::Unknown(why) => (
+            None,
+            format!("nobody knows yet whether it has ended: {why}; look again"),
+        ),
+        EndedByHand::TakenBack(why) => (Some(false), format!("it was left as it was: {why}")),
         EndedByHand::Left => (
             Some(false),
             "it was left as it was: another one did not end as told".to_owned(),
         ),
     };
     told.ended = is_done;
-    told.words = words;
+    told.words = match end.unrecorded {
+        None => words,
+        Some(what) => format!("{words}; {what} is NOT on record yet"),
+    };
+    told.unrecorded = end.unrecorded.is_some();
 }

@@ -18,9 +18,9 @@ use unanimous_core::xid::ResourceName;
 
 use super::barrier::serve_barrier;
 use super::heuristics::{self, Heuristics};
-use super::lost::{GiveUp, GivenUp, carry_out as carry_out_give_up};
+use super::lost::{GiveUp, GivenUp};
 use super::report::{Listing, Recovered};
-use super::resolve::{Resolve, Resolved, carry_out as carry_out_resolve};
+use super::resolved::{Resolve, Resolved};
 use super::show;
 use super::socket::{NAME, SocketFile, listen};
 use super::wire::{
@@ -158,20 +158,16 @@ pub(super) fn registered(inner: &Inner, name: &str) -> Result<ResourceName, Stri
     })
 }
 
-/// In a task of its own: a client that goes away does not leave it half done.
-async fn resolve_apart(inner: &Arc<Inner>, wanted: Resolve) -> Result<Resolved, String> {
-    let inner = Arc::clone(inner);
-    let acting = tokio::spawn(async move { carry_out_resolve(&inner, &wanted, true).await });
-    let panicked = |_| "it panicked, which is a bug; what is recorded stays".to_owned();
-    acting.await.map_err(panicked)?
+async fn resolve(inner: &Arc<Inner>, wanted: &Resolve, act: bool) -> Result<Vec<u8>, String> {
+    let resolved = wanted.at(inner, act).await?;
+    done(Resolved {
+        application: Some(std::process::id()),
+        ..resolved
+    })
 }
 
-/// Acting, in a task of its own, too.
-async fn give_up(inner: &Arc<Inner>, wanted: GiveUp, act: bool) -> Result<Vec<u8>, String> {
-    let inner = Arc::clone(inner);
-    let acting = tokio::spawn(async move { carry_out_give_up(&inner, &wanted, act).await });
-    let panicked = |_| "it panicked, which is a bug; what is recorded stays".to_owned();
-    let given_up = acting.await.map_err(panicked)??;
+async fn give_up(inner: &Arc<Inner>, wanted: &GiveUp, act: bool) -> Result<Vec<u8>, String> {
+    let given_up = wanted.at(inner, act).await?;
     done(GivenUp {
         application: Some(std::process::id()),
         ..given_up
@@ -197,20 +193,8 @@ async fn carry_out(inner: &Arc<Inner>, verb: Verb) -> Result<Vec<u8>, String> {
             let shown = show::show(inner, listing, &asked).await;
             done(shown.map_err(|error| error.to_string())?)
         }
-        Verb::PlanResolve(wanted) => {
-            let resolved = carry_out_resolve(inner, &wanted, false).await?;
-            done(Resolved {
-                application,
-                ..resolved
-            })
-        }
-        Verb::Resolve(wanted) => {
-            let resolved = resolve_apart(inner, wanted).await?;
-            done(Resolved {
-                application,
-                ..resolved
-            })
-        }
+        Verb::PlanResolve(wanted) => resolve(inner, &wanted, false).await,
+        Verb::Resolve(wanted) => resolve(inner, &wanted, true).await,
         Verb::Heuristics => {
             let listed = heuristics::list(inner).await?;
             done(Heuristics {
@@ -232,8 +216,8 @@ async fn carry_out(inner: &Arc<Inner>, verb: Verb) -> Result<Vec<u8>, String> {
                 ..listed
             })
         }
-        Verb::PlanGiveUp(wanted) => give_up(inner, wanted, false).await,
-        Verb::GiveUp(wanted) => give_up(inner, wanted, true).await,
+        Verb::PlanGiveUp(wanted) => give_up(inner, &wanted, false).await,
+        Verb::GiveUp(wanted) => give_up(inner, &wanted, true).await,
         Verb::Barrier(_) => Err("a barrier has an end of its own".into()),
         Verb::Ended => done(inner.recovery.ended()),
         Verb::Recover => recover(inner, None).await,

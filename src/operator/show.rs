@@ -78,7 +78,8 @@ pub enum DecisionShown {
     Completed,
     /// A branch ended otherwise than was decided, or than is presumed; or it may have.
     Heuristic,
-    /// Nothing, and nothing can be any more: it is rolled back.
+    /// No record, and none can be made any more: it is rolled back, or it was committed so long ago
+    /// that its record has been dropped.
     None,
     /// Nothing yet: its owner may still decide.
     Open,

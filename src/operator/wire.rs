@@ -7,8 +7,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
 pub(super) const VERSION: u32 = 1;
 
-/// The longest request, in bytes.
-pub(super) const REQUEST_BYTES_MAX: u64 = 16 * 1024;
+/// The longest request, in bytes: what a person was shown is in it.
+pub(super) const REQUEST_BYTES_MAX: u64 = 256 * 1024;
 
 /// The longest answer, in bytes: some hundred thousand branches.
 pub(super) const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -24,17 +24,19 @@ use unanimous_core::xid::Xid;
 use super::pass::{ask_log, ours, scan};
 use crate::manager::Inner;
 
-/// The record takes its new state, or is found by [`settle`] later.
-pub(super) async fn mark(inner: &Inner, by_hand: &ByHand, state: HandState) {
+/// The record takes its new state, or is found by [`settle`] later: whether it has.
+pub(super) async fn mark(inner: &Inner, by_hand: &ByHand, state: HandState) -> bool {
     let marked = ByHand {
         state,
         ..by_hand.clone()
     };
-    if let Err(error) = ask_log(inner, inner.log.record_by_hand(&marked)).await {
+    let recorded = ask_log(inner, inner.log.record_by_hand(&marked)).await;
+    if let Err(error) = &recorded {
         let gtrid = by_hand.gtrid;
         warn!(target: "unanimous", %gtrid, %error,
             "what became of a branch that was to be ended by hand is recorded later");
     }
+    recorded.is_ok()
 }
 
 /// A pass has ended the branch itself: what a person had meant to do, and has not done, is over.

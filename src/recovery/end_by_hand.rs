@@ -1,55 +1,25 @@
-//! A person ends the branches of a transaction by hand: steps 1 to 4 of `by_hand`.
+//! A person ends the branches of a transaction by hand: steps 2 to 4 of `by_hand`.
 //!
 //! People do not know of each other. So that two of them never end one transaction in two ways:
 //! every branch is claimed before anything is recorded, every record is made before anything is
 //! done, and whoever then finds another's record of the other direction gives way. If both do, both
 //! look again.
-
-use std::collections::HashSet;
+//!
+//! Who has recorded something under an epoch that is closed seems to be gone, and may only be slow.
+//! Whoever goes on against such a record makes it void first, and whoever acts looks, just before
+//! each command, whether the own record still holds. What is left is the time of that one command:
+//! somebody who is held up in it for so long that the epoch is closed meanwhile.
 
 use futures_util::future::join_all;
-use unanimous_core::ports::{
-    BranchErrorKind, BranchRecord, ByHand, HandState, LogError, OpeningState,
-};
-use unanimous_core::protocol::{ByHandCase, Decision, EpochView, Heuristic, plan};
+use unanimous_core::ports::{BranchErrorKind, ByHand, HandState, LogError, OpeningState};
+use unanimous_core::protocol::{ByHandCase, Decision, Heuristic};
 use unanimous_core::xid::{Gtrid, Xid};
 
 use super::by_hand::{mark, stand_against};
-use super::pass::{Recorded, ask_log, ours, scan};
-use super::recorded::look_up;
+use super::look_for_hand::ForHand;
+use super::pass::{ask_log, ours, scan};
 use crate::bounded::bounded;
 use crate::manager::{AnyResource, Inner};
-
-/// A prepared branch, and what it would mean to end it by hand.
-#[derive(Debug, Clone)]
-pub(crate) struct ForHand {
-    pub(crate) xid: Xid,
-    pub(crate) case: ByHandCase,
-    /// `None` if the log cannot tell.
-    pub(crate) is_decided: Option<bool>,
-    /// What the decision says of it.
-    pub(crate) record: Option<BranchRecord>,
-}
-
-/// What was seen at one resource.
-#[derive(Debug, Default)]
-pub(crate) struct LookedForHand {
-    pub(crate) prepared: Vec<ForHand>,
-    /// Branches that the decision names here and that are not prepared any more.
-    pub(crate) absent: Vec<(Xid, Absent)>,
-}
-
-/// What is known of a branch that is not prepared any more. The server is not asked for a proof:
-/// that ends the connection on which the branch was prepared, which may serve others by now (I5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Absent {
-    /// It has ended.
-    Ended,
-    /// It is its owner's business, or was until just now.
-    Owners,
-    /// A recovery pass proves how.
-    Unproven,
-}
 
 /// One branch that is to be ended.
 pub(crate) struct HandEnd<'a> {
@@ -60,6 +30,14 @@ pub(crate) struct HandEnd<'a> {
 }
 
 /// How an attempt to end a branch by hand came out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HandEnded {
+    pub(crate) ended: EndedByHand,
+    /// What of it the log has not taken.
+    pub(crate) unrecorded: Option<&'static str>,
+}
+
+/// What is known of the branch then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EndedByHand {
     /// The server has confirmed it, and does not list the branch any more.
@@ -72,78 +50,32 @@ pub(crate) enum EndedByHand {
     Unproven(String),
     /// It is still prepared. Says why.
     Still(String),
+    /// It was still prepared when it was looked at; the command, to which there was no answer, may
+    /// take effect yet. Says why.
+    Late(String),
+    /// This has not ended it, and it cannot be seen whether anybody has. Says why.
+    NotByThis(String),
+    /// There was no answer, and it could not be looked at. Says why.
+    Unknown(String),
+    /// It was not touched: the record does not hold any more, or nobody can tell. Says why.
+    TakenBack(String),
     /// It was not touched, because one before it did not end as told.
     Left,
 }
 
-/// Looks for the branches of one transaction at one resource.
-///
-/// # Errors
-/// The resource or the log could not be asked: says which.
-pub(crate) async fn look_for_hand(
-    inner: &Inner,
-    resource: &dyn AnyResource,
-    gtrid: Gtrid,
-    wanted: Decision,
-) -> Result<LookedForHand, String> {
-    let unseen = |error: &dyn std::fmt::Display| error.to_string();
-    let log_unseen = |error: LogError| format!("the log cannot be read: {error}");
-    let p = scan(inner, resource).await.map_err(|e| unseen(&e))?;
-    let p = ours(p, &mut Vec::new()).into_iter();
-    // Two resources on one server list each other's.
-    let is_here = |xid: &Xid| {
-        xid.gtrid == gtrid
-            && (xid.bqual == *resource.name() || !inner.resources.contains_key(&xid.bqual))
-    };
-    let p: Vec<Xid> = p.filter(is_here).collect();
-    let is_active = inner.active.contains(gtrid);
-    let t = ask_log(inner, Recorded::read(inner)).await;
-    let t = t.map_err(log_unseen)?;
-    let q = scan(inner, resource).await.map_err(|e| unseen(&e))?;
-    let q: HashSet<Xid> = ours(q, &mut Vec::new()).into_iter().collect();
-    let mut looked = LookedForHand::default();
-    for xid in p {
-        let found = look_up(inner, &xid, &t).await;
-        let (view, is_decided) = found.map_err(log_unseen)?;
-        let planned = plan(view, || is_active, || is_decided, || q.contains(&xid));
-        let is_known = matches!(view, EpochView::OwnOpen | EpochView::Closed);
-        looked.prepared.push(ForHand {
-            case: ByHandCase::of(planned, wanted),
-            is_decided: is_known.then_some(is_decided),
-            record: t.branch(&xid).cloned(),
-            xid,
-        });
-    }
-    let of_resource = |branch: &&BranchRecord| branch.resource == *resource.name();
-    let named = t.branches(gtrid).iter().filter(of_resource);
-    let absent = named.map(|branch| branch.xid(gtrid));
-    let absent: Vec<Xid> = absent.filter(|xid| !q.contains(xid)).collect();
-    if !absent.is_empty() {
-        let unproven = t.named(inner, resource).await.map_err(log_unseen)?;
-        let is_unproven = |xid: &Xid| unproven.iter().any(|(named, _)| named == xid);
-        let known = |xid: &Xid| match inner.recovery.is_resolved(gtrid, &xid.bqual) {
-            true => Absent::Ended,
-            false if is_unproven(xid) => Absent::Unproven,
-            false => Absent::Owners,
-        };
-        let absent = absent.into_iter().map(|xid| (known(&xid), xid));
-        looked.absent = absent.map(|(known, xid)| (xid, known)).collect();
-    }
-    Ok(looked)
-}
-
-/// Ends these branches of one transaction, one after the other, until one does not end as told; and
-/// records who did, before. Every word that it may be done has been given, also against the others'
-/// records in `excused`.
+/// Ends these branches of one transaction in this way, one after the other, until one does not end
+/// as told; and records who did, before. Every word that it may be done has been given, also
+/// against the others' records in `excused`.
 ///
 /// # Errors
 /// Nothing was done: somebody else is ending one of them, or means the opposite, or the log did not
 /// take the records.
 pub(crate) async fn end_by_hand(
     inner: &Inner,
+    wanted: Decision,
     ends: &[HandEnd<'_>],
     excused: &[u64],
-) -> Result<Vec<EndedByHand>, String> {
+) -> Result<Vec<HandEnded>, String> {
     let mut claims = Vec::new();
     for HandEnd { branch, .. } in ends {
         let xid = &branch.xid;
@@ -155,24 +87,42 @@ pub(crate) async fn end_by_hand(
         let recording = ask_log(inner, inner.log.record_by_hand(by_hand)).await;
         if let Err(error) = recording {
             void(inner, &ends[..count]).await;
-            return Err(format!("it cannot be recorded: {error}"));
+            return Err(unrecorded(&error));
         }
     }
-    if let Err(refusal) = gives_way(inner, ends, excused).await {
+    if let Err(refusal) = gives_way(inner, wanted, ends, excused).await {
         void(inner, ends).await;
         return Err(refusal);
     }
-    let mut ended = Vec::with_capacity(ends.len());
+    let mut ended: Vec<HandEnded> = Vec::with_capacity(ends.len());
     for end in ends {
-        if ended.iter().all(|ended| *ended == EndedByHand::AsTold) {
-            ended.push(end_one(inner, end).await);
+        let one = if ended.iter().all(|one| one.ended == EndedByHand::AsTold) {
+            end_one(inner, wanted, end).await
         } else {
             void(inner, std::slice::from_ref(end)).await;
-            ended.push(EndedByHand::Left);
-        }
+            EndedByHand::Left.on_record()
+        };
+        ended.push(one);
     }
     drop(claims);
     Ok(ended)
+}
+
+impl EndedByHand {
+    const fn on_record(self) -> HandEnded {
+        HandEnded {
+            ended: self,
+            unrecorded: None,
+        }
+    }
+}
+
+fn unread(error: LogError) -> String {
+    format!("the log cannot be read: {error}")
+}
+
+fn unrecorded(error: &LogError) -> String {
+    format!("it cannot be recorded: {error}")
 }
 
 /// Under the claims: since it was shown somebody here may have ended one of them, and what is gone
@@ -180,14 +130,18 @@ pub(crate) async fn end_by_hand(
 async fn still_prepared(inner: &Inner, ends: &[HandEnd<'_>]) -> Result<(), String> {
     let looks = ends.iter().map(|end| async move {
         let xid = &end.branch.xid;
-        let listed = scan(inner, end.resource).await.map_err(|e| e.to_string())?;
-        if ours(listed, &mut Vec::new()).contains(xid) {
+        if is_listed(inner, end.resource, xid).await? {
             Ok(())
         } else {
             Err(format!("{xid} is not prepared any more: look again"))
         }
     });
     join_all(looks).await.into_iter().collect()
+}
+
+async fn is_listed(inner: &Inner, resource: &dyn AnyResource, xid: &Xid) -> Result<bool, String> {
+    let listed = scan(inner, resource).await.map_err(|e| e.to_string())?;
+    Ok(ours(listed, &mut Vec::new()).contains(xid))
 }
 
 /// They were meant, and are not done.
@@ -199,27 +153,39 @@ async fn void(inner: &Inner, ends: &[HandEnd<'_>]) {
 
 /// Once everything is recorded: whether somebody else is on record by now who means the opposite,
 /// or is about to do it.
-async fn gives_way(inner: &Inner, ends: &[HandEnd<'_>], excused: &[u64]) -> Result<(), String> {
+async fn gives_way(
+    inner: &Inner,
+    wanted: Decision,
+    ends: &[HandEnd<'_>],
+    excused: &[u64],
+) -> Result<(), String> {
+    let Some(HandEnd { branch, .. }) = ends.first() else {
+        return Ok(());
+    };
     let reading = async {
         let hands = inner.log.by_hand().await?;
         Ok::<_, LogError>((hands, inner.log.openings().await?))
     };
-    let read = ask_log(inner, reading).await;
-    let (hands, openings) = read.map_err(|error| format!("the log cannot be read: {error}"))?;
-    for HandEnd { by_hand, .. } in ends {
-        let Some(wanted) = by_hand.ended() else {
-            return Err("there is nothing to be done".to_owned());
-        };
-        for other in stand_against(&hands, by_hand.gtrid, wanted) {
-            if !excused.contains(&other.id) || is_under_way(inner, ends, &openings, other) {
-                let (name, who) = (&other.resource, &other.who);
-                return Err(format!(
-                    "{name}: {who} means the opposite at the same time: look again"
-                ));
-            }
+    let (hands, openings) = ask_log(inner, reading).await.map_err(unread)?;
+    let opposite: Vec<_> = stand_against(&hands, branch.xid.gtrid, wanted).collect();
+    for other in &opposite {
+        if !excused.contains(&other.id) || is_under_way(inner, ends, &openings, other) {
+            let (name, who) = (&other.resource, &other.who);
+            return Err(format!(
+                "{name}: {who} means the opposite at the same time: look again"
+            ));
         }
     }
-    Ok(())
+    let intended = opposite.into_iter();
+    let intended = intended.filter(|other| other.state == HandState::Intended);
+    take_back(inner, ends, intended.collect()).await
+}
+
+fn branch_of(by_hand: &ByHand) -> Xid {
+    Xid {
+        gtrid: by_hand.gtrid,
+        bqual: by_hand.resource.clone(),
+    }
 }
 
 /// Whether whoever has made this record may act on it yet.
@@ -232,54 +198,125 @@ fn is_under_way(
     if other.state != HandState::Intended {
         return false;
     }
-    let xid = Xid {
-        gtrid: other.gtrid,
-        bqual: other.resource.clone(),
-    };
+    let xid = branch_of(other);
     let is_mine = ends.iter().any(|end| end.branch.xid == xid);
     let is_open = |listed: &OpeningState| listed.opening == other.by && !listed.closed;
     let is_others = other.by != inner.log.opening() && openings.iter().any(is_open);
     is_others || (!is_mine && inner.recovery.claim(&xid).is_none())
 }
 
+/// Makes records void of which nobody knows whether anybody acts on them yet. Not where the branch
+/// is gone: nothing can be done with it any more, and perhaps that was done.
+async fn take_back(
+    inner: &Inner,
+    ends: &[HandEnd<'_>],
+    intended: Vec<&ByHand>,
+) -> Result<(), String> {
+    let mut void = Vec::new();
+    for other in intended {
+        let (xid, name) = (branch_of(other), &other.resource);
+        let is_mine = ends.iter().any(|end| end.branch.xid == xid);
+        let is_prepared = is_mine
+            || match inner.resources.get(name) {
+                Some(resource) => is_listed(inner, &**resource, &xid).await?,
+                None => {
+                    let who = &other.who;
+                    return Err(format!(
+                        "{name} is not registered here, and {who} may be about to do the opposite \
+                         there: use a config file that has it"
+                    ));
+                }
+            };
+        if is_prepared {
+            let taken_back = ByHand {
+                state: HandState::Void,
+                ..other.clone()
+            };
+            let recording = ask_log(inner, inner.log.record_by_hand(&taken_back)).await;
+            recording.map_err(|error| unrecorded(&error))?;
+            void.push(other);
+        }
+    }
+    if void.is_empty() {
+        return Ok(());
+    }
+    let hands = ask_log(inner, inner.log.by_hand()).await.map_err(unread)?;
+    let is_void = |other: &ByHand| state_of(&hands, other) == Some(HandState::Void);
+    match void.into_iter().find(|other| !is_void(other)) {
+        None => Ok(()),
+        Some(other) => Err(format!(
+            "{}: {} has done the opposite meanwhile: look again",
+            other.resource, other.who
+        )),
+    }
+}
+
+fn state_of(hands: &[ByHand], by_hand: &ByHand) -> Option<HandState> {
+    let found = hands.iter().find(|hand| hand.id == by_hand.id);
+    found.map(|found| found.state)
+}
+
+/// Just before something is done: the record holds, and that was no old picture of it, for it was
+/// written once more.
+async fn still_holds(inner: &Inner, by_hand: &ByHand) -> Result<(), String> {
+    let recording = ask_log(inner, inner.log.record_by_hand(by_hand)).await;
+    recording.map_err(|error| unrecorded(&error))?;
+    let hands = ask_log(inner, inner.log.by_hand()).await.map_err(unread)?;
+    if state_of(&hands, by_hand) == Some(HandState::Intended) {
+        Ok(())
+    } else {
+        Err(
+            "this took so long that somebody has taken its record back, to do the opposite: look \
+             again"
+                .to_owned(),
+        )
+    }
+}
+
 /// Under its claim, and recorded.
-async fn end_one(inner: &Inner, end: &HandEnd<'_>) -> EndedByHand {
+async fn end_one(inner: &Inner, wanted: Decision, end: &HandEnd<'_>) -> HandEnded {
     let HandEnd {
         resource,
         branch,
         by_hand,
     } = end;
-    let (xid, Some(decision)) = (&branch.xid, by_hand.ended()) else {
-        return EndedByHand::Left;
-    };
-    let finishing = resource.finish(xid, decision, branch.record.as_ref());
+    let xid = &branch.xid;
+    if let Err(why) = still_holds(inner, by_hand).await {
+        mark(inner, by_hand, HandState::Void).await;
+        return EndedByHand::TakenBack(why).on_record();
+    }
+    let finishing = resource.finish(xid, wanted, branch.record.as_ref());
     let finished = bounded(inner.config.recovery_timeout, finishing).await;
     let (heard, words) = match finished {
         Ok(Ok(())) => (Heard::Done, "the server has confirmed it".to_owned()),
-        Ok(Err(error)) => (Heard::of(error.kind(), decision), error.to_string()),
+        Ok(Err(error)) => (Heard::of(error.kind(), wanted), error.to_string()),
         Err(silence) => (Heard::Nothing, silence.to_string()),
     };
     // Seen in the database itself, whatever was answered.
-    let listed = scan(inner, *resource).await;
-    let listed = listed.map(|listed| ours(listed, &mut Vec::new()).contains(xid));
+    let listed = is_listed(inner, *resource, xid).await;
+    let unseen = |error: &str| {
+        format!("{words}; and it cannot be seen whether it is still prepared: {error}")
+    };
     let ended = match (listed, heard) {
-        (Ok(true), _) => EndedByHand::Still(words),
+        (Ok(true), Heard::Nothing) => EndedByHand::Late(words),
+        (Ok(true), Heard::Done | Heard::RolledBack | Heard::NotDone) => EndedByHand::Still(words),
         (Ok(false), Heard::Done) => EndedByHand::AsTold,
-        (Err(error), Heard::Done) => EndedByHand::Unseen(error.to_string()),
+        (Err(error), Heard::Done) => EndedByHand::Unseen(error),
         (Ok(false), Heard::NotDone) | (Ok(false) | Err(_), Heard::RolledBack) => {
             EndedByHand::Otherwise(words)
         }
         (Ok(false), Heard::Nothing) => EndedByHand::Unproven(words),
-        (Err(error), Heard::NotDone | Heard::Nothing) => EndedByHand::Still(format!(
-            "{words}; and it cannot be seen whether it is still prepared: {error}"
-        )),
+        (Err(error), Heard::NotDone) => EndedByHand::NotByThis(unseen(&error)),
+        (Err(error), Heard::Nothing) => EndedByHand::Unknown(unseen(&error)),
     };
-    if heard == Heard::NotDone && matches!(ended, EndedByHand::Still(_)) {
+    let is_left = matches!(ended, EndedByHand::Still(_) | EndedByHand::NotByThis(_));
+    let unrecorded = if heard == Heard::NotDone && is_left {
         mark(inner, by_hand, HandState::Void).await;
+        None
     } else {
-        note_end(inner, branch, by_hand, (&ended, heard)).await;
-    }
-    ended
+        note_end(inner, branch, by_hand, (&ended, heard)).await
+    };
+    HandEnded { ended, unrecorded }
 }
 
 /// What the server's answer says of who has ended the branch.
@@ -311,25 +348,57 @@ impl Heard {
     }
 }
 
-/// After the end: first the heuristic end, then the record's new state. What the log does not take
-/// now is found by [`settle`].
+/// After the end: first the heuristic end, then the record's new state. Answers what the log does
+/// not take now, and [`settle`](super::settle) finds, as far as it can be found.
 async fn note_end(
     inner: &Inner,
     branch: &ForHand,
     by_hand: &ByHand,
     (ended, heard): (&EndedByHand, Heard),
-) {
+) -> Option<&'static str> {
     let xid = &branch.xid;
     let is_unproven = matches!(ended, EndedByHand::Unproven(_));
     if is_unproven && branch.record.is_some() {
         // Perhaps the database can prove it: a pass asks, and finds the record as it is.
         inner.recovery.wake.resource(&xid.bqual);
-        return;
+        return None;
     }
-    let end = match (ended, branch.case) {
+    let end = heuristic_end(branch.case, ended, heard);
+    if let Some(end) = end {
+        let recovery = &inner.recovery;
+        let recorded = recovery.record_heuristic(inner, xid.gtrid, &xid.bqual, end);
+        if !recorded.await {
+            return Some("that it was, or may be, against the decision");
+        }
+    }
+    let state = match ended {
+        EndedByHand::AsTold | EndedByHand::Unseen(_) => HandState::Done,
+        EndedByHand::Otherwise(_) => HandState::Void,
+        EndedByHand::Unproven(_) => HandState::Unproven,
+        EndedByHand::Still(_)
+        | EndedByHand::Late(_)
+        | EndedByHand::NotByThis(_)
+        | EndedByHand::Unknown(_)
+        | EndedByHand::TakenBack(_)
+        | EndedByHand::Left => return None,
+    };
+    if (state == HandState::Done || end.is_some()) && branch.is_decided == Some(true) {
+        let names = std::iter::once(xid.bqual.clone());
+        inner.recovery.note_resolved(xid.gtrid, names);
+        complete_pending(inner, xid.gtrid).await;
+    }
+    let is_marked = mark(inner, by_hand, state).await;
+    (!is_marked).then_some("what became of it")
+}
+
+/// What is to be recorded of it, if it ended otherwise than was decided, or may have.
+const fn heuristic_end(case: ByHandCase, ended: &EndedByHand, heard: Heard) -> Option<Heuristic> {
+    match (ended, case) {
         (EndedByHand::AsTold | EndedByHand::Unseen(_), ByHandCase::Against(end)) => Some(end),
         (EndedByHand::Unproven(_), ByHandCase::Against(_)) => Some(Heuristic::Hazard),
-        (EndedByHand::Otherwise(_), ByHandCase::AsRecovery) if heard == Heard::RolledBack => {
+        (EndedByHand::Otherwise(_), ByHandCase::AsRecovery)
+            if matches!(heard, Heard::RolledBack) =>
+        {
             Some(Heuristic::Rollback)
         }
         (
@@ -338,32 +407,24 @@ async fn note_end(
             | EndedByHand::Unproven(_)
             | EndedByHand::Otherwise(_)
             | EndedByHand::Still(_)
+            | EndedByHand::Late(_)
+            | EndedByHand::NotByThis(_)
+            | EndedByHand::Unknown(_)
+            | EndedByHand::TakenBack(_)
             | EndedByHand::Left,
             _,
         ) => None,
-    };
-    if let Some(end) = end {
-        let recovery = &inner.recovery;
-        let recorded = recovery.record_heuristic(inner, xid.gtrid, &xid.bqual, end);
-        if !recorded.await {
-            return;
-        }
     }
-    let is_over = matches!(ended, EndedByHand::AsTold | EndedByHand::Unseen(_));
-    if (is_over || end.is_some()) && branch.is_decided == Some(true) {
-        let names = std::iter::once(xid.bqual.clone());
-        inner.recovery.note_resolved(xid.gtrid, names);
-        if let Ok(pending) = ask_log(inner, inner.log.pending()).await
-            && let Some(decision) = pending.iter().find(|d| d.gtrid == xid.gtrid)
-        {
-            inner.recovery.complete_if_resolved(inner, decision);
-        }
-    }
-    let state = match ended {
-        EndedByHand::AsTold | EndedByHand::Unseen(_) => HandState::Done,
-        EndedByHand::Otherwise(_) => HandState::Void,
-        EndedByHand::Unproven(_) => HandState::Unproven,
-        EndedByHand::Still(_) | EndedByHand::Left => return,
+}
+
+/// Completes the decision if it is pending, and each of its branches is known to have ended.
+pub(super) async fn complete_pending(inner: &Inner, gtrid: Gtrid) -> bool {
+    let Ok(pending) = ask_log(inner, inner.log.pending()).await else {
+        return false;
     };
-    mark(inner, by_hand, state).await;
+    let found = pending.iter().find(|decision| decision.gtrid == gtrid);
+    if let Some(decision) = found {
+        inner.recovery.complete_if_resolved(inner, decision);
+    }
+    found.is_some()
 }

@@ -10,6 +10,7 @@ use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
 use super::by_hand::mark;
+use super::end_by_hand::complete_pending;
 use super::lost::is_dealt_with;
 use super::pass::{Recorded, ask_log, ours, scan};
 use crate::bounded::bounded;
@@ -233,14 +234,11 @@ pub(crate) async fn give_up(inner: &Inner, by_hand: &ByHand) -> Result<(), Strin
         mark(inner, &broken_off, HandState::Void).await;
     }
     recovery.note_resolved(gtrid, std::iter::once(name.clone()));
-    if let Ok(pending) = ask_log(inner, inner.log.pending()).await
-        && let Some(decision) = pending.iter().find(|d| d.gtrid == gtrid)
+    if complete_pending(inner, gtrid).await
+        && let Err(error) = ask_log(inner, inner.log.force()).await
     {
-        recovery.complete_if_resolved(inner, decision);
-        if let Err(error) = ask_log(inner, inner.log.force()).await {
-            warn!(target: "unanimous", %gtrid, %error,
-                "that its decision is complete may be forgotten; then recovery finds out again");
-        }
+        warn!(target: "unanimous", %gtrid, %error,
+            "that its decision is complete may be forgotten; then recovery finds out again");
     }
     Ok(())
 }

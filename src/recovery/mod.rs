@@ -11,6 +11,8 @@ mod end_by_hand;
 #[cfg(feature = "operator")]
 mod give_up;
 mod late;
+#[cfg(feature = "operator")]
+mod look_for_hand;
 mod lost;
 mod pass;
 mod recorded;
@@ -36,16 +38,16 @@ pub(crate) use self::by_hand::settle;
 #[cfg(feature = "operator")]
 pub(crate) use self::by_hand::stand_against;
 #[cfg(feature = "operator")]
-pub(crate) use self::end_by_hand::{
-    Absent, EndedByHand, ForHand, HandEnd, end_by_hand, look_for_hand,
-};
+pub(crate) use self::end_by_hand::{EndedByHand, HandEnd, HandEnded, end_by_hand};
 #[cfg(feature = "operator")]
 pub(crate) use self::give_up::{LostBranch, give_up, look_for_lost};
+#[cfg(feature = "operator")]
+pub(crate) use self::look_for_hand::{Absent, ForHand, look_for_hand};
 #[cfg(feature = "operator")]
 pub(crate) use self::lost::is_dealt_with;
 pub(crate) use self::lost::unknown_resources;
 #[cfg(feature = "operator")]
-pub(crate) use self::recorded::ask_log as ask;
+pub(crate) use self::recorded::{ask_log as ask, decided_by};
 pub use self::report::{Left, RecoveryReport, ResourceReport};
 pub(crate) use self::survey::survey;
 pub use self::survey::{ForeignBranch, Planned, ResourceSurvey, Survey, SurveyedBranch};
@@ -314,7 +316,8 @@ impl Recovery {
         }
         let news = lock(&self.warned).of_pass(report);
         for text in news {
-            warn!(target: "unanimous", "{text}");
+            // Whoever shows the report has no need of these.
+            warn!(target: "unanimous::pass", "{text}");
         }
     }
 }

@@ -265,7 +265,7 @@ async fn end_present(
     let resolution = plan(
         view,
         || a.contains(&xid.gtrid),
-        || decided,
+        || decided == Some(true),
         || q.contains(xid),
     );
     let decision = match resolution {

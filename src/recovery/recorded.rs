@@ -6,7 +6,7 @@ use unanimous_core::ports::{
     BranchRecord, DecisionRecord, LogError, LogSnapshot, Lookup, ResourceManager,
 };
 use unanimous_core::protocol::{EpochView, Heuristic};
-use unanimous_core::xid::{Gtrid, Opening, Xid};
+use unanimous_core::xid::{Gtrid, Opening, ResourceName, Xid};
 
 use super::lost::note_given_up;
 use crate::bounded::bounded;
@@ -177,52 +177,58 @@ impl LookedUp {
         looked_up
     }
 
-    /// Whether it is decided, and the view of its epoch in the light of what the log answers. Only
-    /// the log's word that there is no record is one: whatever else it answers leaves the branch
-    /// alone (I3).
-    pub(super) fn judge(&self, t: &Recorded, xid: &Xid) -> Result<(EpochView, bool), LogError> {
+    /// The view of its epoch in the light of what the log answers, and whether it is decided, if
+    /// the log can tell. Only the log's word that there is no record is one: whatever else it
+    /// answers leaves the branch alone (I3).
+    pub(super) fn judge(
+        &self,
+        t: &Recorded,
+        xid: &Xid,
+    ) -> Result<(EpochView, Option<bool>), LogError> {
         let view = t.view(xid);
+        if t.pending.contains_key(&xid.gtrid) {
+            return Ok((view, Some(true)));
+        }
         match view {
             EpochView::OwnOpen | EpochView::Closed => {}
             EpochView::OtherOpen
             | EpochView::Unlisted
             | EpochView::MayBeLost
-            | EpochView::OtherManager => {
-                return Ok((view, false));
+            | EpochView::OtherManager
+            | EpochView::EndedOtherwise => {
+                return Ok((view, None));
             }
-        }
-        if t.pending.contains_key(&xid.gtrid) {
-            return Ok((view, true));
         }
         let unknown = || LogError::new("it has not answered");
         let found = self.found.get(&xid.gtrid);
         let found = found.ok_or_else(|| self.error.clone().unwrap_or_else(unknown))?;
         let (ends, beside) = found.clone().apart();
         // Who has ended this very branch otherwise is on record, and it is back: what holds now is
-        // for a person to say. That another was rolled back against the decision says what that
-        // was, also where the decision itself is kept no longer.
+        // for a person to say. That one was rolled back against the decision says what that was,
+        // also where the decision itself is kept no longer.
         let has_ended = ends.iter().any(|(name, _)| *name == xid.bqual);
-        let was_decided = ends.iter().any(|(_, end)| *end == Heuristic::Rollback);
+        let was_decided = decided_by(&ends);
         match beside {
-            Lookup::Pending(_) | Lookup::Completed => Ok((view, true)),
-            Lookup::NoRecord | Lookup::Open if has_ended => Ok((EpochView::MayBeLost, false)),
-            Lookup::NoRecord | Lookup::Open if was_decided => Ok((view, true)),
-            Lookup::NoRecord => Ok((view, false)),
-            Lookup::Open if view == EpochView::OwnOpen => Ok((view, false)),
+            Lookup::Pending(_) | Lookup::Completed => Ok((view, Some(true))),
+            Lookup::NoRecord | Lookup::Open if has_ended => {
+                Ok((EpochView::EndedOtherwise, was_decided))
+            }
+            Lookup::NoRecord | Lookup::Open if was_decided == Some(true) => Ok((view, Some(true))),
+            Lookup::NoRecord => Ok((view, Some(false))),
+            Lookup::Open if view == EpochView::OwnOpen => Ok((view, Some(false))),
             Lookup::Open => Err(LogError::new("a closed epoch was answered to be open")),
-            Lookup::MayBeLost => Ok((EpochView::MayBeLost, false)),
-            Lookup::UnknownOpening | _ => Ok((EpochView::Unlisted, false)),
+            Lookup::MayBeLost => Ok((EpochView::MayBeLost, None)),
+            Lookup::UnknownOpening | _ => Ok((EpochView::Unlisted, None)),
         }
     }
 }
 
-/// The same for one branch.
-#[cfg(feature = "operator")]
-pub(super) async fn look_up(
-    inner: &Inner,
-    xid: &Xid,
-    t: &Recorded,
-) -> Result<(EpochView, bool), LogError> {
-    let looked_up = LookedUp::read(inner, t, std::slice::from_ref(xid)).await;
-    looked_up.judge(t, xid)
+/// What the ends that are on record say of the decision: only against one can a branch be rolled
+/// back otherwise, and only without one be committed.
+pub(crate) fn decided_by(ends: &[(ResourceName, Heuristic)]) -> Option<bool> {
+    let has = |wanted| ends.iter().any(|(_, end)| *end == wanted);
+    if has(Heuristic::Rollback) {
+        return Some(true);
+    }
+    has(Heuristic::Commit).then_some(false)
 }

@@ -185,7 +185,9 @@ impl Left {
             Self::Refused(_) | Self::Person(_) => true,
             Self::Plan(reason) => matches!(
                 reason,
-                LeaveReason::UnlistedOpening | LeaveReason::DecisionMayBeLost
+                LeaveReason::UnlistedOpening
+                    | LeaveReason::DecisionMayBeLost
+                    | LeaveReason::EndedOtherwise
             ),
             Self::Retry(_) => false,
         }
@@ -207,9 +209,13 @@ impl fmt::Display for Left {
             ),
             Self::Plan(LeaveReason::DecisionMayBeLost) => f.write_str(
                 "there is no decision, but one may have been lost: the log's database has failed \
-                 over since, or the log was imported from an incomplete export, or a branch is on \
-                 record to have ended otherwise and the decision is kept no more; find out and \
+                 over since, or the log was imported from an incomplete export; find out and \
                  end it (or declare the fail-over lossless)",
+            ),
+            Self::Plan(LeaveReason::EndedOtherwise) => f.write_str(
+                "it is on record to have ended otherwise, and it is back: was its database \
+                 restored, or has it lost a rollback? A person has to see how the other branches \
+                 ended, and end it",
             ),
             Self::Retry(why) | Self::Refused(why) | Self::Person(why) => f.write_str(why),
         }

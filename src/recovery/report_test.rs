@@ -52,6 +52,7 @@ fn what_is_left_is_clean_only_if_it_is_another_ones_business() {
         (Left::Plan(LeaveReason::OtherManager), true, false, false),
         (Left::Plan(LeaveReason::Gone), true, false, false),
         (Left::Plan(LeaveReason::UnlistedOpening), false, true, false),
+        (Left::Plan(LeaveReason::EndedOtherwise), false, true, false),
         (Left::Retry(why()), false, false, true),
         (Left::Refused(why()), false, true, false),
         (Left::Person(why()), false, true, false),

@@ -54,7 +54,8 @@ pub struct SurveyedBranch {
     pub age: Option<Duration>,
     /// The server lists it as prepared. If not, a decision names it and its end is not proven.
     pub is_prepared: bool,
-    /// The log holds a decision to commit. `None` if the log cannot tell: it is not this log's.
+    /// The log holds a decision to commit, or what proves that there was one. `None` if the log
+    /// cannot tell.
     pub is_decided: Option<bool>,
     /// What a recovery pass would do.
     pub planned: Planned,
@@ -93,7 +94,9 @@ impl Planned {
         match self {
             Self::Commit | Self::RollBack | Self::Prove | Self::Wait(_) => true,
             Self::Leave(reason) => match reason {
-                LeaveReason::UnlistedOpening | LeaveReason::DecisionMayBeLost => true,
+                LeaveReason::UnlistedOpening
+                | LeaveReason::DecisionMayBeLost
+                | LeaveReason::EndedOtherwise => true,
                 LeaveReason::Active
                 | LeaveReason::OtherMember
                 | LeaveReason::OtherManager
@@ -202,7 +205,7 @@ fn planned(
     xid: Xid,
     age: Option<Duration>,
     a: &HashSet<Gtrid>,
-    found: Result<(EpochView, bool), LogError>,
+    found: Result<(EpochView, Option<bool>), LogError>,
     q: &HashSet<Xid>,
 ) -> SurveyedBranch {
     let (is_decided, planned) = match found {
@@ -210,10 +213,10 @@ fn planned(
             let resolution = plan(
                 view,
                 || a.contains(&xid.gtrid),
-                || decided,
+                || decided == Some(true),
                 || q.contains(&xid),
             );
-            (is_known(view).then_some(decided), resolution.into())
+            (decided, resolution.into())
         }
         Err(error) => {
             let why = format!("the log cannot be read: {error}");
@@ -226,17 +229,6 @@ fn planned(
         age,
         is_decided,
         planned,
-    }
-}
-
-/// Whether the log was asked for the decision.
-const fn is_known(view: EpochView) -> bool {
-    match view {
-        EpochView::OwnOpen | EpochView::Closed => true,
-        EpochView::OtherOpen
-        | EpochView::Unlisted
-        | EpochView::MayBeLost
-        | EpochView::OtherManager => false,
     }
 }
 

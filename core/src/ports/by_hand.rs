@@ -86,7 +86,9 @@ pub struct ByHand {
     pub resource: ResourceName,
     /// What.
     pub act: HandAct,
-    /// Under which opening it was recorded: once that is closed, whoever acted is gone.
+    /// Under which opening it was recorded. Once that is closed, nobody waits for whoever acted,
+    /// who may only be slow: a record that is to be gone against is made void first, and whoever
+    /// acts looks, just before, whether the own one still is what it was.
     pub by: Opening,
     /// Who: account and host.
     pub who: Remark,

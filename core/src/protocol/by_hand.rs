@@ -12,13 +12,17 @@ pub enum ByHandCase {
     /// Nobody here knows what was decided: its opening is not listed, its decision may be lost, or
     /// it is another manager's, whose log alone can tell.
     LogLost,
+    /// It is on record to have ended otherwise, or perhaps, and is back; what was decided is kept
+    /// no more.
+    DecisionDropped,
     /// Never now: somebody may still decide it, or it has ended (I5).
     Refused(LeaveReason),
 }
 
 impl ByHandCase {
-    /// `planned` is what a pass would do, by the same observations in the same order.
-    pub const fn of(planned: Resolution, wanted: Decision) -> Self {
+    /// `planned` is what a pass would do, by the same observations in the same order. Of a branch
+    /// that is back after it ended otherwise, `is_decided` is what can be told of it all the same.
+    pub const fn of(planned: Resolution, is_decided: Option<bool>, wanted: Decision) -> Self {
         match (planned, wanted) {
             (Resolution::Commit, Decision::Commit)
             | (Resolution::RollBackOrphan, Decision::Rollback) => Self::AsRecovery,
@@ -32,6 +36,11 @@ impl ByHandCase {
                 LeaveReason::UnlistedOpening
                 | LeaveReason::DecisionMayBeLost
                 | LeaveReason::OtherManager => Self::LogLost,
+                LeaveReason::EndedOtherwise => match is_decided {
+                    Some(true) => Self::of(Resolution::Commit, is_decided, wanted),
+                    Some(false) => Self::of(Resolution::RollBackOrphan, is_decided, wanted),
+                    None => Self::DecisionDropped,
+                },
             },
         }
     }
@@ -58,7 +67,27 @@ mod tests {
                 ByHandCase::Against(Heuristic::Commit),
             ),
         ] {
-            assert_eq!(ByHandCase::of(planned, wanted), case);
+            assert_eq!(ByHandCase::of(planned, None, wanted), case);
+        }
+    }
+
+    #[test]
+    fn i1_of_what_is_back_it_is_told_what_was_decided_if_anybody_knows() {
+        use Decision::{Commit, Rollback};
+        let back = Resolution::LeaveAlone(LeaveReason::EndedOtherwise);
+        for (is_decided, wanted, case) in [
+            (Some(true), Commit, ByHandCase::AsRecovery),
+            (
+                Some(true),
+                Rollback,
+                ByHandCase::Against(Heuristic::Rollback),
+            ),
+            (Some(false), Rollback, ByHandCase::AsRecovery),
+            (Some(false), Commit, ByHandCase::Against(Heuristic::Commit)),
+            (None, Commit, ByHandCase::DecisionDropped),
+            (None, Rollback, ByHandCase::DecisionDropped),
+        ] {
+            assert_eq!(ByHandCase::of(back, is_decided, wanted), case);
         }
     }
 
@@ -73,7 +102,7 @@ mod tests {
                 (LeaveReason::DecisionMayBeLost, false),
                 (LeaveReason::OtherManager, false),
             ] {
-                let case = ByHandCase::of(Resolution::LeaveAlone(reason), wanted);
+                let case = ByHandCase::of(Resolution::LeaveAlone(reason), None, wanted);
                 let expected = if is_refused {
                     ByHandCase::Refused(reason)
                 } else {

@@ -28,6 +28,9 @@ pub enum EpochView {
     MayBeLost,
     /// Of another manager.
     OtherManager,
+    /// Closed or this process's own: this very branch is on record to have ended otherwise, what
+    /// was decided is not on record, and it is prepared again.
+    EndedOtherwise,
 }
 
 /// What to do with one prepared branch.
@@ -57,6 +60,9 @@ pub enum LeaveReason {
     OtherManager,
     /// It was gone when looked at again.
     Gone,
+    /// It is on record to have ended otherwise, and it is back, as of a server that was restored or
+    /// has lost a rollback; the decision itself is kept no more. A person has to look.
+    EndedOtherwise,
 }
 
 /// The plan for one branch that was in P. The closures are asked in the order A, T, Q, each at most
@@ -73,7 +79,7 @@ pub fn plan(
         EpochView::MayBeLost => Resolution::LeaveAlone(LeaveReason::DecisionMayBeLost),
         EpochView::OtherOpen => Resolution::LeaveAlone(LeaveReason::OtherMember),
         // A closed epoch of our own may still have transactions here that are about to learn it.
-        EpochView::OwnOpen | EpochView::Closed => {
+        EpochView::OwnOpen | EpochView::Closed | EpochView::EndedOtherwise => {
             if is_active() {
                 return Resolution::LeaveAlone(LeaveReason::Active);
             }
@@ -81,7 +87,9 @@ pub fn plan(
             if !is_still_prepared() {
                 return Resolution::LeaveAlone(LeaveReason::Gone);
             }
-            if decided {
+            if view == EpochView::EndedOtherwise {
+                Resolution::LeaveAlone(LeaveReason::EndedOtherwise)
+            } else if decided {
                 Resolution::Commit
             } else {
                 Resolution::RollBackOrphan
@@ -156,7 +164,11 @@ mod tests {
     fn i5_what_is_active_or_gone_is_left_alone_in_an_open_and_in_a_closed_epoch() {
         assert_eq!(view(OWN, &[(OWN, false)]), EpochView::OwnOpen);
         assert_eq!(view(OWN, &[(OWN, true)]), EpochView::Closed);
-        for view in [EpochView::OwnOpen, EpochView::Closed] {
+        for view in [
+            EpochView::OwnOpen,
+            EpochView::Closed,
+            EpochView::EndedOtherwise,
+        ] {
             let active = plan(view, || true, || panic!("A is asked first"), || true);
             assert_eq!(active, Resolution::LeaveAlone(LeaveReason::Active));
             for decided in [false, true] {
@@ -173,6 +185,16 @@ mod tests {
             assert_eq!(
                 plan(view, || false, || false, || true),
                 Resolution::RollBackOrphan
+            );
+        }
+    }
+
+    #[test]
+    fn i3_what_is_back_after_it_ended_otherwise_is_left_alone_whatever_was_decided() {
+        for decided in [false, true] {
+            assert_eq!(
+                plan(EpochView::EndedOtherwise, || false, || decided, || true),
+                Resolution::LeaveAlone(LeaveReason::EndedOtherwise)
             );
         }
     }

@@ -10,7 +10,7 @@ use unanimous::ports::{
     LogHome, ResourceManager, ServerIdentity,
 };
 use unanimous::{Decision, Gtrid, Heuristic, TransactionManager, TransactionOutcome, Xid};
-use unanimous_testing::{Fault, Flavour, Journal, MemoryLog, MemoryServer, Step};
+use unanimous_testing::{Fault, Flavour, Journal, MemoryLog, MemoryServer, Step, drop_after_ticks};
 
 use super::fragile::{Call, Fate, Fates, FragileLog, FragileResource};
 use super::{World, eventually};
@@ -51,6 +51,8 @@ impl Scene {
         });
         let builder = builder.resource(&orders).resource(&world.ledger);
         let tool = builder.start().await.unwrap();
+        // Its first passes find nothing; the next ones are far away.
+        tokio::time::sleep(TICK).await;
         let gtrid = Gtrid {
             opening: owner.opening(),
             sequence: tool.begin().gtrid().sequence,
@@ -132,6 +134,8 @@ impl Scene {
             () = eventually("the tool is there", || fates.are_met()) => {}
             resolved = self.resolve(self.wanted) => panic!("it lives: {resolved:?}"),
         }
+        self.log.die();
+        self.orders.fates.die();
     }
 
     /// The tool is gone, and another member has closed its epoch and looked after everything.
@@ -188,6 +192,8 @@ struct Told {
     end: Option<Heuristic>,
     hands: Vec<HandState>,
 }
+
+const TICK: Duration = Duration::from_millis(1);
 
 const FLAVOURS: [Flavour; 3] = [Flavour::Postgres, Flavour::Mysql, Flavour::Mariadb];
 
@@ -302,7 +308,9 @@ async fn i3_a_lost_answer_is_told_as_what_it_was() {
         let orders = scene.world.orders.server();
         orders.fail_next(Step::Finish, Fault::LoseRequest);
         let resolved = scene.resolve(scene.wanted).await;
-        assert_eq!(resolved.branches[0].ended, Some(false), "{resolved:?}");
+        let branch = &resolved.branches[0];
+        assert_eq!(branch.ended, None, "it may come yet: {resolved:?}");
+        assert!(branch.words.contains("may end it yet"), "{resolved:?}");
         assert!(scene.is_prepared());
         let told = scene.recovered().await;
         let expected = not_done(is_decided, &[HandState::Void]);
@@ -332,6 +340,50 @@ async fn i1_what_was_not_done_is_void_and_nothing_is_done_without_a_record() {
         let told = scene.recovered().await;
         assert_eq!(told, not_done(is_decided, &[]), "{flavour:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn i1_what_the_log_has_not_taken_is_not_told_as_done() {
+    for (flavour, is_decided) in scenes() {
+        for call in [Call::RecordHeuristic, Call::RecordByHand] {
+            let scene = Scene::closed(flavour, is_decided).await;
+            scene.orders.fates.next(Call::FinishAnswered, Fate::Wait);
+            let failing = async {
+                eventually("it was told", || scene.orders.fates.are_met()).await;
+                scene.log.next(call, Fate::Fail);
+                scene.orders.fates.go();
+            };
+            let (resolved, ()) = tokio::join!(scene.resolve(scene.wanted), failing);
+            assert!(resolved.acted && !resolved.is_done(), "{resolved:?}");
+            let branch = &resolved.branches[0];
+            assert_eq!((branch.ended, branch.unrecorded), (Some(true), true));
+            assert!(branch.words.contains("NOT on record"), "{branch:?}");
+        }
+    }
+}
+
+/// I7: whoever asked goes away at every step, and what was begun comes to its end.
+#[tokio::test(start_paused = true)]
+async fn i7_what_a_person_does_goes_on_when_nobody_waits_for_it() {
+    for polls in 0..1000 {
+        let scene = Scene::closed(Flavour::Mysql, true).await;
+        scene.world.orders.server().slow_down(TICK);
+        scene.world.log.slow_down(TICK);
+        let resolving = scene.resolve(scene.wanted);
+        let resolved = drop_after_ticks(polls, TICK, resolving).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if polls == 0 {
+            assert!(scene.is_prepared());
+            continue;
+        }
+        assert_eq!(scene.recovered().await, done(true), "after {polls} polls");
+        if let Some(resolved) = resolved {
+            assert!(resolved.is_done(), "{resolved:?}");
+            assert!(polls > 10, "after {polls} polls already");
+            return;
+        }
+    }
+    panic!("it ends");
 }
 
 /// As was decided, and the server rolls back all the same: also where nobody could prove it later.
@@ -421,7 +473,13 @@ async fn i5_what_its_owner_may_still_decide_is_refused_with_every_word() {
             let resolved = scene.resolve(wanted).await;
             assert!(!resolved.acted, "{resolved:?}");
             assert!(resolved.refusals[0].contains("--close"), "{resolved:?}");
+            assert_eq!(resolved.decided, is_decided.then_some(true));
         }
+        // What its owner has decided is known, although its epoch is open.
+        let survey = scene.tool.survey().await;
+        let branches = survey.resources.iter().flat_map(|at| &at.branches);
+        let known: Vec<_> = branches.map(|branch| branch.is_decided).collect();
+        assert_eq!(known, [is_decided.then_some(true); 2]);
         assert!(scene.is_prepared());
         assert_eq!(scene.owner.by_hand().await.unwrap(), []);
         scene.owner.close(scene.gtrid.opening.epoch).await.unwrap();

@@ -226,6 +226,73 @@ async fn i1_a_hand_against_anothers_hand_takes_a_word_of_its_own() {
     assert_eq!(lost.ends(), [Some(true), Some(false)]);
 }
 
+/// A word is given for what was shown: whatever others do before it is given takes another look.
+#[tokio::test(start_paused = true)]
+async fn i1_a_word_excuses_nobody_who_was_not_shown() {
+    for (alices, bobs) in [
+        (Some("ledger"), Decision::Rollback),
+        (None, Decision::Rollback),
+        (None, Decision::Commit),
+    ] {
+        let lost = Lost::new().await;
+        let (tool, (other, _)) = (&lost.scene.tool, lost.another_tool().await);
+        let mut alice = lost.asks(Decision::Commit);
+        alice.against_the_decision = true;
+        alice.resource = alices.map(str::to_owned);
+        let plan = alice.within(tool, false).await.unwrap();
+        assert_eq!(plan.refusals, Vec::<String>::new());
+        let mut bob = lost.asks(bobs);
+        bob.resource = Some("orders".to_owned());
+        let bob = bob.within(&other, true).await.unwrap();
+        assert!(bob.is_done(), "{bob:?}");
+        let refused = alice.clone().as_shown(&plan).within(tool, true).await;
+        let refused = refused.unwrap();
+        assert!(refusal(&refused).contains("look again"), "{refused:?}");
+        assert_eq!(lost.ends()[1], None, "the ledger is left");
+        let plan = alice.within(tool, false).await.unwrap();
+        let done = alice.as_shown(&plan).within(tool, true).await.unwrap();
+        assert!(done.is_done(), "told so, it is done: {done:?}");
+        assert_eq!(lost.ends(), [Some(bobs == Decision::Commit), Some(true)]);
+    }
+}
+
+/// A tool that is held up before it acts seems to be gone. Whoever goes on against its record takes
+/// that back first.
+#[tokio::test(start_paused = true)]
+async fn i1_a_tool_that_was_held_up_does_not_act_when_somebody_else_has() {
+    let lost = Lost::new().await;
+    let (tool, (other, _)) = (&lost.scene.tool, lost.another_tool().await);
+    let log = &lost.scene.log;
+    // Two looks come before.
+    for fate in [Fate::InDoubt, Fate::InDoubt, Fate::Wait] {
+        log.next(Call::OpeningsAnswered, fate);
+    }
+    let second = async {
+        eventually("it has looked", || log.are_met()).await;
+        let epoch = tool.begin().gtrid().opening.epoch;
+        lost.scene.owner.close(epoch).await.unwrap();
+        let mut bob = lost.asks(Decision::Rollback);
+        bob.resource = Some("orders".to_owned());
+        bob.against_the_decision = true;
+        let bob = bob.within(&other, true).await.unwrap();
+        log.go();
+        bob
+    };
+    let first = async {
+        let alice = lost.asks(Decision::Commit);
+        alice.within(tool, true).await.unwrap()
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert!(second.is_done(), "{second:?}");
+    assert!(!first.is_done(), "{first:?}");
+    let ends: Vec<_> = first.branches.iter().map(|b| b.ended).collect();
+    assert_eq!(ends, [Some(false); 2], "{first:?}");
+    assert_eq!(lost.ends(), [Some(false), None], "{first:?}");
+    let states: Vec<_> = lost.hands().await.iter().map(|hand| hand.state).collect();
+    let expected = [HandState::Void, HandState::Void, HandState::Done];
+    assert_eq!(states, expected);
+}
+
 /// Its branch at the one ended otherwise: the rest is not touched.
 #[tokio::test(start_paused = true)]
 async fn i1_after_one_that_did_not_end_as_told_the_others_are_left() {
@@ -266,6 +333,25 @@ async fn i3_what_was_not_seen_to_be_gone_is_not_told_as_seen() {
     scene.world.orders.server().set_reachable(true);
     let hands = scene.owner.by_hand().await.unwrap();
     assert_eq!(hands[0].state, HandState::Done, "the server has said so");
+}
+
+#[tokio::test(start_paused = true)]
+async fn i3_a_lost_answer_without_a_look_is_told_as_not_known() {
+    let scene = Scene::closed(Flavour::Mysql, true).await;
+    let fates = &scene.orders.fates;
+    fates.next(Call::FinishAnswered, Fate::Hang);
+    let asked = Resolve::new(scene.gtrid.to_string(), true, "me@here", "because");
+    let cut = async {
+        eventually("it was told", || fates.are_met()).await;
+        scene.world.orders.server().set_reachable(false);
+    };
+    let (resolved, ()) = tokio::join!(asked.within(&scene.tool, true), cut);
+    let resolved = resolved.unwrap();
+    let mut branches = resolved.branches.iter();
+    let orders = branches.find(|branch| branch.resource == "orders").unwrap();
+    assert_eq!(orders.ended, None, "{resolved:?}");
+    assert!(orders.words.contains("nobody knows yet"), "{resolved:?}");
+    assert!(!resolved.is_done(), "{resolved:?}");
 }
 
 /// They had both looked.

@@ -1,6 +1,7 @@
 //! Parts that fail in ways the parts in memory do not: calls that panic or never end, a log that
 //! cannot take a heuristic, or does not know an opening that it has just listed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -48,6 +49,8 @@ pub(crate) enum Call {
     /// Met when the look is done and its answer is on its way.
     LookupAnswered,
     Pending,
+    /// Met when they are read and the answer is on its way.
+    OpeningsAnswered,
 }
 
 /// What happens to a call instead of its answer.
@@ -68,12 +71,14 @@ pub(crate) enum Fate {
 pub(crate) struct Fates {
     plan: Arc<Mutex<Vec<(Call, Fate)>>>,
     go: Arc<Semaphore>,
+    is_dead: Arc<AtomicBool>,
 }
 
 impl Default for Fates {
     fn default() -> Self {
         let (plan, go) = (Arc::default(), Arc::new(Semaphore::new(0)));
-        Self { plan, go }
+        let is_dead = Arc::default();
+        Self { plan, go, is_dead }
     }
 }
 
@@ -85,6 +90,18 @@ impl Fates {
     /// Lets one call go on that waits, or that will.
     pub(crate) fn go(&self) {
         self.go.add_permits(1);
+    }
+
+    /// The process that calls has died: from now on nothing that it calls happens, whatever its
+    /// tasks still do here.
+    pub(crate) fn die(&self) {
+        self.is_dead.store(true, Ordering::SeqCst);
+    }
+
+    async fn live(&self) {
+        if self.is_dead.load(Ordering::SeqCst) {
+            std::future::pending().await
+        }
     }
 
     /// Every planned fate was met.
@@ -104,6 +121,7 @@ impl Fates {
 
     /// The fate, if it is one that the caller has to see to.
     async fn meet(&self, call: Call) -> Option<Fate> {
+        self.live().await;
         let fate = {
             let mut plan = self.plan();
             let at = plan.iter().position(|(planned, _)| *planned == call);
@@ -305,10 +323,13 @@ impl DecisionLog for FragileMember {
     }
 
     fn complete(&self, gtrid: Gtrid) {
-        self.inner.complete(gtrid);
+        if !self.fates.is_dead.load(Ordering::SeqCst) {
+            self.inner.complete(gtrid);
+        }
     }
 
     async fn force(&self) -> Result<(), LogError> {
+        self.fates.live().await;
         self.inner.force().await
     }
 
@@ -328,6 +349,7 @@ impl DecisionLog for FragileMember {
     }
 
     async fn heuristics(&self) -> Result<Vec<HeuristicEnd>, LogError> {
+        self.fates.live().await;
         self.inner.heuristics().await
     }
 
@@ -341,6 +363,7 @@ impl DecisionLog for FragileMember {
     }
 
     async fn by_hand(&self) -> Result<Vec<ByHand>, LogError> {
+        self.fates.live().await;
         self.inner.by_hand().await
     }
 
@@ -365,7 +388,9 @@ impl DecisionLog for FragileMember {
     }
 
     async fn openings(&self) -> Result<Vec<OpeningState>, LogError> {
-        self.inner.openings().await
+        let openings = self.inner.openings().await;
+        self.fates.meet(Call::OpeningsAnswered).await;
+        openings
     }
 
     async fn shutdown(&self) -> Result<(), LogError> {

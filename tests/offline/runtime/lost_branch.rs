@@ -9,10 +9,13 @@ use unanimous::ports::{
 };
 use unanimous::{Decision, Gtrid, Heuristic, TransactionManager, TransactionOutcome, Xid};
 use unanimous_core::ports::BranchErrorKind;
-use unanimous_testing::{Fault, MemoryTable, Step, drop_after};
+use unanimous_testing::{Fault, MemoryTable, Step, drop_after_ticks};
 
+use super::fragile::{Fates, FragileLog};
 use super::recovery::die_after_the_decision;
 use super::{World, eventually};
+
+const TICK: Duration = Duration::from_millis(1);
 
 async fn give_up(tm: &TransactionManager, gtrid: Gtrid, at: &str, act: bool) -> GivenUp {
     let wanted = GiveUp::new(gtrid.to_string(), at, "eve@shop", "its disk is gone");
@@ -173,7 +176,10 @@ async fn i3_what_is_prepared_anywhere_is_not_given_up() {
     let world = World::new();
     let gtrid = die_after_the_decision(&world).await;
     let ledger = world.ledger.server();
-    ledger.fail_next(Step::Finish, Fault::Refuse(BranchErrorKind::Failed));
+    // At the start, and in the first pass after it.
+    for _ in 0..2 {
+        ledger.fail_next(Step::Finish, Fault::Refuse(BranchErrorKind::Failed));
+    }
     let renamed = ledger.resource("books");
     let builder = world.builder().resource(&world.orders).resource(&renamed);
     let tm = builder
@@ -229,11 +235,20 @@ async fn i3_whoever_dies_while_giving_up_leaves_it_pending_or_told_as_a_hazard()
         steps += 1;
         let world = World::new();
         let gtrid = die_after_the_decision(&world).await;
-        let tm = start_without_ledger(&world).await;
-        world.log.slow_down(Duration::from_millis(1));
+        let (inner, fates) = (world.log.clone(), Fates::default());
+        let home = FragileLog {
+            inner,
+            fates: fates.clone(),
+        };
+        let builder = world.builder().log(home).resource(&world.orders);
+        let tm = builder.start().await.unwrap();
+        world.log.slow_down(TICK);
         let wanted = GiveUp::new(gtrid.to_string(), "ledger", "eve@shop", "its disk is gone");
-        let ended = drop_after(steps, wanted.within(&tm, true)).await;
+        let ended = drop_after_ticks(steps, TICK, wanted.within(&tm, true)).await;
+        fates.die();
         drop(tm);
+        // What was under way arrives.
+        tokio::time::sleep(TICK).await;
         world.log.crash();
         let tm = start_without_ledger(&world).await;
         if world.log.is_completed(gtrid) {
@@ -257,4 +272,25 @@ async fn i3_whoever_dies_while_giving_up_leaves_it_pending_or_told_as_a_hazard()
         }
     }
     assert!(steps > 5, "{steps}");
+}
+
+/// I7: whoever asked goes away at every step, and what was begun comes to its end.
+#[tokio::test(start_paused = true)]
+async fn i7_a_branch_is_given_up_although_nobody_waits_for_it() {
+    for polls in 1..1000 {
+        let world = World::new();
+        let gtrid = die_after_the_decision(&world).await;
+        let tm = start_without_ledger(&world).await;
+        world.log.slow_down(TICK);
+        let wanted = GiveUp::new(gtrid.to_string(), "ledger", "eve@shop", "its disk is gone");
+        let ended = drop_after_ticks(polls, TICK, wanted.within(&tm, true)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        is_a_hazard(&tm, gtrid).await;
+        assert!(world.log.is_completed(gtrid), "after {polls} polls");
+        if ended.is_some() {
+            assert!(polls > 5, "after {polls} polls already");
+            return;
+        }
+    }
+    panic!("it ends");
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use unanimous::log::{FileLog, TableLog};
+use unanimous::operator::Resolve;
 use unanimous::ports::{LogHome, ResourceManager};
-use unanimous::{Decision, TransactionManager, Xid};
+use unanimous::{Decision, Heuristic, LeaveReason, Planned, TransactionManager, Xid};
 use unanimous_testing::{
     Event, Fault, Flavour, LogStep, MemoryResource, MemoryServer, MemoryTable, Step, TableStep,
 };
@@ -70,6 +71,51 @@ async fn i3_a_branch_that_came_back_after_a_heuristic_end_is_left_to_a_person() 
         text.contains("is on record to have ended otherwise"),
         "{text}"
     );
+    // It is this log, and it is whole; and it knows what was decided.
+    let survey = tm.survey().await;
+    let branches = survey.resources.iter().flat_map(|at| &at.branches);
+    let [listed] = &branches.collect::<Vec<_>>()[..] else {
+        panic!("{survey:?}");
+    };
+    assert_eq!(listed.is_decided, Some(true), "{listed:?}");
+    let planned = Planned::Leave(LeaveReason::EndedOtherwise);
+    assert_eq!(listed.planned, planned);
+    let resolve = Resolve::new(gtrid.to_string(), false, "me@here", "because");
+    let planned = resolve.within(&tm, false).await.unwrap();
+    assert_eq!(planned.decided, Some(true), "{planned:?}");
+    let [refusal] = &planned.refusals[..] else {
+        panic!("{planned:?}");
+    };
+    assert!(refusal.contains("AGAINST THE DECISION"), "{refusal}");
+    let resolve = Resolve::new(gtrid.to_string(), true, "me@here", "because");
+    let done = resolve.within(&tm, true).await.unwrap();
+    assert!(done.is_done(), "{done:?}");
+    assert_eq!(server.row("k").as_deref(), Some("1"));
+}
+
+/// Only a hazard is on record, and what was decided nobody knows any more.
+#[tokio::test]
+async fn i3_a_branch_that_came_back_beside_a_hazard_takes_a_word_of_its_own() {
+    let world = World::new();
+    let tm = world.start().await;
+    let gtrid = tm.begin().gtrid();
+    drop(tm);
+    let log = Box::new(world.log.clone()).open().await.unwrap();
+    let recording = log.record_heuristic(gtrid, world.orders.name(), Heuristic::Hazard);
+    recording.await.unwrap();
+    let (server, branch) = (world.orders.server(), xid(gtrid, &world.orders));
+    server.plant(&branch, &[("k", "1")]);
+    let tm = world.start().await;
+    for wanted in [false, true] {
+        let resolve = Resolve::new(gtrid.to_string(), wanted, "me@here", "because");
+        let planned = resolve.within(&tm, false).await.unwrap();
+        assert_eq!(planned.decided, None, "{planned:?}");
+        let [refusal] = &planned.refusals[..] else {
+            panic!("{planned:?}");
+        };
+        assert!(refusal.contains("--against-the-decision"), "{refusal}");
+    }
+    assert_eq!(server.prepared(), [branch]);
 }
 
 /// That the other branch was rolled back against the decision says what was decided.

@@ -125,7 +125,10 @@ impl WorldState {
         match self.view(world, member) {
             EpochView::OwnOpen | EpochView::Closed => !self.is_listed_in_a(world, member),
             EpochView::OtherOpen => world.bug == Bug::DeletesOthersOpen,
-            EpochView::Unlisted | EpochView::MayBeLost | EpochView::OtherManager => false,
+            EpochView::Unlisted
+            | EpochView::MayBeLost
+            | EpochView::OtherManager
+            | EpochView::EndedOtherwise => false,
         }
     }
 
