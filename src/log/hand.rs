@@ -74,12 +74,6 @@ pub(crate) fn read(row: &HandRow) -> Option<ByHand> {
     (words(&by_hand) == row.words).then_some(by_hand)
 }
 
-/// It can be read.
-#[cfg(feature = "operator")]
-pub(crate) fn is_by_hand(row: &HandRow) -> bool {
-    read(row).is_some()
-}
-
 const fn letter(state: HandState) -> char {
     match state {
         HandState::Intended => 'I',

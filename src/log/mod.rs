@@ -83,9 +83,9 @@ pub use probed::STEPS;
 pub use table::TableLog;
 
 #[cfg(feature = "operator")]
-pub(crate) use hand::{is_by_hand, read as read_hand};
+pub(crate) use hand::read as read_hand;
 #[cfg(feature = "operator")]
-pub(crate) use moving::{FolderMove, one_line, read_folder};
+pub(crate) use moving::{FolderMove, check_rows, one_line, read_folder};
 #[cfg(feature = "operator")]
 pub(crate) use sound::Loss;
 #[cfg(feature = "operator")]

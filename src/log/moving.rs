@@ -202,7 +202,7 @@ impl FolderMove {
             Some(mark) if mark.is_arriving && mark.place == one_line(from) => {}
             Some(_) | None => return Err(self.not_arriving(from)),
         }
-        let (state, newest) = self.state_of(manager, image)?;
+        let (state, newest) = self.take(manager, image)?;
         let identity = Identity {
             manager,
             folder: self.lock.folder(),
@@ -227,64 +227,20 @@ impl FolderMove {
         removed.map_err(|error| self.home.failed("remove the file `moved`", error))
     }
 
-    /// The image as a state, and its newest opening.
-    fn state_of(&self, manager: ManagerId, image: &LogImage) -> Result<(State, Opening), LogError> {
-        let folder = self.home.folder.display();
-        let damaged = |what: &dyn std::fmt::Display| {
-            LogError::new(format!(
-                "log {folder}: {what} cannot be taken over: it is damaged"
-            ))
-        };
-        let mut state = State::new(manager, self.home.options.retain_completed);
-        let at = LogSeq(0);
-        for row in &image.openings {
-            let Opening { epoch, nonce, .. } = row.opening;
-            state.apply(Change::Opened { epoch, nonce }, at);
-            state.apply(Change::Closed { epoch }, at);
-            if row.is_doubtful() {
-                state.apply(Change::Doubtful { epoch }, at);
-            }
-        }
-        let dated = |when: Option<UnixTime>| when.unwrap_or(UnixTime(0));
-        for kept in &image.rows {
-            let row = &kept.row;
-            let id = Id::of(row.gtrid);
-            match kept.state {
-                RowState::Pending => {
-                    let branches = decode_branches(&row.branches);
-                    let branches = branches.ok_or_else(|| damaged(&row.gtrid))?;
-                    let bytes = encode_decision(id, dated(kept.decided_at), &branches);
-                    let bytes = bytes.ok_or_else(|| damaged(&row.gtrid))?;
-                    state.apply(Change::Decided { id, bytes }, at);
-                }
-                RowState::Completed => state.apply(Change::Completed { id }, at),
-                // No record of a closed epoch says the same.
-                RowState::RolledBack => {}
-            }
-        }
-        for noted in &image.heuristics {
-            let change = Change::Heuristic {
-                id: Id::of(noted.gtrid),
-                resource: noted.resource.clone(),
-                heuristic: end_of(noted.end).ok_or_else(|| damaged(&noted.gtrid))?,
-                when: dated(noted.noted_at),
-            };
-            state.apply(change, at);
-        }
-        for row in &image.by_hand {
-            hand::read(row).ok_or_else(|| damaged(&row.gtrid))?;
-            state.apply(Change::ByHand(Box::new(row.clone())), at);
-        }
-        let is_listed = |gtrid: &Gtrid| state.is_listed(gtrid.opening);
-        let rows = image.rows.iter().map(|kept| &kept.row.gtrid);
-        let mut all = rows.chain(image.heuristics.iter().map(|noted| &noted.gtrid));
-        if let Some(strange) = all.find(|gtrid| !is_listed(gtrid)) {
-            return Err(damaged(strange));
-        }
-        let newest = image.openings.iter().map(|row| row.opening);
-        let newest = newest.max_by_key(|opening| opening.epoch);
-        let newest = newest.ok_or_else(|| damaged(&"a log without an opening"))?;
-        Ok((state, newest))
+    /// Whether the folder can take all of it: to be asked before the old home is sealed.
+    ///
+    /// # Errors
+    /// It cannot: says which row is in the way.
+    pub(crate) fn fits(&self, manager: ManagerId, image: &LogImage) -> Result<(), LogError> {
+        self.take(manager, image).map(drop)
+    }
+
+    fn take(&self, manager: ManagerId, image: &LogImage) -> Result<(State, Opening), LogError> {
+        let taken = state_of(manager, image, self.home.options.retain_completed);
+        taken.map_err(|strange| {
+            let folder = self.home.folder.display();
+            LogError::new(format!("log {folder}: {strange}: {SEE_VERIFY}"))
+        })
     }
 
     fn not_arriving(&self, from: &str) -> LogError {
@@ -293,6 +249,99 @@ impl FolderMove {
             self.home.folder.display()
         ))
     }
+}
+
+/// Whether all of it can be understood, wherever it goes.
+///
+/// # Errors
+/// A row cannot: says which.
+pub(crate) fn check_rows(image: &LogImage) -> Result<(), LogError> {
+    let strange = |gtrid| LogError::new(format!("{}: {SEE_VERIFY}", garbled(gtrid)));
+    for kept in image
+        .rows
+        .iter()
+        .filter(|kept| kept.state == RowState::Pending)
+    {
+        let branches = decode_branches(&kept.row.branches);
+        branches.ok_or_else(|| strange(kept.row.gtrid))?;
+    }
+    for noted in &image.heuristics {
+        end_of(noted.end).ok_or_else(|| strange(noted.gtrid))?;
+    }
+    for row in &image.by_hand {
+        hand::read(row).ok_or_else(|| strange(row.gtrid))?;
+    }
+    Ok(())
+}
+
+const SEE_VERIFY: &str = "unanimous log verify names such rows, and the mend; the log stays where \
+    it is until then";
+
+fn garbled(gtrid: Gtrid) -> String {
+    format!("the log's record of {gtrid} cannot be understood, and not be taken over")
+}
+
+/// The image as a state, and its newest opening; or why it is none.
+fn state_of(
+    manager: ManagerId,
+    image: &LogImage,
+    retain_completed: usize,
+) -> Result<(State, Opening), String> {
+    let mut state = State::new(manager, retain_completed);
+    let at = LogSeq(0);
+    for row in &image.openings {
+        let Opening { epoch, nonce, .. } = row.opening;
+        state.apply(Change::Opened { epoch, nonce }, at);
+        state.apply(Change::Closed { epoch }, at);
+        if row.is_doubtful() {
+            state.apply(Change::Doubtful { epoch }, at);
+        }
+    }
+    let dated = |when: Option<UnixTime>| when.unwrap_or(UnixTime(0));
+    for kept in &image.rows {
+        let row = &kept.row;
+        let id = Id::of(row.gtrid);
+        match kept.state {
+            RowState::Pending => {
+                let branches = decode_branches(&row.branches);
+                let branches = branches.ok_or_else(|| garbled(row.gtrid))?;
+                let bytes = encode_decision(id, dated(kept.decided_at), &branches);
+                let bytes = bytes.ok_or_else(|| garbled(row.gtrid))?;
+                state.apply(Change::Decided { id, bytes }, at);
+            }
+            RowState::Completed => state.apply(Change::Completed { id }, at),
+            // No record of a closed epoch says the same.
+            RowState::RolledBack => {}
+        }
+    }
+    for noted in &image.heuristics {
+        let change = Change::Heuristic {
+            id: Id::of(noted.gtrid),
+            resource: noted.resource.clone(),
+            heuristic: end_of(noted.end).ok_or_else(|| garbled(noted.gtrid))?,
+            when: dated(noted.noted_at),
+        };
+        state.apply(change, at);
+    }
+    for row in &image.by_hand {
+        hand::read(row).ok_or_else(|| garbled(row.gtrid))?;
+        state.apply(Change::ByHand(Box::new(row.clone())), at);
+    }
+    let is_listed = |gtrid: &Gtrid| state.is_listed(gtrid.opening);
+    // A rollback of an opening that a fail-over has lost is put there all the same, and dropped.
+    let rows = image
+        .rows
+        .iter()
+        .filter(|kept| kept.state != RowState::RolledBack);
+    let rows = rows.map(|kept| &kept.row.gtrid);
+    let mut all = rows.chain(image.heuristics.iter().map(|noted| &noted.gtrid));
+    if let Some(strange) = all.find(|gtrid| !is_listed(gtrid)) {
+        return Err(format!("the opening of {strange} is not listed"));
+    }
+    let newest = image.openings.iter().map(|row| row.opening);
+    let newest = newest.max_by_key(|opening| opening.epoch);
+    let newest = newest.ok_or("it lists no opening")?;
+    Ok((state, newest))
 }
 
 /// What a folder says now. An application may have the log open.

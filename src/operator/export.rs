@@ -7,7 +7,7 @@
 use std::io::Write;
 
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{LogImage, Standing};
+use unanimous_core::ports::Standing;
 use unanimous_core::xid::{Epoch, ManagerId};
 
 use super::counts::LogCounts;
@@ -18,7 +18,7 @@ use super::place::Place;
 use super::relocate::{End, on_disk};
 use super::shared::failed;
 use super::source::{Source, folder_place, is_original, on_a_thread};
-use crate::log::{FileLog, FolderMove, Loss, verify_folder};
+use crate::log::{FileLog, FolderMove, verify_folder};
 
 /// What a home that was sealed for an export names as the place where its log went.
 const TO_A_FILE: &str = "a file (unanimous log import brings it to a new home)";
@@ -71,8 +71,15 @@ impl LogExport {
     /// With `salvage`, what is sound of a damaged log is enough.
     ///
     /// # Errors
-    /// There is no log, or it cannot be read; to be sealed, somebody uses it, or it went elsewhere.
+    /// There is no log, or it cannot be read, or a row of it not be understood; to be sealed,
+    /// somebody uses it, or it went elsewhere. `salvage` is for a folder.
     pub async fn plan(file: &ConfigFile, seal: bool, salvage: bool) -> Result<Self, OperatorError> {
+        if let (Place::Table(_), true) = (file.log(), salvage) {
+            return Err(failed(
+                "the log is in a table: --salvage is for a damaged folder; unanimous log verify \
+                 names the rows of a table that cannot be understood",
+            ));
+        }
         if seal {
             return Self::plan_to_seal(file, salvage).await;
         }
@@ -106,6 +113,7 @@ impl LogExport {
                 (export, source.place)
             }
         };
+        export.check()?;
         let plan = Exported::of(place, &export, Vec::new());
         let way = Way::Copy(Box::new(export));
         Ok(Self { way, plan })
@@ -114,7 +122,7 @@ impl LogExport {
     async fn plan_to_seal(file: &ConfigFile, salvages: bool) -> Result<Self, OperatorError> {
         let end = End::of_old(file)?;
         let place = end.place().to_owned();
-        let (manager, image, losses) = cargo(&end, salvages).await?;
+        let export = sealed(&end, &place, salvages).await?;
         let was_sealed = match end.standing().await {
             Ok(Standing::Here(_)) => false,
             Ok(Standing::Sealed(_, to)) if to == TO_A_FILE => true,
@@ -136,20 +144,14 @@ impl LogExport {
         let silent = if was_sealed {
             Vec::new()
         } else {
-            end.silent(&image).await?
+            end.silent(&export.image).await?
         };
-        let export = lines::Export {
-            manager,
-            from: place.clone(),
-            sealed: true,
-            image,
-            losses,
-        };
+        export.check()?;
         let plan = Exported::of(place, &export, silent.clone());
         Ok(Self {
             way: Way::Seal {
                 end: Box::new(end),
-                manager,
+                manager: export.manager,
                 silent,
                 salvages,
             },
@@ -179,17 +181,12 @@ impl LogExport {
                 for epoch in &silent {
                     end.close(*epoch).await?;
                 }
+                // Whoever lived until now may have recorded something since it was planned.
+                sealed(&end, &place, salvages).await?.check()?;
                 end.seal(manager, TO_A_FILE).await?;
                 // Nothing is added any more.
-                let (manager, image, losses) = cargo(&end, salvages).await?;
+                let export = sealed(&end, &place, salvages).await?;
                 check_seal(&end).await?;
-                let export = lines::Export {
-                    manager,
-                    from: place.clone(),
-                    sealed: true,
-                    image,
-                    losses,
-                };
                 (export, silent)
             }
         };
@@ -226,18 +223,22 @@ async fn check_seal(end: &End) -> Result<(), OperatorError> {
     }
 }
 
-/// Whose log it is, and all of it, or what is sound of it.
-async fn cargo(
-    end: &End,
-    salvages: bool,
-) -> Result<(ManagerId, LogImage, Vec<Loss>), OperatorError> {
-    match end {
-        End::Folder { folder, .. } if salvages => on_disk(folder, FolderMove::salvage).await,
-        End::Folder { place, .. } | End::Table { place, .. } => {
+/// All of it, or what is sound of it, as it is once its home is sealed.
+async fn sealed(end: &End, place: &str, salvages: bool) -> Result<lines::Export, OperatorError> {
+    let (manager, image, losses) = match end {
+        End::Folder { folder, .. } if salvages => on_disk(folder, FolderMove::salvage).await?,
+        End::Folder { .. } | End::Table { .. } => {
             let manager = manager(end.standing().await?, place)?;
-            Ok((manager, end.cargo(manager).await?, Vec::new()))
+            (manager, end.cargo(manager).await?, Vec::new())
         }
-    }
+    };
+    Ok(lines::Export {
+        manager,
+        from: place.to_owned(),
+        sealed: true,
+        image,
+        losses,
+    })
 }
 
 fn manager(standing: Standing, place: &str) -> Result<ManagerId, OperatorError> {

@@ -3,16 +3,19 @@
 
 mod read;
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 use unanimous_core::ports::{BranchRecord, KeptRow, LogImage, RowState};
 use unanimous_core::protocol::Heuristic;
-use unanimous_core::xid::{Gtrid, ManagerId};
+use unanimous_core::xid::{Gtrid, ManagerId, Opening};
 use xxhash_rust::xxh3::Xxh3;
 
 pub(super) use self::read::read;
-use crate::log::{Loss, decode_branches, end_of, fit_label};
+use super::error::OperatorError;
+use super::shared::failed;
+use crate::log::{Loss, decode_branches, end_of, fit_label, read_hand};
 
 /// The version of the format that is written, and the only one that is read.
 pub(super) const FORMAT: u32 = 1;
@@ -112,6 +115,21 @@ pub(super) fn end_word(end: Heuristic) -> &'static str {
 }
 
 impl Export {
+    /// Whether it can be written, and what is written can be imported: to be asked before a home is
+    /// sealed.
+    ///
+    /// # Errors
+    /// It cannot: says which row is in the way.
+    pub(super) fn check(&self) -> Result<(), OperatorError> {
+        let mut bytes = Vec::new();
+        let written = self.write(&mut bytes).map_err(|error| error.to_string());
+        let read = written.and_then(|()| read(&bytes).map_err(|error| error.to_string()));
+        match read {
+            Ok(_) => Ok(()),
+            Err(problem) => Err(failed(&format!("{}: {problem}", self.from))),
+        }
+    }
+
     /// # Errors
     /// It cannot be written; or a row of the log cannot be understood, which is named.
     pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -137,27 +155,7 @@ impl Export {
                 doubtful: row.is_doubtful(),
             })?;
         }
-        for kept in &self.image.rows {
-            lines.put(&decision_line(kept)?)?;
-        }
-        for noted in &self.image.heuristics {
-            let end = end_of(noted.end).ok_or_else(|| strange(&noted.gtrid, "heuristic end"))?;
-            lines.put(&Line::Heuristic {
-                gtrid: noted.gtrid.to_string(),
-                resource: noted.resource.as_str(),
-                end: end_word(end),
-                when: noted.noted_at.map(|when| when.0),
-            })?;
-        }
-        for row in &self.image.by_hand {
-            lines.put(&Line::ByHand {
-                id: format!("{:016x}", row.id),
-                gtrid: row.gtrid.to_string(),
-                resource: row.resource.as_str(),
-                state: row.state,
-                words: &row.words,
-            })?;
-        }
+        self.write_rows(&mut lines)?;
         for loss in &self.losses {
             lines.put(&Line::Loss {
                 file: &loss.segment,
@@ -167,6 +165,45 @@ impl Export {
             })?;
         }
         lines.end()
+    }
+
+    fn write_rows(&self, lines: &mut Lines<'_>) -> io::Result<()> {
+        let listed = self.image.openings.iter().map(|row| row.opening);
+        let listed: HashSet<Opening> = listed.collect();
+        let is_listed = |gtrid: &Gtrid| listed.contains(&gtrid.opening);
+        for kept in &self.image.rows {
+            match (is_listed(&kept.row.gtrid), kept.state) {
+                (true, _) => lines.put(&decision_line(kept)?)?,
+                // Put there after a fail-over that has lost the opening: it says nothing.
+                (false, RowState::RolledBack) => {}
+                (false, RowState::Pending | RowState::Completed) => {
+                    return Err(strange(&kept.row.gtrid, "opening"));
+                }
+            }
+        }
+        for noted in &self.image.heuristics {
+            if !is_listed(&noted.gtrid) {
+                return Err(strange(&noted.gtrid, "opening"));
+            }
+            let end = end_of(noted.end).ok_or_else(|| strange(&noted.gtrid, "heuristic end"))?;
+            lines.put(&Line::Heuristic {
+                gtrid: noted.gtrid.to_string(),
+                resource: noted.resource.as_str(),
+                end: end_word(end),
+                when: noted.noted_at.map(|when| when.0),
+            })?;
+        }
+        for row in &self.image.by_hand {
+            read_hand(row).ok_or_else(|| strange(&row.gtrid, "record by hand"))?;
+            lines.put(&Line::ByHand {
+                id: format!("{:016x}", row.id),
+                gtrid: row.gtrid.to_string(),
+                resource: row.resource.as_str(),
+                state: row.state,
+                words: &row.words,
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -189,7 +226,7 @@ fn decision_line(kept: &KeptRow) -> io::Result<Line<'static>> {
 
 fn strange(gtrid: &Gtrid, what: &str) -> io::Error {
     io::Error::other(format!(
-        "the {what} of {gtrid} cannot be understood: see unanimous log verify"
+        "the {what} of {gtrid} is not there, or cannot be understood: see unanimous log verify"
     ))
 }
 

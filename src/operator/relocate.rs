@@ -7,6 +7,8 @@
 //! 3. The log *arrives* in the new home, which nobody can open meanwhile.
 //! 4. The arrival ends, in one step: from then on the log is there.
 //!
+//! Before 2 it is proven that the new home can take all of it: nothing unseals a home.
+//!
 //! Until 4 the old home holds the truth, from 4 on the new one. A move that dies goes on where it
 //! was: between 2 and 4 neither home can be opened, and both say how to go on; at no time can both.
 
@@ -25,7 +27,7 @@ use super::place::Place;
 use super::shared::{Watched, failed, of_table, patience};
 use super::source::doubt_lost;
 use crate::bounded::bounded;
-use crate::log::{FileLog, FolderMove, fit_label, one_line};
+use crate::log::{FileLog, FolderMove, check_rows, fit_label, one_line};
 
 /// How long one step may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -100,7 +102,8 @@ impl Move {
     /// Looks at both homes. Changes nothing but that a folder is made and locked.
     ///
     /// # Errors
-    /// There is no log, or one in the new home, too; somebody uses it; it went elsewhere.
+    /// There is no log, or one in the new home, too; somebody uses it; it went elsewhere; or a row
+    /// of it cannot be taken over. The log is where it was.
     pub async fn plan(from: &ConfigFile, to: &ConfigFile) -> Result<Self, OperatorError> {
         let from = End::of_old(from)?;
         let to = End::of_new(to)?;
@@ -124,6 +127,7 @@ impl Move {
         let mut silent = Vec::new();
         if stage != Stage::Done {
             let image = from.cargo(manager).await?;
+            to.fits(manager, &image).await?;
             plan.count(&image);
             if stage == Stage::Whole {
                 silent = from.silent(&image).await?;
@@ -167,6 +171,9 @@ impl Move {
             self.from.close(*epoch).await?;
             reached("closed").await;
         }
+        // Whoever lived until now may have recorded something since it was planned.
+        let image = self.from.cargo(self.manager).await?;
+        self.to.fits(self.manager, &image).await?;
         self.from.seal(self.manager, &to).await?;
         reached("sealed").await;
         self.to.begin_arrival(self.manager, &from).await?;
@@ -375,6 +382,18 @@ impl End {
                 doubt_lost(&mut image, &server, *is_lossless)?;
                 Ok(image)
             }
+        }
+    }
+
+    /// Whether all of it can arrive here.
+    async fn fits(&self, manager: ManagerId, image: &LogImage) -> Result<(), OperatorError> {
+        match self {
+            Self::Folder { folder, .. } => {
+                let image = image.clone();
+                on_disk(folder, move |folder| folder.fits(manager, &image)).await
+            }
+            // A row that cannot be read there could not be mended there any more.
+            Self::Table { .. } => Ok(check_rows(image)?),
         }
     }
 

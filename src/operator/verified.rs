@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use unanimous_core::ports::{
-    Finding, LogImage, OpeningRow, Severity, Standing, TableErrorKind, TableMove,
+    Finding, LogImage, OpeningRow, RowState, Severity, Standing, TableErrorKind, TableMove,
 };
 use unanimous_core::xid::{Gtrid, Opening};
 
@@ -21,7 +21,7 @@ use super::place::Place;
 use super::shared::{failed, of_table};
 use super::source::{doubt_lost, folder_place, on_a_thread};
 use crate::bounded::bounded;
-use crate::log::{FolderVerified, decode_branches, end_of, verify_folder};
+use crate::log::{FolderVerified, decode_branches, end_of, read_hand, verify_folder};
 
 /// How long one question to a database may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -221,6 +221,7 @@ impl Verified {
             ("unanimous_opening", image.openings.len()),
             ("unanimous_decision", image.rows.len()),
             ("unanimous_heuristic", image.heuristics.len()),
+            ("unanimous_by_hand", image.by_hand.len()),
         ] {
             self.parts.push(VerifiedPart {
                 name: name.to_owned(),
@@ -231,7 +232,11 @@ impl Verified {
         }
         let listed: HashSet<Opening> = image.openings.iter().map(|row| row.opening).collect();
         let is_orphan = |gtrid: &&Gtrid| !listed.contains(&gtrid.opening);
-        let decisions = image.rows.iter().map(|kept| &kept.row.gtrid);
+        // That a last resource was rolled back is put there also where a fail-over has lost the
+        // opening, and says nothing then.
+        let decisions = image.rows.iter();
+        let decisions = decisions.filter(|kept| kept.state != RowState::RolledBack);
+        let decisions = decisions.map(|kept| &kept.row.gtrid);
         let orphans: Vec<_> = decisions.filter(is_orphan).collect();
         self.name_rows("orphan row", "unanimous_decision", &orphans, ORPHAN);
         let ends = image.heuristics.iter().map(|noted| &noted.gtrid);
@@ -245,6 +250,9 @@ impl Verified {
         let strange = strange.filter(|noted| end_of(noted.end).is_none());
         let strange: Vec<_> = strange.map(|noted| &noted.gtrid).collect();
         self.name_rows("strange row", "unanimous_heuristic", &strange, STRANGE);
+        let strange = image.by_hand.iter().filter(|row| read_hand(row).is_none());
+        let strange: Vec<_> = strange.map(|row| &row.gtrid).collect();
+        self.name_rows("strange row", "unanimous_by_hand", &strange, STRANGE);
         self.judge_doubt(&image.openings);
     }
 
@@ -306,8 +314,9 @@ impl Verified {
 
 const ORPHAN: (&str, &str) = (
     "of an opening that unanimous_opening does not list",
-    "a row of unanimous_opening was deleted, or these rows were put here by hand: restore the row; \
-     until then their branches are left to a person",
+    "a row of unanimous_opening was deleted, or lost in a fail-over, or these rows were put here by \
+     hand: restore that row, or delete these; until then their branches are left to a person, and \
+     the log is neither moved to a folder nor exported",
 );
 
 const STRANGE: (&str, &str) = (

@@ -15,6 +15,7 @@ mod living_in_doubt;
 mod log_file;
 mod lost;
 mod moved_log;
+mod moved_rows;
 mod not_ours;
 mod resolve;
 mod runbook;

@@ -19,7 +19,7 @@ const TABLE: &str = "last_resource = false\nsuspect_after = \"1s\"";
 
 impl Shared {
     /// A config file beside the service's, with another `[log]`; this process may use it, too.
-    fn config_with(&self, name: &str, log: &str) -> PathBuf {
+    pub(crate) fn config_with(&self, name: &str, log: &str) -> PathBuf {
         let service = &self.service;
         let path = service.config().with_file_name(name);
         let password = path.with_file_name("orders.pw");

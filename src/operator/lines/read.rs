@@ -13,7 +13,7 @@ use unanimous_core::xid::{Epoch, Gtrid, Opening, ResourceName};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{BranchLine, ENDS, Export, FORMAT, STATES};
-use crate::log::{LABEL_CHARS_MAX, Loss, encode_branches, is_by_hand, letter_of};
+use crate::log::{LABEL_CHARS_MAX, Loss, encode_branches, letter_of, read_hand};
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -241,7 +241,7 @@ impl Reader {
             state: fields.take("state")?,
             words: fields.take("words")?,
         };
-        if !is_by_hand(&row) {
+        if read_hand(&row).is_none() {
             return Err(fields.wrong("words", "state or words are not of a record by hand"));
         }
         if !self.ids.insert(row.id) {
