@@ -44,6 +44,7 @@ enum Planned {
     Fault(TableFault),
     Hang(Gate),
     Late(Gate),
+    Elsewhere(MemoryTable),
 }
 
 struct Shared {
@@ -216,6 +217,12 @@ impl MemoryTable {
         Hang(gate)
     }
 
+    /// Lets another server answer the next request of this kind over this link, as a proxy does that
+    /// has changed its mind.
+    pub fn answer_next(&self, step: TableStep, by: &Self) {
+        self.plan(step, Planned::Elsewhere(by.clone()));
+    }
+
     /// Lets every request over this link that is not planned otherwise take so long on its way, and
     /// its reply as long. It takes effect even if the caller gives up meanwhile.
     pub fn set_delay(&self, latency: Duration) {
@@ -358,6 +365,7 @@ impl MemoryTable {
             None => (Gate::open_after(latency), true),
             Some(Planned::Hang(gate)) => (gate, true),
             Some(Planned::Late(gate)) => (gate, false),
+            Some(Planned::Elsewhere(other)) => return Box::pin(other.ask(step, effect)).await,
             Some(Planned::Fault(TableFault::LoseReply)) => (Gate::opened(), false),
             Some(Planned::Fault(TableFault::LoseRequest)) => return Err(lost()),
             Some(Planned::Fault(TableFault::LoseForce)) => {

@@ -221,21 +221,28 @@ impl OpenTableLog {
     /// The row says that it was rolled back. That is believed unless rows of its epoch may have
     /// been deleted, or lost, before this one was put there. One that was put there after its epoch
     /// was released is deleted with a further release: nothing is decided under it any more.
+    ///
+    /// The server that has answered so does not say which it is. So another one answers for itself
+    /// alone: the row has to stand where the opening is looked at.
     async fn believe_rollback(&self, gtrid: Gtrid) -> Result<LogSeq, DecideError> {
         let desk = &self.shared.desk;
         let found = desk.ask(desk.table.find(gtrid, self.reader())).await;
         let found = found.map_err(|error| DecideError::Uncertain(log_error(error)))?;
         let opening = found.opening.as_ref();
         let is_released = opening.is_some_and(|row| row.is_released);
-        if opening.is_some_and(|row| self.shared.is_whole(row, &found.identity)) && !is_released {
+        let is_whole = opening.is_some_and(|row| self.shared.is_whole(row, &found.identity));
+        let stands = matches!(found.row, Some((RowState::RolledBack, _)));
+        if stands && is_whole && !is_released {
             self.shared.known().settle(gtrid);
             return Err(DecideError::Refused(Refusal::LastRolledBack));
         }
-        if is_released {
+        if stands && is_released {
             // Lost, the row stays: it says nothing that the released epoch does not.
             let _ = desk.ask(desk.table.release(gtrid.opening.epoch)).await;
         }
-        Err(self.shared.may_be_lost(gtrid, FORGOTTEN))
+        let is_told = stands || is_released;
+        let why = if is_told { FORGOTTEN } else { TWO_SERVERS };
+        Err(self.shared.may_be_lost(gtrid, why))
     }
 }
 
@@ -429,6 +436,9 @@ impl DecisionLog for OpenTableLog {
         closed.map_err(log_error)
     }
 }
+
+const TWO_SERVERS: &str = "two servers answer for the decision log, and not alike: find out at its \
+    databases";
 
 const SHUT_DOWN: &str = "the decision log was shut down before it could answer";
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use unanimous_core::ports::{
-    DecisionLog, DecisionRecord, DecisionTable, LogHome, Lookup, RowState,
+    DecideError, DecisionLog, DecisionRecord, DecisionRow, DecisionTable, EpochSlot, LogHome,
+    Lookup, RowState,
 };
 use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::Opening;
@@ -271,4 +272,34 @@ async fn i1_a_heuristic_end_that_is_recorded_during_a_question_is_told() {
         beside: Box::new(Lookup::Completed),
     };
     assert_eq!(asking.await.unwrap(), told);
+}
+
+/// A server took over from one that nobody has stopped, and what leads to them has changed its mind
+/// in between: what the one says of a row is not believed for the other's opening.
+#[tokio::test]
+async fn i1_two_servers_that_answer_a_last_resource_do_not_make_one_refusal() {
+    let old = MemoryTable::new("log 1");
+    let log = Table(old.clone()).home().open().await.unwrap();
+    let decision = record(log.opening(), 1);
+    let successor = MemoryTable::new("log 2");
+    let manager = decision.gtrid.opening.manager;
+    successor.init(manager).await.unwrap();
+    for is_decided in [false, true] {
+        if is_decided {
+            let at = EpochSlot {
+                epoch: decision.gtrid.opening.epoch,
+                slot: 0,
+            };
+            let row = DecisionRow {
+                gtrid: decision.gtrid,
+                branches: String::new(),
+            };
+            old.decide(at, None, &[row]).await.unwrap();
+        }
+        old.answer_next(TableStep::PutRollback, &successor);
+        let told = log.settle_last(&decision).await.unwrap_err();
+        assert!(matches!(told, DecideError::Uncertain(_)), "{told}");
+    }
+    assert_eq!(successor.row(decision.gtrid), Some(RowState::RolledBack));
+    assert!(log.settle_last(&decision).await.is_ok());
 }
