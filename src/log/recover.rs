@@ -63,7 +63,8 @@ pub(super) fn recover(home: &Home, manager: ManagerId, number: u64) -> Result<Re
         segment: home.folder.join(&name),
         offset,
     });
-    let state = replay(home, manager, &contents).map_err(faulty)?;
+    let retain = home.options.retain_completed;
+    let state = replay(manager, &contents, retain).map_err(faulty)?;
     Ok(Recovered {
         state,
         number,
@@ -76,8 +77,13 @@ pub(super) fn read_file(home: &Home, name: &str) -> Result<Vec<u8>, LogError> {
     bytes.map_err(|error| home.failed(&format!("read {name}"), error))
 }
 
-fn replay(home: &Home, manager: ManagerId, contents: &Contents<'_>) -> Result<State, Fault> {
-    let mut state = State::new(manager, home.options.retain_completed);
+/// The state that these batches make, keeping that many completed decisions.
+pub(super) fn replay(
+    manager: ManagerId,
+    contents: &Contents<'_>,
+    retain: usize,
+) -> Result<State, Fault> {
+    let mut state = State::new(manager, retain);
     let mut at = position(contents.header.number, 0);
     for batch in &contents.batches {
         replay_batch(&mut state, &mut at, batch).ok_or(Fault::Damage {

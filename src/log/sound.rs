@@ -3,7 +3,8 @@
 //! Every batch has a checksum of its own, seeded with the segment's: it is genuine or not whatever
 //! happened to the others. So what is lost is what stands between genuine ones, and what one of
 //! them has taken the place of: their chain tells that. Only decisions of the segment's own opening
-//! can be among it, for every earlier epoch was closed before batch 0.
+//! can be among it, for every earlier epoch was closed before batch 0. Unless it is batch 0 itself
+//! that is not understood to its end, as one of a newer release may be: then any epoch's can.
 //!
 //! Whatever `segment::read` or `recover` refuses is at least one loss, so that nobody takes what is
 //! left for the whole log.
@@ -12,7 +13,7 @@ use unanimous_core::protocol::LogSeq;
 use unanimous_core::xid::Gtrid;
 
 use super::record::{Record, decode};
-use super::recover::replay_batch;
+use super::recover::{replay, replay_batch};
 use super::segment::{BATCH_HEADER_BYTES, BLOCK, Fault, Header, Piece, ReadBatch, pieces, read};
 use super::state::{Change, Recorded, State};
 
@@ -35,7 +36,7 @@ pub(super) struct Sound {
     pub(super) batches: usize,
     pub(super) records: usize,
     pub(super) torn_at: Option<u64>,
-    /// The state that the segment began with is there.
+    /// The state that the segment began with is there, all of it.
     pub(super) has_beginning: bool,
     /// Empty: it is whole.
     pub(super) losses: Vec<Loss>,
@@ -75,6 +76,12 @@ pub(super) fn read_sound(name: &str, bytes: &[u8], retain: usize) -> Result<Soun
             // What is behind the last whole batch was promised to nobody.
             let torn = contents.torn_at.unwrap_or(u64::MAX);
             sound.losses.retain(|loss| loss.from != torn);
+            let replayed = replay(header.opening.manager, &contents, retain);
+            if replayed.is_err() && sound.losses.is_empty() {
+                // Its opening is not in the state that it began with: nobody knows what else is not.
+                sound.has_beginning = false;
+                sound.lose_illegible(name, 0, len);
+            }
         }
         Err(Fault::Length { expected, found }) => {
             sound.lose_illegible(name, found.min(expected), found.max(expected));
@@ -88,6 +95,12 @@ pub(super) fn read_sound(name: &str, bytes: &[u8], retain: usize) -> Result<Soun
     }
     if !sound.losses.is_empty() {
         sound.state.apply(Change::Doubtful { epoch }, LogSeq(0));
+    }
+    if !sound.has_beginning {
+        for listed in sound.state.openings() {
+            let epoch = listed.opening.epoch;
+            sound.state.apply(Change::Doubtful { epoch }, LogSeq(0));
+        }
     }
     let state = &sound.state;
     for loss in &mut sound.losses {
@@ -107,6 +120,7 @@ impl Sound {
         for _ in 0..batch.records {
             let before = rest;
             if decode(&mut rest).is_none() {
+                is_refused = true;
                 break;
             }
             self.records += 1;
@@ -119,7 +133,7 @@ impl Sound {
             is_refused |= replay_batch(&mut self.state, &mut at, &one).is_none();
         }
         if is_refused || !rest.is_empty() {
-            self.has_beginning &= !is_refused;
+            self.has_beginning &= batch.number != 0;
             let end = batch.offset + (BATCH_HEADER_BYTES + batch.payload.len()) as u64;
             let end = end.next_multiple_of(BLOCK as u64);
             self.lose_illegible(name, batch.offset, end);

@@ -44,9 +44,18 @@ fn segment() -> Vec<u8> {
     ])
 }
 
+fn batch_of(record: &Record<'_>) -> Batch {
+    let mut batch = Batch::new();
+    batch.push(|out| encode(record, out));
+    batch
+}
+
 /// The same batch 0, and one batch for each of these.
 fn segment_with<const N: usize>(records: [Record<'_>; N]) -> Vec<u8> {
-    let disk = SimDisk::new();
+    segment_of(beginning().snapshot(), records.each_ref().map(batch_of))
+}
+
+fn beginning() -> State {
     let mut state = State::new(OLD.manager, 10);
     state.open(OLD);
     let mut bytes = Vec::new();
@@ -57,11 +66,14 @@ fn segment_with<const N: usize>(records: [Record<'_>; N]) -> Vec<u8> {
     };
     state.apply(change, LogSeq(0));
     state.open(OWN);
+    state
+}
+
+fn segment_of<const N: usize>(beginning: Batch, batches: [Batch; N]) -> Vec<u8> {
+    let disk = SimDisk::new();
     let prepared = prepare(&disk, 8 * BLOCK as u64).unwrap();
-    let mut appender = begin(&disk, prepared, OWN, 7, state.snapshot()).unwrap();
-    for record in records {
-        let mut batch = Batch::new();
-        batch.push(|out| encode(&record, out));
+    let mut appender = begin(&disk, prepared, OWN, 7, beginning).unwrap();
+    for batch in batches {
         appender.append(batch).unwrap();
     }
     disk.read(&segment_name(7)).unwrap()
@@ -195,6 +207,62 @@ fn i3_a_batch_that_recovery_refuses_is_a_loss() {
     let sound = sound(&bytes);
     assert_eq!(sound.losses.len(), 1, "{sound:?}");
     assert!(sound.state.is_doubtful(OWN.epoch) && is_pending(&sound, OWN, 1));
+}
+
+/// A kind of record that only a newer release knows.
+const UNKNOWN: u8 = 99;
+
+/// The openings stand in front: that they are listed as closed does not say that their decisions are
+/// all there.
+#[test]
+fn i1_a_beginning_that_is_not_understood_to_its_end_leaves_every_epoch_in_doubt() {
+    let opened = |of: Opening| Record::Opened {
+        epoch: of.epoch,
+        nonce: of.nonce,
+    };
+    let mut beginning = Batch::new();
+    let closed = Record::Closed { epoch: OLD.epoch };
+    for record in [opened(OLD), closed, opened(OWN)] {
+        beginning.push(|out| encode(&record, out));
+    }
+    beginning.push(|out| out.push(UNKNOWN));
+    beginning.push(|out| encode(&decided(id(OLD, 1)), out));
+    let bytes = segment_of(beginning, [batch_of(&decided(id(OWN, 1)))]);
+    assert!(read(&bytes).is_ok(), "its checksums are right");
+    let sound = sound(&bytes);
+    assert_eq!(sound.state.lookup(OLD.gtrid(1)), Lookup::MayBeLost);
+    assert!(is_pending(&sound, OWN, 1) && sound.state.is_doubtful(OWN.epoch));
+    assert!(!sound.has_beginning && sound.losses.len() == 1);
+}
+
+/// What an opening refuses is a loss, so that no export of it is called complete.
+#[test]
+fn i3_whatever_an_opening_refuses_is_a_loss() {
+    let mut too_few = batch_of(&decided(id(OWN, 1)));
+    too_few.push(|_| {});
+    let mut unknown = batch_of(&decided(id(OWN, 1)));
+    unknown.push(|out| out.push(UNKNOWN));
+    let whole = || beginning().snapshot();
+    let mut without_it = State::new(OLD.manager, 10);
+    without_it.open(OLD);
+    for (what, begins_whole, bytes) in [
+        ("too few records", true, segment_of(whole(), [too_few])),
+        ("an unknown record", true, segment_of(whole(), [unknown])),
+        (
+            "not its opening",
+            false,
+            segment_of(without_it.snapshot(), []),
+        ),
+    ] {
+        let contents = read(&bytes).unwrap();
+        assert!(replay(OLD.manager, &contents, 10).is_err(), "{what}");
+        let sound = sound(&bytes);
+        assert_eq!(sound.losses.len(), 1, "{what}: {sound:?}");
+        assert!(sound.state.is_doubtful(OWN.epoch), "{what}");
+        assert_eq!(sound.has_beginning, begins_whole, "{what}");
+        assert_eq!(sound.state.is_doubtful(OLD.epoch), !begins_whole, "{what}");
+        assert_eq!(is_pending(&sound, OWN, 1), begins_whole, "{what}");
+    }
 }
 
 #[track_caller]

@@ -281,6 +281,11 @@ impl FolderVerified {
 
     fn judge_losses(&mut self, sound: &Sound) {
         let epoch = sound.header.opening.epoch;
+        let others = if sound.has_beginning {
+            "; those of earlier epochs are not concerned"
+        } else {
+            ""
+        };
         for loss in &sound.losses {
             let legible: Vec<_> = loss.legible.iter().map(ToString::to_string).collect();
             let seem = if legible.is_empty() {
@@ -293,7 +298,7 @@ impl FolderVerified {
             };
             let evidence = format!(
                 "bytes {} to {} cannot be read: decisions of epoch {epoch} may be missing \
-                 ({seem}); those of earlier epochs are not concerned",
+                 ({seem}){others}",
                 loss.from, loss.to
             );
             let place = (&*loss.segment, Some(loss.from));
@@ -306,8 +311,9 @@ impl FolderVerified {
             );
         }
         if !sound.has_beginning {
-            let evidence = "the state that the segment began with is lost, and so is every earlier \
-                            opening: their branches will be shown, and left to a person";
+            let evidence = "the state that the segment began with is lost, or cannot be understood \
+                            to its end: branches of earlier openings will be shown, and left to a \
+                            person";
             let place = (&*segment_name(sound.header.number), None);
             self.add(
                 Severity::Error,
