@@ -99,6 +99,10 @@ pub(super) fn begin(
     let named = BeginError::Named;
     storage.rename(SEGMENT_TEMP, &name).map_err(named)?;
     storage.sync_folder().map_err(named)?;
+    if !file.has_name(&name) {
+        let gone = "somebody has removed or replaced it meanwhile";
+        return Err(named(io::Error::other(gone)));
+    }
     Ok(Appender {
         file,
         number,

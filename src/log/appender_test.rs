@@ -4,8 +4,9 @@ use unanimous_core::protocol::LogSeq;
 use unanimous_core::xid::{Epoch, ManagerId, Opening};
 
 use super::appender::{
-    Appender, SEGMENT_TEMP, begin, position, prepare, segment_name, segment_number,
+    Appender, BeginError, SEGMENT_TEMP, begin, position, prepare, segment_name, segment_number,
 };
+use super::probed::{Probed, Watch};
 use super::segment::{BLOCK, Batch};
 use super::sim_disk::{Op, SimDisk};
 use super::storage::Storage;
@@ -114,4 +115,22 @@ fn whether_a_segment_still_has_its_name_is_seen() {
     assert!(!segment.is_removed());
     disk.remove(&segment_name(5)).unwrap();
     assert!(segment.is_removed());
+}
+
+/// What is acknowledged in a segment is found by its name.
+#[test]
+fn i2_a_segment_that_has_not_got_its_name_is_not_begun() {
+    let disk = SimDisk::new();
+    let watch = Watch::new({
+        let disk = disk.clone();
+        move |step| {
+            if step == "log.segment_renamed" {
+                disk.replace(&segment_name(5), None);
+            }
+        }
+    });
+    let probed = Probed::new(disk, watch);
+    let prepared = prepare(&probed, 4 * BLOCK as u64).unwrap();
+    let begun = begin(&probed, prepared, OPENING, 5, batch(2));
+    assert!(matches!(begun, Err(BeginError::Named(_))));
 }

@@ -151,7 +151,13 @@ impl Member {
         }
     }
 
-    fn complete(&mut self, gtrid: Gtrid, account: &mut Account) {
+    pub(super) fn force(&mut self) -> Result<(), LogError> {
+        let (reply, mut answer) = oneshot::channel();
+        assert!(self.engine.commit([Request::Force(reply)]).is_none());
+        answer.try_recv().unwrap()
+    }
+
+    pub(super) fn complete(&mut self, gtrid: Gtrid, account: &mut Account) {
         self.shared.complete(gtrid);
         account.completed.push(gtrid);
     }

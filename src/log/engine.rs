@@ -7,8 +7,9 @@
 //! * After the first write or sync that fails in the segment nothing more is written under this
 //!   opening. Whoever waited for that batch is told that it is uncertain. The log then reads itself
 //!   from the disk, lists a new opening, closes the old one, and writes all of this to a new
-//!   segment: what it read may have been in the page cache only, and is durable from then on. Only
-//!   after that does it give final answers about the old opening.
+//!   segment, with what it holds and the disk does not say: what it read may have been in the page
+//!   cache only, and is durable from then on. Only after that does it give final answers about the
+//!   old opening.
 //!   As long as the disk refuses this, what was attempted stays uncertain and everything else is
 //!   refused unattempted.
 //! * Where somebody has removed, renamed or replaced the segment, all of the state is written to a
@@ -50,6 +51,8 @@ enum Health {
 
 struct Failure {
     error: LogError,
+    /// The segment that it wrote to.
+    number: u64,
     retry_at: Instant,
     pause: Duration,
 }
@@ -226,6 +229,14 @@ impl Engine {
         }
     }
 
+    /// What is durable would not be found.
+    fn is_removed(&self) -> bool {
+        match &self.health {
+            Health::Good(segment) => segment.is_removed(),
+            Health::Failed(_) => false,
+        }
+    }
+
     /// Writes the batch together with what is lazy, changes the state and answers.
     fn write(&mut self, mut staged: Staged) {
         let mut view = if staged.is_asked_for() && !staged.is_forced() {
@@ -237,7 +248,7 @@ impl Engine {
         staged.lazy = std::mem::take(&mut view.unwritten);
         drop(view);
         let batch = staged.batch();
-        if batch.records() == 0 {
+        if batch.records() == 0 && !(staged.is_forced() && self.is_removed()) {
             // What was lazy is durable already.
             return staged.answer(Ok(LogSeq(0)));
         }
@@ -289,8 +300,13 @@ impl Engine {
             %error,
             "the decision log failed: nothing more is decided until it has reopened itself"
         );
+        let number = match &self.health {
+            Health::Good(segment) => segment.number(),
+            Health::Failed(failure) => failure.number,
+        };
         self.health = Health::Failed(Failure {
             error,
+            number,
             retry_at: Instant::now(),
             pause: self.home.options.retry_pause,
         });
@@ -325,6 +341,10 @@ impl Engine {
             })?;
             self.next.remove_older(number);
         }
+        if batch.records() == 0 {
+            // The state that the segment begins with is all.
+            return Ok(LogSeq(0));
+        }
         let appended = segment.append(batch);
         appended.map_err(|error| WriteError::Uncertain(self.home.failed("write to the log", error)))
     }
@@ -335,7 +355,8 @@ impl Engine {
             return;
         };
         self.next.discard();
-        match reopen(&self.home, self.shared.opening().manager) {
+        let held = self.shared.lock().state.clone();
+        match reopen(&self.home, held, failure.number) {
             Ok(opened) => {
                 tracing::warn!(epoch = %opened.opening.epoch, "the decision log reopened itself");
                 self.health = Health::Good(opened.appender);

@@ -13,9 +13,13 @@
 //! Failures while another fails are tried for a sample of the steps; `UNANIMOUS_TEST_DISK=full`
 //! tries all of them.
 
+use unanimous_core::ports::Lookup;
+
+use super::appender::segment_name;
 use super::crash_test::{Account, Answer, Member, workload};
 use super::segment::BLOCK;
 use super::sim_disk::{Fault, Op, Plan, SimDisk, Survival};
+use super::storage::Storage;
 
 const FAULTS: [Fault; 5] = [
     Fault::Nothing,
@@ -158,4 +162,59 @@ fn i2_a_sync_that_failed_once_is_not_believed_when_the_next_succeeds() {
         assert_eq!(expected, [gtrid]);
         check(&disk, &account, 1);
     }
+}
+
+/// An old copy of its segment stands where the log wants to read itself again, an older segment
+/// alone, or nothing.
+#[test]
+fn i2_a_log_that_failed_forgets_nothing_that_its_folder_does_not_say_any_more() {
+    for case in ["an old copy", "an older segment", "nothing"] {
+        let disk = SimDisk::new();
+        let mut account = Account::default();
+        let mut member = Member::open(&disk, &mut account).unwrap();
+        let first = member.next_gtrid();
+        member.decide(&[first], &mut account);
+        let older = disk.read(&segment_name(1)).unwrap();
+        let mut member = Member::open(&disk, &mut account).unwrap();
+        let [second, never] = [(); 2].map(|()| member.next_gtrid());
+        let old_copy = disk.read(&segment_name(2)).unwrap();
+        member.decide(&[second], &mut account);
+        member.complete(first, &mut account);
+        // The write, and the first look at the folder after it.
+        disk.set_plan(Plan::fail(0, 2, Fault::Nothing));
+        member.decide(&[never], &mut account);
+        assert_eq!(disk.ops(), [Op::Write, Op::List], "{case}");
+        let in_its_place = (case == "an old copy").then_some(old_copy);
+        disk.replace(&segment_name(2), in_its_place);
+        if case == "an older segment" {
+            disk.replace(&segment_name(1), Some(older));
+        }
+        member.resolve(&mut account);
+        assert_eq!(account.with(Answer::Uncertain), [], "{case}");
+        let view = member.shared.lock();
+        assert_eq!(view.state.lookup(first), Lookup::Completed, "{case}");
+        assert!(
+            matches!(view.state.lookup(second), Lookup::Pending(_)),
+            "{case}"
+        );
+        assert_eq!(view.state.lookup(never), Lookup::NoRecord, "{case}");
+        drop(view);
+        check(&disk, &account, 1);
+    }
+}
+
+/// What is lazy was written, and nobody would find it.
+#[test]
+fn i2_what_is_forced_is_found_by_the_next_opening() {
+    let disk = SimDisk::new();
+    let mut account = Account::default();
+    let mut member = Member::open(&disk, &mut account).unwrap();
+    let gtrid = member.next_gtrid();
+    member.decide(&[gtrid], &mut account);
+    disk.replace(&segment_name(1), None);
+    member.force().unwrap();
+    check(&disk, &account, 1);
+    let before = disk.ops().len();
+    member.force().unwrap();
+    assert_eq!(disk.ops().len(), before, "there is nothing to do");
 }

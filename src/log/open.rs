@@ -54,12 +54,28 @@ pub(super) fn open(home: &Home, folder: FolderId) -> Result<Opened, LogError> {
     Ok(opened)
 }
 
-/// Opens again the log of `manager`, whose lock is held and which has been open before.
-pub(super) fn reopen(home: &Home, manager: ManagerId) -> Result<Opened, LogError> {
-    match segment_numbers(home)?.last() {
-        Some(number) => start(home, recover(home, manager, *number)?),
-        None => Err(emptied(home, manager)),
+/// Opens again the log whose lock is held, and which held this much, all of it durable once, in
+/// segment `number` when it failed. What the folder does not say any more is in the new segment,
+/// too: somebody has removed it there, or put an old copy in its place.
+pub(super) fn reopen(home: &Home, held: State, number: u64) -> Result<Opened, LogError> {
+    let manager = held.manager();
+    let mut recovered = match segment_numbers(home)?.last() {
+        Some(newest) => recover(home, manager, *newest)?,
+        None => Recovered {
+            state: State::new(manager, home.options.retain_completed),
+            number,
+            torn_tail: None,
+        },
+    };
+    recovered.number = recovered.number.max(number);
+    if recovered.state.take_over(held) {
+        tracing::error!(
+            folder = %home.folder.display(),
+            "the decision log's segment was removed or replaced while it was open: what is missing \
+             there is written anew"
+        );
     }
+    start(home, recovered)
 }
 
 fn reopen_or_make(home: &Home, identity: Identity) -> Result<Opened, LogError> {

@@ -178,6 +178,24 @@ impl SimDisk {
         std::mem::replace(&mut file.live[at], byte)
     }
 
+    /// Puts another file in the place of this one behind everybody's back, or removes it.
+    pub(super) fn replace(&self, name: &str, by: Option<Vec<u8>>) {
+        let mut disk = self.lock();
+        let file = by.map(|bytes| {
+            let (live, durable) = (bytes.clone(), bytes);
+            let unsynced = Vec::new();
+            disk.files.push(Bytes {
+                live,
+                durable,
+                unsynced,
+            });
+            disk.files.len() - 1
+        });
+        let change = vec![(name.into(), file)];
+        apply_names(&mut disk.names, change.clone());
+        apply_names(&mut disk.durable_names, change);
+    }
+
     /// From now on, operations being counted anew.
     pub(super) fn set_plan(&self, plan: Plan) {
         let mut disk = self.lock();

@@ -62,14 +62,14 @@ struct Listed {
     doubtful: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Pending {
     at: LogSeq,
     bytes: Box<[u8]>,
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct State {
     manager: ManagerId,
     openings: BTreeMap<Epoch, Listed>,
@@ -201,6 +201,10 @@ impl State {
         true
     }
 
+    pub(super) fn manager(&self) -> ManagerId {
+        self.manager
+    }
+
     /// The opening to list next, which closes all others when it is applied to a new segment.
     ///
     /// # Errors
@@ -230,6 +234,48 @@ impl State {
             nonce: opening.nonce,
         };
         self.apply(change, LogSeq(0));
+    }
+
+    /// Takes in what another state of this log holds besides, which was durable once. If it lists
+    /// other openings by the same numbers, this one is another's, and the other takes its place.
+    /// Whether anything was missing here.
+    pub(super) fn take_over(&mut self, held: Self) -> bool {
+        let is_other = |(epoch, listed): (&Epoch, &Listed)| {
+            let has = self.openings.get(epoch);
+            has.is_some_and(|has| has.nonce != listed.nonce)
+        };
+        if held.openings.iter().any(is_other) {
+            *self = held;
+            return true;
+        }
+        let mut was_missing = false;
+        for (epoch, listed) in held.openings {
+            was_missing |= !self.openings.contains_key(&epoch);
+            let has = self.openings.entry(epoch).or_insert(listed);
+            has.closed |= listed.closed;
+            has.doubtful |= listed.doubtful;
+        }
+        for (id, pending) in held.pending {
+            if !self.completed.contains_key(&id) {
+                was_missing |= !self.pending.contains_key(&id);
+                self.pending.entry(id).or_insert(pending);
+            }
+        }
+        for id in held.completed_order {
+            let is_known = self.pending.contains_key(&id) || self.completed.contains_key(&id);
+            was_missing |= !is_known;
+            let at = held.completed.get(&id).copied().unwrap_or(LogSeq(0));
+            self.apply_completed(id, at);
+        }
+        for (id, ends) in held.heuristics {
+            for end in ends {
+                self.apply_heuristic(id, end);
+            }
+        }
+        for row in held.by_hand {
+            self.apply_by_hand(row);
+        }
+        was_missing
     }
 
     pub(super) fn is_listed(&self, opening: Opening) -> bool {
