@@ -19,19 +19,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mysql_async::Error;
 use unanimous_core::ports::{
-    Branch, BranchEnv, BranchError, BranchErrorKind, Cause, OnePhaseReply, PrepareReply,
-    ServerIdentity,
+    Branch, BranchEnv, BranchError, BranchErrorKind, OnePhaseReply, PrepareReply, ServerIdentity,
 };
 use unanimous_core::xid::Xid;
 
+use crate::Mysql;
 use crate::codes::{self, During};
 use crate::fence::Holder;
 use crate::latch::{Failure, Latch, Results};
 use crate::pool::Lease;
 use crate::session::{PairError, Session};
-use crate::{Mysql, settings};
 
 mod one_phase;
+mod refused;
 
 /// How long an abandoned connection is looked after, in the background.
 const ABANDONED_TIMEOUT: Duration = Duration::from_secs(30);
@@ -203,17 +203,6 @@ impl MysqlBranch {
         error
     }
 
-    /// `XA END` was refused, so that what came after it was not carried out.
-    async fn end_refused(&mut self, error: Error) -> BranchError {
-        self.stage = Stage::Active;
-        let failure = Failure {
-            cause: codes::statement(&error).cause,
-            is_final: true,
-            reason: format!("the server refused to end its work: {error}"),
-        };
-        self.give_up(&failure).await.with_source(error)
-    }
-
     async fn rollback_active(&mut self) -> Result<(), BranchError> {
         let (end, rollback) = (self.sql("XA END"), self.sql("XA ROLLBACK"));
         let is_reader = self.is_reader;
@@ -244,58 +233,6 @@ impl MysqlBranch {
             })?;
         self.stage = Stage::RolledBack;
         Ok(())
-    }
-
-    /// After a request that a server's error has refused: is the branch rolled back for certain?
-    ///
-    /// Asked on the connection that works in it, where nothing else is under way: *done* proves it.
-    /// *Unknown* proves it if the error itself said so (`ended`): there is nothing left to prepare
-    /// or to hold.
-    async fn confirm_rollback(&mut self, ended: bool) -> bool {
-        let rollback = self.sql("XA ROLLBACK");
-        let Some(session) = self.usable() else {
-            return false;
-        };
-        let confirmed = match session.run(&rollback).await {
-            Ok(()) => true,
-            Err(error) => codes::is_rolled_back(&error) || (ended && codes::is_unknown_xid(&error)),
-        };
-        if confirmed {
-            self.stage = Stage::RolledBack;
-        }
-        confirmed
-    }
-
-    /// `XA END` was accepted, and what came after it was refused. `None`: whatever the error says,
-    /// only the rollback's own answer is believed.
-    async fn last_step_refused(
-        &mut self,
-        doing: &str,
-        during: Option<During>,
-        error: Error,
-    ) -> Result<BranchError, BranchError> {
-        let meaning = during.map(|during| codes::meaning(&error, during));
-        let (ended, cause) = if let Some(BranchErrorKind::RolledBack(cause)) = meaning {
-            (true, cause)
-        } else {
-            (false, codes::statement(&error).cause)
-        };
-        if self.confirm_rollback(ended).await {
-            return Ok(self.failed(BranchErrorKind::RolledBack(cause), doing, error));
-        }
-        Err(self.failed(BranchErrorKind::Undetermined, doing, error))
-    }
-
-    /// Nobody else could end it safely, so it must not be decided.
-    async fn refuse_attached(&mut self) -> PrepareReply {
-        if let Err(error) = self.rollback().await {
-            return PrepareReply::Undetermined(error);
-        }
-        let why = settings::STAYS_ATTACHED;
-        PrepareReply::RolledBack(self.error(
-            BranchErrorKind::RolledBack(Cause::Refused),
-            format!("{} is rolled back: {why}: switch it on", self.xid),
-        ))
     }
 
     fn sql(&self, verb: &str) -> String {
@@ -400,6 +337,8 @@ impl Branch for MysqlBranch {
                 if matches!(kind, BranchErrorKind::Unavailable | BranchErrorKind::Failed) {
                     self.stage = Stage::Prepared;
                 }
+                let failed = &self.resource.inner.failed_commits;
+                failed.hear(&self.xid, self.holder.started(), &error, During::Commit);
                 Err(self.failed(kind, "commit", error))
             }
         }

@@ -61,6 +61,7 @@ const XAER_DUPID: u16 = 1440;
 const XA_RBTIMEOUT: u16 = 1613;
 const XA_RBDEADLOCK: u16 = 1614;
 const CONNECTION_KILLED: u16 = 1927;
+const XA_RETRY: u16 = 3197;
 const CLIENT_INTERACTION_TIMEOUT: u16 = 4031;
 
 const ROLLED_BACK_BY_TIMEOUT: BranchErrorKind = BranchErrorKind::RolledBack(Cause::Timeout);
@@ -132,9 +133,17 @@ const TABLE: &[Row] = &[
         &[Commit, CommitElsewhere, Rollback],
         BranchErrorKind::Unavailable,
     ),
-    // 1401: MariaDB waited in vain for its backup lock ("return error to user for a retry",
-    // `trans_xa_rollback` in its sql/xa.cc). Elsewhere it is a fatal error: undetermined.
-    Row(XAER_RMERR, &[Rollback], BranchErrorKind::Unavailable),
+    // 3197: MySQL waited in vain for the lock that `FLUSH TABLES WITH READ LOCK` takes ("return
+    // error to user for a retry", `acquire_locks` in sql/xa/sql_xa_second_phase.cc); nothing else
+    // leads to it. Where MariaDB does, it answers 1205 first; its 1401 is a failed rollback, or a
+    // failed commit, after which the XID is gone in any case (`xa_trans_force_rollback`,
+    // `trans_xa_commit`, sql/xa.cc): undetermined. So are 3100 and 3101, by which a plugin of MySQL
+    // refuses a commit.
+    Row(
+        XA_RETRY,
+        &[Commit, CommitElsewhere, Rollback],
+        BranchErrorKind::Unavailable,
+    ),
     // Committed, rolled back, never prepared, or still held by an open connection (MariaDB): all of
     // them answer 1397. It proves nothing by itself.
     Row(
@@ -215,6 +224,13 @@ pub(crate) fn ends_connection(error: &Error) -> bool {
             server_code(error),
             Some(SERVER_SHUTDOWN | CONNECTION_KILLED | CLIENT_INTERACTION_TIMEOUT)
         )
+}
+
+/// An answer to `XA COMMIT` after which nobody can tell what the server has left of the branch, and
+/// whether it lists it. An error that ends the connection says no more than a lost answer.
+pub(crate) fn leaves_a_commit_undetermined(error: &Error, during: During) -> bool {
+    let is_commit = matches!(during, Commit | CommitElsewhere);
+    is_commit && !ends_connection(error) && meaning(error, during) == BranchErrorKind::Undetermined
 }
 
 /// The server says that it does not know the XID.

@@ -126,10 +126,26 @@ fn the_codes_of_a_wrong_state_are_told_apart_from_an_unreachable_server() {
 }
 
 #[test]
-fn a_backup_lock_leaves_a_branch_to_be_rolled_back_as_it_is() {
+fn a_commit_lock_that_is_not_free_leaves_a_prepared_branch_as_it_is() {
     let mut expected = [Undetermined; 6];
-    expected[5] = Unavailable;
-    assert_eq!(meanings(1401), expected);
+    expected[3..].fill(Unavailable);
+    assert_eq!(meanings(3197), expected);
+}
+
+#[test]
+fn i1_a_commit_that_failed_may_have_left_anything() {
+    let during = |error: &Error| PHASES.map(|phase| leaves_a_commit_undetermined(error, phase));
+    let at_commit = [false, false, false, true, true, false];
+    for code in [1026, 1180, 1401, 3100, 3101] {
+        assert_eq!(during(&server(code)), at_commit, "{code}");
+        assert_eq!(meanings(code), [Undetermined; 6], "{code}");
+    }
+    // Still prepared, ended for certain, unknown, or not the answer at all.
+    for code in [1205, 1290, 1317, 3197, 1402, 1614, 1397, 1399, 1053, 1927] {
+        assert_eq!(during(&server(code)), [false; 6], "{code}");
+    }
+    let closed = Error::Driver(DriverError::ConnectionClosed);
+    assert_eq!(during(&closed), [false; 6]);
 }
 
 #[test]

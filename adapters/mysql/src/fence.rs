@@ -62,6 +62,11 @@ impl Holder {
         self.connection
     }
 
+    /// The second of its server's start.
+    pub(crate) const fn started(&self) -> u64 {
+        self.started
+    }
+
     /// No connection of that time is left, and none of its transactions has an owner.
     pub(crate) const fn is_of_another_start(&self, server: &Server) -> bool {
         server.started != self.started

@@ -23,6 +23,7 @@ use unanimous_core::protocol::Decision;
 use unanimous_core::xid::Xid;
 
 use crate::codes::{self, During};
+use crate::failed::FailedCommits;
 use crate::fence::{Connections, Holder};
 use crate::handover::{HandedOver, has_to_be_fenced, is_handed_over, see_handed_over};
 use crate::session::{Flavour, Session, bytes, text};
@@ -63,12 +64,15 @@ pub(crate) async fn finish(
         let Some(session) = lease.session() else {
             continue;
         };
-        let server = session.server();
-        let flavour = server.flavour;
-        let seen = (&resource.inner.looks, &resource.inner.listed);
+        let (flavour, started) = (session.server().flavour, session.server().started);
         if flavour == Flavour::MariaDb
             && !was_awaited
-            && !is_handed_over(seen, server, xid, recorded)
+            && !is_handed_over(
+                (&resource.inner.looks, &resource.inner.listed),
+                session.server(),
+                xid,
+                recorded,
+            )
         {
             lease.give_back();
             let handed_over = await_handover(resource, xid, recorded).await;
@@ -76,10 +80,13 @@ pub(crate) async fn finish(
             was_awaited = true;
             continue;
         }
+        let failed_commits = &resource.inner.failed_commits;
         let Err(error) = session.run(&sql).await else {
             lease.give_back();
+            failed_commits.forget(xid);
             return Ok(());
         };
+        failed_commits.hear(xid, started, &error, during);
         if matches!(error, Error::Server(_)) {
             lease.give_back();
         } else if !lease.is_fresh() {
@@ -205,6 +212,8 @@ struct Proof {
     /// Asked after this moment.
     asked: u64,
     identity: ServerIdentity,
+    /// The server that was started then.
+    started: u64,
     listed: HashSet<Xid>,
 }
 
@@ -230,7 +239,7 @@ pub(crate) async fn absent(
     let moment = proofs.moments.fetch_add(1, Ordering::SeqCst);
     let mut last = proofs.last.lock().await;
     if let Some(proof) = last.as_ref().filter(|proof| proof.asked > moment) {
-        return Ok(proof.judge(xid, branch));
+        return Ok(proof.judge(&resource.inner.failed_commits, xid, branch));
     }
     let asked = proofs.moments.fetch_add(1, Ordering::SeqCst);
     let mut lease = resource.inner.control.lend_checked().await?;
@@ -238,6 +247,7 @@ pub(crate) async fn absent(
         return Err(resource.error(Problem::Unavailable, "the connection is closed"));
     };
     let identity = resource.identity_of(session).await?;
+    let started = session.server().started;
     let listed = scan(resource, session).await?.into_iter();
     lease.give_back();
     let listed = listed.filter_map(|branch| match branch.owner {
@@ -247,13 +257,14 @@ pub(crate) async fn absent(
     let proof = last.insert(Proof {
         asked,
         identity,
+        started,
         listed: listed.collect(),
     });
-    Ok(proof.judge(xid, branch))
+    Ok(proof.judge(&resource.inner.failed_commits, xid, branch))
 }
 
 impl Proof {
-    fn judge(&self, xid: &Xid, branch: &BranchRecord) -> Absence {
+    fn judge(&self, failed: &FailedCommits, xid: &Xid, branch: &BranchRecord) -> Absence {
         let identity = &self.identity;
         if *identity != branch.identity {
             return Absence::Hazard(format!(
@@ -270,7 +281,7 @@ impl Proof {
         if self.listed.contains(xid) {
             return Absence::InDoubt(format!("{xid} is listed again"));
         }
-        Absence::Presumed
+        failed.judge(xid, self.started).unwrap_or(Absence::Presumed)
     }
 }
 

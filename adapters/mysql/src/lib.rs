@@ -170,6 +170,7 @@ mod bugs;
 mod checkup;
 mod codes;
 mod config;
+mod failed;
 mod fence;
 mod finish;
 mod handover;
@@ -216,6 +217,7 @@ pub use mysql_async::prelude;
 pub use tls::{Tls, TlsMode};
 
 use config::Config;
+use failed::FailedCommits;
 use fence::{Fenced, Holder};
 use finish::Absent;
 use handover::{Listed, Looks};
@@ -238,6 +240,7 @@ struct Inner {
     looks: Looks,
     listed: Listed,
     absent: Absent,
+    failed_commits: FailedCommits,
 }
 
 impl fmt::Debug for Mysql {
@@ -299,6 +302,7 @@ impl Mysql {
                 looks: Looks::default(),
                 listed: Listed::default(),
                 absent: Absent::default(),
+                failed_commits: FailedCommits::default(),
                 config: Arc::clone(&config),
             }),
         })

@@ -1,13 +1,15 @@
 //! What became of a branch that is to be committed and is no longer listed.
 
 use unanimous_core::ports::{
-    Absence, Branch, BranchRecord, Evidence, Resource, ResourceManager, ServerIdentity,
+    Absence, Branch, BranchErrorKind, BranchRecord, Evidence, Resource, ResourceManager,
+    ServerIdentity,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_mysql::Mysql;
 use unanimous_mysql::mysql_async::prelude::Queryable;
 use xtask::servers::Kind;
 
+use crate::meddling::{Meddling, proxy};
 use crate::support::{Db, connection_id, expect_prepared, random, record, start};
 
 /// The numbers in a record's evidence: connection and second of the server's start.
@@ -138,6 +140,50 @@ async fn identities_are_unique(kind: Kind) {
     }
 }
 
+/// After an error in answer to `XA COMMIT` a server may keep the branch prepared and not list it.
+/// This one has committed it, which nobody can tell: neither now, nor after its restart.
+async fn i1_a_commit_that_failed_is_not_proven_by_the_list(kind: Kind) {
+    let mut server = start(kind, &[]);
+    let db = Db::on(&server).await;
+    let (url, _meddler) = proxy(&db.url, Meddling::DeniesSuccess("XA COMMIT", 1180)).await;
+    let resource = Mysql::builder("ledger", url).build().unwrap();
+    let mut records = Vec::new();
+    for sequence in 1..=2 {
+        let mut branch = resource.open(db.env(sequence)).await.unwrap();
+        db.insert(&mut branch, sequence).await.unwrap();
+        let evidence = expect_prepared(branch.prepare().await);
+        let (xid, record) = (db.xid(sequence), record(&branch, evidence));
+        // By its own connection, and by recovery.
+        let error = if sequence == 1 {
+            branch.commit().await.unwrap_err()
+        } else {
+            drop(branch);
+            let finished = resource.finish(&xid, Decision::Commit, Some(&record));
+            finished.await.unwrap_err()
+        };
+        assert_eq!(error.kind(), BranchErrorKind::Undetermined, "{error}");
+        assert!(!db.is_listed(sequence).await);
+        records.push((xid, record));
+    }
+    for (xid, record) in &records {
+        let absence = resource.absent(xid, record).await.unwrap();
+        assert!(
+            matches!(&absence, Absence::InDoubt(why) if why.contains("1180")),
+            "{absence:?}"
+        );
+        // Whoever has not heard it cannot know.
+        let absence = db.resource.absent(xid, record).await.unwrap();
+        assert_eq!(absence, Absence::Presumed);
+    }
+    // The second in which the server starts tells its lives apart.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    tokio::task::block_in_place(|| server.restart()).unwrap();
+    for (xid, record) in &records {
+        let absence = resource.absent(xid, record).await.unwrap();
+        assert!(matches!(absence, Absence::Hazard(_)), "{absence:?}");
+    }
+}
+
 on_both!(
     i5_the_connection_that_prepared_is_left_to_the_transaction_that_has_it_now,
     a_branch_that_is_listed_again_is_in_doubt,
@@ -146,5 +192,6 @@ on_both!(
 );
 on_own!(
     i5_after_a_restart_the_new_bearer_of_a_connection_number_is_spared,
+    i1_a_commit_that_failed_is_not_proven_by_the_list,
     identities_are_unique,
 );

@@ -12,8 +12,8 @@ const SERVER_MORE_RESULTS_EXISTS: u16 = 8;
 /// What becomes of a request that holds these words.
 #[derive(Clone, Copy)]
 pub(crate) enum Meddling {
-    /// It is passed on; the OK of its last statement is answered as `KILL QUERY` would be.
-    DeniesSuccess(&'static str),
+    /// It is passed on; the OK of its last statement is answered with an error of this code.
+    DeniesSuccess(&'static str, u16),
     /// It does not reach the server as long as the proxy lives.
     Keeps(&'static str),
 }
@@ -61,12 +61,17 @@ async fn pass(
     let (mut from_server, mut to_server) = server.into_split();
     let denied = Arc::new(AtomicUsize::new(0));
     let to_deny = Arc::clone(&denied);
+    let code = match meddling {
+        Meddling::DeniesSuccess(_, code) => code,
+        Meddling::Keeps(_) => 0,
+    };
     tokio::spawn(async move {
         while let Some((header, mut body)) = packet(&mut from_server).await {
             let mut header = header;
             if to_deny.load(Ordering::SeqCst) > 0 && is_last_ok(&body) {
                 to_deny.fetch_sub(1, Ordering::SeqCst);
-                body = b"\xff\x25\x05#70100Query execution was interrupted".to_vec();
+                let [low, high] = code.to_le_bytes();
+                body = [&[0xff, low, high], &b"#HY000the answer is denied"[..]].concat();
                 let length = u32::try_from(body.len()).unwrap().to_le_bytes();
                 header[..3].copy_from_slice(&length[..3]);
             }
@@ -82,14 +87,14 @@ async fn pass(
     while let Some((header, body)) = packet(&mut from_client).await {
         let text = String::from_utf8_lossy(&body);
         match meddling {
-            Meddling::DeniesSuccess(words) if text.contains(words) => {
+            Meddling::DeniesSuccess(words, _) if text.contains(words) => {
                 denied.fetch_add(1, Ordering::SeqCst);
             }
             Meddling::Keeps(words) if text.contains(words) => {
                 kept.fetch_add(1, Ordering::SeqCst);
                 while closed.changed().await.is_ok() {}
             }
-            Meddling::DeniesSuccess(_) | Meddling::Keeps(_) => {}
+            Meddling::DeniesSuccess(..) | Meddling::Keeps(_) => {}
         }
         if to_server
             .write_all(&[&header[..], &body].concat())

@@ -9,7 +9,7 @@ use crate::support::Db;
 /// `KILL QUERY` can come between the commit and its answer. That the XID is unknown afterwards is
 /// what a commit leaves, too.
 async fn i3_an_interrupted_commit_in_one_phase_is_undetermined(db: &Db) {
-    let (url, _meddler) = proxy(&db.url, Meddling::DeniesSuccess("ONE PHASE")).await;
+    let (url, _meddler) = proxy(&db.url, Meddling::DeniesSuccess("ONE PHASE", 1317)).await;
     let resource = Mysql::builder("ledger", url).build().unwrap();
     for (sequence, is_last) in [(1, false), (2, true)] {
         let mut branch = resource.open(db.env(sequence)).await.unwrap();
