@@ -148,7 +148,8 @@ pub(crate) async fn fence(session: &mut Session, holder: &Holder) -> Result<Fenc
         Err(error) => return Err(error),
     }
     for _ in 0..LOOKS_MAX {
-        if !is_listed(session, connection).await? {
+        let seen = Connections::see(session).await?;
+        if !seen.numbers.contains(&connection) {
             return Ok(Fenced::Gone);
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
@@ -176,15 +177,22 @@ fn grant(session: &Session) -> String {
 
 /// Whether every connection is listed: InnoDB's list of transactions is open to those who have
 /// PROCESS and to nobody else.
+///
+/// Asked once for each session, because the question makes the next look at that list an old one
+/// ([`picture`](crate::picture)). What is granted and revoked counts for later sessions only
+/// (manuals of both, "When Privilege Changes Take Effect", `GRANT`).
 async fn has_process(session: &mut Session) -> Result<bool, Error> {
-    match session
-        .rows("SELECT 1 FROM information_schema.INNODB_TRX LIMIT 1")
-        .await
-    {
-        Ok(_) => Ok(true),
-        Err(error) if codes::is_access_denied(&error) => Ok(false),
-        Err(error) => Err(error),
+    if let Some(known) = session.has_process {
+        return Ok(known);
     }
+    let asked = session.rows("SELECT 1 FROM information_schema.INNODB_TRX LIMIT 1");
+    let has_process = match asked.await {
+        Ok(_) => true,
+        Err(error) if codes::is_access_denied(&error) => false,
+        Err(error) => return Err(error),
+    };
+    session.has_process = Some(has_process);
+    Ok(has_process)
 }
 
 /// Why this session could not see even the connections of its own account.
@@ -199,9 +207,23 @@ pub(crate) async fn blindness(session: &mut Session) -> Result<Option<Finding>, 
     Ok(Some(Finding::new(Severity::Error, PROCESS, evidence, mend)))
 }
 
-async fn is_listed(session: &mut Session, connection: u32) -> Result<bool, Error> {
-    let seen = Connections::see(session).await?;
-    Ok(seen.numbers.contains(&connection))
+/// Before recovery commits a branch whose connection is gone, it has to see what that has left
+/// behind: see [`handover`](crate::handover).
+pub(crate) async fn short_sight(session: &mut Session) -> Result<Option<Finding>, Error> {
+    if session.server().flavour == Flavour::MySql || has_process(session).await? {
+        return Ok(None);
+    }
+    let account = &session.server().account;
+    Ok(Some(Finding::new(
+        Severity::Warning,
+        "INNODB_TRX",
+        format!(
+            "account {account} may not see InnoDB's transactions: before recovery commits a branch \
+             whose connection has closed it can only wait for half a second, and the commit is \
+             lost should the server stand still for so long in that very moment"
+        ),
+        format!("GRANT PROCESS ON *.* TO {}", preflight::quoted(account)),
+    )))
 }
 
 /// The connections that an account may see.

@@ -65,20 +65,19 @@ pub(crate) async fn finish(
             continue;
         };
         let (flavour, started) = (session.server().flavour, session.server().started);
-        if flavour == Flavour::MariaDb
-            && !was_awaited
-            && !is_handed_over(
-                (&resource.inner.looks, &resource.inner.listed),
-                session.server(),
-                xid,
-                recorded,
-            )
-        {
-            lease.give_back();
-            let handed_over = await_handover(resource, xid, recorded).await;
-            handed_over.map_err(unavailable)?;
-            was_awaited = true;
-            continue;
+        if flavour == Flavour::MariaDb && !was_awaited {
+            // Without it the connection that a record names is nobody's.
+            let known = resource.identity_of(session).await;
+            known.map_err(|error| told(may_be_done, unavailable(error)))?;
+            let seen = (&resource.inner.looks, &resource.inner.listed);
+            let is_free = is_handed_over(seen, session.server(), xid, recorded);
+            if !is_free {
+                lease.give_back();
+                let handed_over = await_handover(resource, xid, recorded).await;
+                handed_over.map_err(unavailable)?;
+                was_awaited = true;
+                continue;
+            }
         }
         let failed_commits = &resource.inner.failed_commits;
         let Err(error) = session.run(&sql).await else {
@@ -195,12 +194,16 @@ async fn see_connections(
 /// be no record of it, and from then on both servers list it until it has ended, whoever holds it.
 /// A connection that is still there proves nothing more, and may serve another transaction now, so
 /// it is left alone (tests: `absent`).
-/// * MySQL moves the XID from its connection to the list of those without one under the lock under
-///   which it is listed, and deletes it after the engine has committed (`transaction_cache_detach`
-///   and `Sql_cmd_xa_commit`, sql/xa.cc of 8.0).
+/// * MySQL parts a branch from its connection before it answers `XA PREPARE`, if
+///   `xa_detach_on_prepare` is ON, as it has to be (`Sql_cmd_xa_prepare::trans_xa_prepare`,
+///   sql/xa/sql_xa_prepare.cc), and deletes the XID after the engine has committed
+///   (`Sql_cmd_xa_commit`, sql/xa/sql_xa_commit.cc).
 /// * MariaDB lists a branch that a connection holds like any other; it sets the mark *recovered*
 ///   before it takes away *acquired* and lists either, and deletes the XID after the commit
 ///   (`XID_cache_element`, `trans_xa_detach`, `trans_xa_commit`, sql/xa.cc of 10.5 and later).
+///
+/// All that holds for a commit that succeeds. Both may delete the XID after one that fails: see
+/// [`failed`](crate::failed).
 #[derive(Debug, Default)]
 pub(crate) struct Absent {
     last: Mutex<Option<Proof>>,

@@ -9,12 +9,15 @@
 //! So before a decided branch is committed from elsewhere, its connection is seen gone (by the scan
 //! that listed it, or see [`fence`]), and then InnoDB's transactions are looked at until none
 //! belongs to that connection any more: [`Looks`]. One scan and one look serve all branches whose
-//! connections were gone before them. That needs the privilege PROCESS. Without it, this waits
-//! until [`SETTLES`] after the connection was seen gone, and for a branch whose connection is not
-//! known, because nothing was decided, after the branch was first listed: once for all of a pass
-//! ([`Listed`]).
-//! Should that ever be too short, an undecided branch keeps its locks until the restart, and is
-//! rolled back then.
+//! connections were gone before them. As long as others ask InnoDB so often that its picture stays
+//! old, nothing is committed.
+//!
+//! That needs the privilege PROCESS. Without it, which the preflight warns of, this waits until
+//! [`SETTLES`] after the connection was seen gone. Should that be too short, because the server
+//! stood still for as long in that very moment, the commit is lost until the restart. For a branch
+//! whose connection is not known, because nothing was decided, it waits until as long after the
+//! branch was first listed, once for all of a pass ([`Listed`]): such a branch keeps its locks
+//! until the restart then, and is rolled back.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
@@ -60,6 +63,10 @@ pub(crate) fn is_handed_over(
     xid: &Xid,
     recorded: Option<&BranchRecord>,
 ) -> bool {
+    if server.identity.is_none() && recorded.is_some() {
+        // Whose connection it names is not known yet.
+        return false;
+    }
     match holder(server.identity.as_ref(), recorded) {
         None => listed.is_settled(xid),
         Some(holder) if holder.is_of_another_start(server) => true,
@@ -111,19 +118,21 @@ pub(crate) async fn see_handed_over(
         return Ok(HandedOver::Unseen(Some(gone.at)));
     }
     for _ in 0..picture::LOOKS_MAX {
-        match looks
-            .is_free(session, gone.moment, holder.connection())
-            .await?
-        {
-            None => return Ok(HandedOver::Unseen(Some(gone.at))),
-            Some(true) => return Ok(HandedOver::Yes),
-            Some(false) => gone.moment = looks.moment(),
+        let looked = looks.look(session, gone.moment, holder.connection());
+        match looked.await? {
+            Sight::Free => return Ok(HandedOver::Yes),
+            Sight::Taken => gone.moment = looks.moment(),
+            Sight::Denied => return Ok(HandedOver::Unseen(Some(gone.at))),
+            Sight::Old => return Ok(HandedOver::NotYet(OLD_PICTURE.to_owned())),
         }
     }
     let connection = holder.connection();
     let message = format!("connection {connection} is gone, but its transaction is not free yet");
     Ok(HandedOver::NotYet(message))
 }
+
+const OLD_PICTURE: &str = "others ask for information_schema.INNODB_TRX so often that it stays as \
+     it was: whether the branch has left its connection cannot be seen; ask less often";
 
 fn not_gone(finding: &Finding) -> String {
     format!("the connection that prepared it may still be there: {finding}")
@@ -219,6 +228,18 @@ impl Listed {
     }
 }
 
+/// What a look says of a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// It has no transaction.
+    Free,
+    Taken,
+    /// The privilege PROCESS is lacking.
+    Denied,
+    /// Others ask so often that the picture stays old.
+    Old,
+}
+
 /// Looks at the threads of InnoDB's transactions, shared by all who wait for one: each look keeps
 /// the next from being fresh for a while.
 #[derive(Debug, Default)]
@@ -239,6 +260,14 @@ struct Look {
 impl Look {
     const fn is_after(&self, started: u64, moment: u64) -> bool {
         self.started == started && self.asked > moment
+    }
+
+    fn sight(&self, thread: u32) -> Sight {
+        if self.threads.contains(&thread) {
+            Sight::Taken
+        } else {
+            Sight::Free
+        }
     }
 }
 
@@ -262,44 +291,35 @@ impl Looks {
         let last = self.last.try_lock();
         last.is_ok_and(|last| {
             let look = last.as_ref().filter(|look| look.is_after(started, moment));
-            look.is_some_and(|look| !look.threads.contains(&thread))
+            look.is_some_and(|look| look.sight(thread) == Sight::Free)
         })
     }
 
-    /// Whether this thread has no transaction, seen after a moment. `None` if the server does not
-    /// show them: the privilege PROCESS is lacking, or others ask so often that the picture stays
-    /// old.
-    async fn is_free(
-        &self,
-        session: &mut Session,
-        moment: u64,
-        thread: u32,
-    ) -> Result<Option<bool>, Error> {
+    /// Whether this thread has a transaction, seen after a moment.
+    async fn look(&self, session: &mut Session, moment: u64, thread: u32) -> Result<Sight, Error> {
         let started = session.server().started;
         let mut last = self.last.lock().await;
         if let Some(look) = last.as_ref().filter(|look| look.is_after(started, moment)) {
-            return Ok(Some(!look.threads.contains(&thread)));
+            return Ok(look.sight(thread));
         }
         for _ in 0..picture::LOOKS_MAX {
             let asked = self.moment();
             match picture::look(session, "trx_mysql_thread_id").await {
                 Ok(Some(rows)) => {
-                    let threads: HashSet<u32> =
-                        rows.iter().filter_map(|row| number(row, 1)).collect();
-                    let is_free = !threads.contains(&thread);
-                    *last = Some(Look {
+                    let threads = rows.iter().filter_map(|row| number(row, 1));
+                    let look = last.insert(Look {
                         asked,
                         started,
-                        threads,
+                        threads: threads.collect(),
                     });
-                    return Ok(Some(is_free));
+                    return Ok(look.sight(thread));
                 }
-                Ok(None) => tokio::time::sleep(picture::KEPT).await,
-                Err(error) if codes::is_access_denied(&error) => return Ok(None),
+                Ok(None) => tokio::time::sleep(picture::pause()).await,
+                Err(error) if codes::is_access_denied(&error) => return Ok(Sight::Denied),
                 Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        Ok(Sight::Old)
     }
 }
 
@@ -387,6 +407,14 @@ mod tests {
         assert!(!is_known());
         tokio::time::advance(SETTLES).await;
         assert!(is_known());
+        // As long as the server's identity is not known, the record says nothing.
+        let nameless = Server {
+            identity: None,
+            ..server(&identity)
+        };
+        let seen = (&looks, &lists);
+        assert!(!is_handed_over(seen, &nameless, &xid(1), Some(&record)));
+        assert!(is_handed_over(seen, &nameless, &xid(1), None));
     }
 
     #[tokio::test]

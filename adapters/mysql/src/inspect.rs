@@ -167,7 +167,7 @@ impl Picture {
                     self.read_transactions(&rows);
                     return Ok(());
                 }
-                Some(None) => tokio::time::sleep(picture::KEPT).await,
+                Some(None) => tokio::time::sleep(picture::pause()).await,
             }
         }
         self.note("others ask InnoDB for its transactions all the time: ask again".to_owned());

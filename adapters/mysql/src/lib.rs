@@ -48,6 +48,7 @@
 //! | `sync_binlog` | error | not 1 beside `log_bin`: the same in a crash of the machine |
 //! | `XA_RECOVER_ADMIN` | error | MySQL: recovery may not list branches |
 //! | `PROCESS`, `CONNECTION_ADMIN` | error | recovery may not see, or end, lost connections |
+//! | `INNODB_TRX` | warning | MariaDB: recovery may not see what a closed connection has left |
 //! | `recovery_address` | error | it leads to another server |
 //! | `binlog_format`, `binlog_error_action` | warning | replicas can come to differ |
 //! | `innodb_doublewrite` | warning | off |
@@ -163,6 +164,9 @@
 //!   by both servers (1399), and nothing has happened; XA by hand, which they let through, makes
 //!   the branch vote to roll back (tests: `input`).
 //! * A person who rolls a prepared branch back by hand cannot be told from its commit afterwards.
+//! * An `XA COMMIT` that a server answers with an error may leave the branch prepared, not listed
+//!   and locked until the server restarts. It is in doubt until then, as long as the resource that
+//!   has heard the error lives.
 
 mod address;
 mod branch;

@@ -104,6 +104,10 @@ async fn of_recovery(
         .await
         .map_err(|error| unreadable(resource, "the list of connections", error))?;
     findings.extend(blind);
+    let short_sight = fence::short_sight(control)
+        .await
+        .map_err(|error| unreadable(resource, "InnoDB's transactions", error))?;
+    findings.extend(short_sight);
     Ok(findings)
 }
 

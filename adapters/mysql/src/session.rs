@@ -69,6 +69,8 @@ pub(crate) struct Session {
     /// What the first branch after a wipe has to put right, and whether it has to.
     again: Again,
     is_wiped: bool,
+    /// Whether its account has the privilege PROCESS, once that was asked.
+    pub(crate) has_process: Option<bool>,
 }
 
 /// The driver's own text holds the options, with password and key.
@@ -124,6 +126,7 @@ impl Session {
         Self {
             again: Again::of(conn.opts(), &server.roles),
             is_wiped: false,
+            has_process: None,
             conn,
             server,
         }

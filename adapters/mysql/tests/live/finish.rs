@@ -272,6 +272,50 @@ async fn i1_a_branch_that_stays_with_its_connection_is_not_prepared() {
     assert!(db.has(1).await && !db.has(2).await && !db.has(3).await);
 }
 
+/// InnoDB shows an old picture as long as somebody asks ten times a second, in which the
+/// transaction of the connection may still be on its way out: time alone proves nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn i1_a_picture_that_others_keep_old_commits_nothing() {
+    let server = start(Kind::Mariadb, &[]);
+    let db = Db::on(&server).await;
+    let admin = Mysql::builder("ledger", &db.admin_url).build().unwrap();
+    admin.preflight().await.unwrap();
+    let mut left = Vec::new();
+    let mut polls = Vec::new();
+    for _ in 0..3 {
+        let mut poller = db.admin().await;
+        polls.push(tokio::spawn(async move {
+            let ask = "SELECT COUNT(*) FROM information_schema.INNODB_TRX";
+            while poller.query_drop(ask).await.is_ok() {}
+        }));
+    }
+    // On a machine that stands still the picture may be a new one now and then.
+    let error = loop {
+        let sequence = left.len() as u64;
+        assert!(sequence < 10, "all were committed");
+        let (branch, record) = db.prepared(sequence).await;
+        drop(branch);
+        let xid = db.xid(sequence);
+        let finished = admin.finish(&xid, Decision::Commit, Some(&record)).await;
+        left.push((xid, record));
+        if let Err(error) = finished {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), BranchErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("INNODB_TRX"), "{error}");
+    for poll in polls {
+        poll.abort();
+    }
+    let (xid, record) = left.last().unwrap();
+    eventually("it is committed", async || {
+        let finished = admin.finish(xid, Decision::Commit, Some(record));
+        finished.await.is_ok()
+    })
+    .await;
+    assert!(db.has(left.len() as u64 - 1).await);
+}
+
 on_both!(
     i5_the_connection_of_a_branch_that_has_ended_is_not_ended,
     i1_a_connection_that_cannot_be_seen_is_not_gone,
