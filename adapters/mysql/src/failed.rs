@@ -1,13 +1,13 @@
 //! Commits that a server has answered with an error of which nobody can tell what it has left.
 //!
 //! A server that fails to commit a prepared branch, because its binary log or its disk is full, or
-//! because a plugin says no (3100, 3101 under group replication), may take the XID off its list all
-//! the same: MySQL does for any of them (`process_detached_xa_commit`, `process_attached_xa_commit`,
-//! sql/xa/sql_xa_commit.cc of 8.0.30 to 9.x), MariaDB for that of the connection that prepared
-//! (`trans_xa_commit`, sql/xa.cc). InnoDB keeps the transaction prepared then, locks and all, without
-//! an owner, and lists it again after a restart; or it has rolled it back, or committed it. So that
-//! such a branch is not listed proves nothing, as long as the server runs; and if it is not listed
-//! afterwards either, only its data tells how it ended.
+//! because a plugin says no (3100, 3101 under group replication), may take the XID off its list
+//! all the same: MySQL does for any of them (`process_detached_xa_commit`,
+//! `process_attached_xa_commit`, sql/xa/sql_xa_commit.cc of 8.0.30 to 9.x), MariaDB for that of the
+//! connection that prepared (`trans_xa_commit`, sql/xa.cc). InnoDB keeps the transaction prepared
+//! then, locks and all, without an owner, and lists it again after a restart; or it has rolled it
+//! back, or committed it. So that such a branch is not listed proves nothing, as long as the server
+//! runs; and if it is not listed afterwards either, only its data tells how it ended.
 //!
 //! This is kept in the memory of this resource only. Whoever has not heard the error takes a branch
 //! that is not listed for committed: see `docs/servers.md`.

@@ -1,5 +1,5 @@
-//! A prepare, or a commit in one phase, that does not come to its end: is the branch rolled back for
-//! certain?
+//! A prepare, or a commit in one phase, that does not come to its end: is the branch rolled back
+//! for certain?
 
 use mysql_async::Error;
 use unanimous_core::ports::{Branch as _, BranchError, BranchErrorKind, Cause, PrepareReply};
