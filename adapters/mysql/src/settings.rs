@@ -83,7 +83,8 @@ pub(crate) const GLOBAL: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
 /// The variables that the set-up of a session may have changed, as that session has them.
 pub(crate) const SESSION: &str = "SHOW SESSION VARIABLES WHERE Variable_name IN \
      ('transaction_read_only', 'tx_read_only', 'xa_detach_on_prepare', 'default_storage_engine', \
-     'max_user_connections', 'max_statement_time', 'idle_transaction_timeout', 'idle_write_transaction_timeout')";
+     'max_user_connections', 'max_statement_time', 'idle_transaction_timeout', \
+     'idle_write_transaction_timeout')";
 
 /// The variables that a server has answered with.
 pub(crate) struct Variables {
