@@ -9,7 +9,9 @@
 //!   has the XID, the thread and the event in which the transaction began, and `data_locks` has
 //!   thread and event of each lock.
 //! * One XID is left and one transaction is left: they belong together. The XIDs are listed before
-//!   and after.
+//!   and after. On MariaDB the branch may still be with its connection, and the transaction be that
+//!   of another one, which the server has lost ([`handover`](crate::handover)): so only if no
+//!   connection has a transaction, but for those that wait for a lock, which is not prepared.
 //!
 //! All others are told as [`Inspection::untold`].
 //!
@@ -49,6 +51,7 @@ pub(crate) async fn inspect(
         lease.give_back();
         return Ok(Inspection::default());
     }
+    let is_detached = session.server().flavour == Flavour::MySql;
     let looked = look(session, options).await;
     let picture = looked.map_err(|error| {
         let message = format!("cannot see what prepared branches hold: {error}");
@@ -60,7 +63,7 @@ pub(crate) async fn inspect(
     lease.give_back();
     let after: HashSet<XidOwner> = owners(after).collect();
     let listed = owners(before).filter(|owner| after.contains(owner));
-    Ok(picture.tell(listed.collect(), options))
+    Ok(picture.tell(listed.collect(), is_detached, options))
 }
 
 fn owners(branches: Vec<ScannedBranch>) -> impl Iterator<Item = XidOwner> {
@@ -127,6 +130,8 @@ struct Transaction {
 struct Picture {
     /// By InnoDB's number.
     transactions: BTreeMap<u64, Transaction>,
+    /// A connection has one that may be prepared.
+    others: bool,
     horizon: Option<Horizon>,
     notes: Vec<String>,
 }
@@ -156,7 +161,8 @@ impl Picture {
     async fn take_transactions(&mut self, session: &mut Session) -> Result<(), Error> {
         let columns = format!(
             "trx_id, {}, trx_tables_locked + trx_rows_locked, \
-             trx_mysql_thread_id = 0 AND trx_state = 'RUNNING'",
+             trx_mysql_thread_id = 0 AND trx_state = 'RUNNING', \
+             trx_mysql_thread_id <> 0 AND trx_state <> 'LOCK WAIT'",
             seconds_since("trx_started")
         );
         for _ in 0..picture::LOOKS_MAX {
@@ -175,10 +181,10 @@ impl Picture {
     }
 
     fn read_transactions(&mut self, rows: &[Row]) {
-        for row in rows
-            .iter()
-            .filter(|row| text(row, 4).as_deref() == Some("1"))
-        {
+        let is = |row: &Row, column| text(row, column).as_deref() == Some("1");
+        // But for the question's own.
+        self.others = rows.iter().any(|row| is(row, 5) && !is(row, 0));
+        for row in rows.iter().filter(|row| is(row, 4)) {
             let Some(id) = number(row, 1) else { continue };
             let transaction = Transaction {
                 begun: number(row, 2).map(Duration::from_secs),
@@ -219,12 +225,18 @@ impl Picture {
         }
     }
 
-    /// `listed` are the XIDs that were prepared all the while.
-    fn tell(mut self, listed: Vec<XidOwner>, options: InspectOptions) -> Inspection {
+    /// `listed` are the XIDs that were prepared all the while. Whether the server parts them from
+    /// their connections at once.
+    fn tell(
+        mut self,
+        listed: Vec<XidOwner>,
+        is_detached: bool,
+        options: InspectOptions,
+    ) -> Inspection {
         let known = self.transactions.values().filter_map(|t| t.owner.as_ref());
         let known: HashSet<XidOwner> = known.cloned().collect();
         let mut left = listed.iter().filter(|owner| !known.contains(owner));
-        if let (Some(last), None) = (left.next(), left.next()) {
+        if let (Some(last), None, true) = (left.next(), left.next(), is_detached || !self.others) {
             let mut untold = self.transactions.values_mut();
             let mut untold = untold.by_ref().filter(|t| t.owner.is_none());
             if let (Some(transaction), None) = (untold.next(), untold.next()) {

@@ -164,6 +164,33 @@ async fn the_only_branch_is_told_and_of_two_the_server_does_not_say_which(kind: 
     assert_eq!(untold, [0, 1]);
     db.clean_branches().await;
     writes.await.unwrap();
+    if db.is_mariadb() {
+        a_lost_transaction_is_not_taken_for_the_only_branch(&db, &resource).await;
+    }
+}
+
+/// MariaDB has lost one, as a reset makes it do, and the only branch is with its connection.
+async fn a_lost_transaction_is_not_taken_for_the_only_branch(db: &Db, resource: &Mysql) {
+    let xid = "'lost','',7";
+    let mut plain = db.plain().await;
+    let insert = format!("INSERT INTO {} VALUES (77, 'v')", db.table);
+    let prepare = format!("XA START {xid}; {insert}; XA END {xid}; XA PREPARE {xid}");
+    plain.query_drop(prepare).await.unwrap();
+    plain.reset().await.unwrap();
+    let mut other = db.plain().await;
+    other.query_drop(format!("XA COMMIT {xid}")).await.unwrap();
+    drop((plain, other));
+    let (branch, _) = db.prepared(3).await;
+    let mut untold = Vec::new();
+    eventually("the lost one has no connection", async || {
+        let seen = inspect(resource, InspectOptions::COUNTS).await;
+        assert_eq!(of(db, &seen, 3), None, "nobody guesses");
+        untold = seen.untold;
+        !untold.is_empty()
+    })
+    .await;
+    assert_eq!(untold.len(), 1, "{untold:?}");
+    drop(branch);
 }
 
 /// Prepares a branch and sees its connection gone.
