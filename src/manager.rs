@@ -350,7 +350,11 @@ pub(crate) async fn survey_all(inner: &Arc<Inner>) -> Survey {
     };
     all.resources.sort_by(|a, b| a.resource.cmp(&b.resource));
     match unknown_resources(inner).await {
-        Ok(unknown) => all.unknown_resources = unknown,
+        Ok(unknown) => {
+            all.unknown_resources = unknown;
+            let mut errors = all.resources.iter().map(|at| &at.log_error);
+            all.log_error = errors.find_map(Clone::clone);
+        }
         Err(error) => all.log_error = Some(error),
     }
     all

@@ -17,7 +17,7 @@ use crate::show::Show;
 /// Looks after transactions across databases: what is in doubt, and why.
 ///
 /// While an application holds the decision log, it is asked, over a socket in the log's folder;
-/// without one, this tool opens the log itself.
+/// without one, this tool reads the log itself, and holds it as long as it acts.
 ///
 /// Exit codes: 0 nothing is in doubt (check: nothing was found but notes), 1 something is in doubt
 /// (check: warnings), 2 failed (check: errors; else also if any resource could not be looked at).
@@ -84,16 +84,16 @@ pub(crate) enum Verb {
     Check(Check),
     /// List what is prepared at all resources, and what recovery would do about it.
     ///
-    /// Ends nothing. Without an application it holds the log's folder meanwhile. Exits with 0 if
-    /// nothing is in doubt, with 1 if something is, with 2 if the log or any resource could not be
-    /// looked at; what could be seen is shown all the same. What the filters hide counts, too.
+    /// Only looks, also without an application: one can start meanwhile. Exits with 0 if nothing is
+    /// in doubt, with 1 if something is, with 2 if the log or any resource could not be looked at;
+    /// what could be seen is shown all the same. What the filters hide counts, too.
     #[command(after_help = examples::LIST)]
     List(List),
     /// Show one transaction: its branches, owner and decision, what recovery will do and when, what
     /// it locks and whom it blocks, and what may safely be done.
     ///
-    /// Ends nothing. Without an application it holds the log's folder meanwhile. Exits with 0 if
-    /// nothing of it is in doubt, with 1 if something is, with 2 if it is not known or any resource
+    /// Only looks, also without an application: one can start meanwhile. Exits with 0 if nothing of
+    /// it is in doubt, with 1 if something is, with 2 if it is not known, or the log or any resource
     /// could not be looked at.
     #[command(after_help = examples::SHOW)]
     Show(Show),

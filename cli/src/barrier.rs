@@ -53,6 +53,7 @@ pub(crate) async fn run(
     options: &BarrierArgs,
     format: Format,
 ) -> Result<u8, Failure> {
+    // A log in a folder is held as long as the barrier stands, and nobody else can open it.
     let access = open(file).await?;
     let held = hold(&access, options, format).await;
     // The log is let go before a command that goes on is waited for.

@@ -187,7 +187,10 @@ pub(crate) fn explain(listing: &Listing) {
     let branches = || listing.resources.iter().flat_map(|at| &at.branches);
     let in_doubt = branches().filter(|branch| branch.in_doubt).count();
     let listed = branches().count();
-    let manager = &listing.manager;
+    let manager = match listing.manager.as_str() {
+        "" => "not known",
+        manager => manager,
+    };
     if listing.shared {
         let count = |state| {
             let members = listing.members.iter();
@@ -197,6 +200,10 @@ pub(crate) fn explain(listing: &Listing) {
             "{in_doubt} in doubt, {listed} listed; manager {manager}, members: {} alive, {} silent",
             count(MemberState::Alive),
             count(MemberState::Silent)
+        ));
+    } else if listing.epoch == 0 {
+        talk(&format!(
+            "{in_doubt} in doubt, {listed} listed; manager {manager}"
         ));
     } else {
         let (active, epoch) = (listing.active, listing.epoch);

@@ -28,9 +28,15 @@ pub(crate) async fn run(
     }
     tell(&plan);
     let question = "give this branch up?";
-    let Some(access) = agreed(file, access, options.yes, question).await? else {
-        return Ok(IN_DOUBT);
-    };
+    let mut access = access;
+    if !options.yes {
+        // To ask for a proof takes the log, which is not held while a person thinks.
+        close(access, Ok(())).await?;
+        if !agreed(false, question)? {
+            return Ok(IN_DOUBT);
+        }
+        access = open(file).await?;
+    }
     let done = match patiently(access.give_up(&wanted)).await {
         Ok(done) => show(&done, format).map(|()| done),
         Err(error) => Err(error.into()),

@@ -51,15 +51,38 @@ pub(crate) async fn run(
         let shown = list::show(&listing, &Filter::default(), format);
         return close(access, shown).await;
     }
-    tell(&listing);
-    tell_closing(&listing, &options.close)?;
-    let needs_nobody = !listing.is_in_doubt() && options.close.is_empty();
-    let (yes, question) = (options.yes || needs_nobody, "make this recovery pass?");
-    let Some(access) = agreed(file, access, yes, question).await? else {
-        return list::code(&listing);
-    };
-    let ended = act(&access, options, in_doubt(&listing).count(), format).await;
+    let ended = decide(&access, options, &listing, format).await;
     close(access, ended).await
+}
+
+/// Shows what is meant, and acts if a person agrees.
+async fn decide(
+    access: &Access,
+    options: &Recover,
+    listing: &Listing,
+    format: Format,
+) -> Result<u8, Failure> {
+    tell(listing);
+    tell_closing(listing, &options.close)?;
+    let is_blind = listing.log_error.is_some() && !access.is_through_application();
+    if is_blind && !options.yes {
+        // Nobody can be asked about what is not seen.
+        return Err(Failure::Reported);
+    }
+    let needs_nobody = !listing.is_in_doubt() && options.close.is_empty();
+    if !agreed(options.yes || needs_nobody, "make this recovery pass?")? {
+        return refused(listing);
+    }
+    act(access, options, in_doubt(listing).count(), format).await
+}
+
+/// The answer was no.
+fn refused(listing: &Listing) -> Result<u8, Failure> {
+    if listing.has_failed() {
+        Err(Failure::Reported)
+    } else {
+        Ok(IN_DOUBT)
+    }
 }
 
 /// Only what is meant.
@@ -136,23 +159,14 @@ fn tell_closing(listing: &Listing, close: &[u32]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The way to the log, once a person has agreed; nothing if they have not.
-pub(crate) async fn agreed(
-    file: &ConfigFile,
-    access: Access,
-    yes: bool,
-    question: &str,
-) -> Result<Option<Access>, Failure> {
-    if yes {
-        return Ok(Some(access));
+/// Whether a person has agreed. Nothing is held while one thinks: an application may have to start
+/// meanwhile.
+pub(crate) fn agreed(yes: bool, question: &str) -> Result<bool, Failure> {
+    let agreed = yes || asked(question)?;
+    if !agreed {
+        talk("nothing was done");
     }
-    // Not held while a person thinks: an application may have to start meanwhile.
-    close(access, Ok(())).await?;
-    if asked(question)? {
-        return Ok(Some(open(file).await?));
-    }
-    talk("nothing was done");
-    Ok(None)
+    Ok(agreed)
 }
 
 /// A yes or no from the terminal.

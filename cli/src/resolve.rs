@@ -89,9 +89,10 @@ pub(crate) async fn run(
     }
     tell(&plan);
     let question = "end these branches by hand?";
-    let Some(access) = agreed(file, access, options.yes, question).await? else {
-        return Ok(IN_DOUBT);
-    };
+    match agreed(options.yes, question) {
+        Ok(true) => {}
+        answer => return close(access, answer.map(|_| IN_DOUBT)).await,
+    }
     let wanted = wanted.as_shown(&plan);
     let done = match patiently(access.resolve(&wanted)).await {
         Ok(done) => show(&done, format).map(|()| done),
@@ -194,9 +195,10 @@ pub(crate) async fn forget(
     }
     tell_ends(&plan);
     let question = "were these dealt with?";
-    let Some(access) = agreed(file, access, options.yes, question).await? else {
-        return Ok(IN_DOUBT);
-    };
+    match agreed(options.yes, question) {
+        Ok(true) => {}
+        answer => return close(access, answer.map(|_| IN_DOUBT)).await,
+    }
     let listed = match patiently(access.forget(&wanted)).await {
         Ok(listed) => show_ends(&listed, format),
         Err(error) => Err(error.into()),

@@ -112,7 +112,7 @@ pub(crate) async fn patiently<T>(call: impl Future<Output = T>) -> T {
 /// After which a person is told that there is no answer yet.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A way to the log, and says which.
+/// A way to the log, and says which. Without an application it is held once something is done.
 pub(crate) async fn open(file: &ConfigFile) -> Result<Access, Failure> {
     let access = Access::open(file).await?;
     if access.is_through_application() {
@@ -120,7 +120,7 @@ pub(crate) async fn open(file: &ConfigFile) -> Result<Access, Failure> {
     } else if access.is_shared() {
         talk("looking at the shared log, beside its members");
     } else {
-        talk("no application holds the log: holding it meanwhile");
+        talk("no application holds the log: only looking at it");
     }
     Ok(access)
 }

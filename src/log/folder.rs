@@ -87,15 +87,19 @@ impl Drop for FolderLock {
 /// Tries for a moment: a child that is just being started by the process that let go of the lock
 /// holds it, too, from its fork to its exec.
 fn try_lock(file: &File) -> Result<(), TryLockError> {
+    try_often(|| file.try_lock())
+}
+
+fn try_often(lock: impl Fn() -> Result<(), TryLockError>) -> Result<(), TryLockError> {
     const TRIES: usize = 20;
     const PAUSE: Duration = Duration::from_millis(10);
     for _ in 1..TRIES {
-        match file.try_lock() {
+        match lock() {
             Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
             answer => return answer,
         }
     }
-    file.try_lock()
+    lock()
 }
 
 fn make_folder(path: &Path) -> Result<(), LogError> {
@@ -145,9 +149,50 @@ fn sync_name(path: &Path) {
     }
 }
 
+/// Who holds the folder now, for people; `None` if nobody does. Makes and changes nothing; the lock
+/// that this takes for a moment is shared, and whoever opens the log tries for longer.
+///
+/// # Errors
+/// That cannot be told.
+#[cfg(feature = "operator")]
+pub(crate) fn held_by(path: &Path) -> Result<Option<String>, LogError> {
+    let failed = |doing| move |error| errors::io(path, doing, error);
+    let handle = File::open(path).map_err(failed("open the folder"))?;
+    let mut file = match File::open(path.join(LOCK)) {
+        Ok(file) => Some(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(failed("open the file `lock`")(error)),
+    };
+    if let Some(file) = &mut file {
+        match try_often(|| file.try_lock_shared()) {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Some(holder(file))),
+            Err(TryLockError::Error(error)) => return Err(failed("lock the file `lock`")(error)),
+        }
+    }
+    match try_often(|| handle.try_lock_shared()) {
+        Err(TryLockError::WouldBlock) => Ok(Some("another process".to_owned())),
+        // Not every file system can lock a folder.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
+/// The log is opened by nobody else as long as that process has it.
+pub(crate) fn in_use_by(path: &Path, holder: &str) -> LogError {
+    LogError::new(format!(
+        "log {}: in use by {holder}: stop it, or give each instance a log of its own",
+        path.display()
+    ))
+}
+
 fn in_use(path: &Path, file: &mut File) -> LogError {
+    in_use_by(path, &holder(file))
+}
+
+/// As its file says.
+fn holder(file: &mut File) -> String {
     let mut text = String::new();
-    let holder = match file
+    match file
         .read_to_string(&mut text)
         .map(|_| text.trim().parse::<u32>())
     {
@@ -158,11 +203,7 @@ fn in_use(path: &Path, file: &mut File) -> LogError {
         ),
         Ok(Ok(pid)) => format!("the process with pid {pid}"),
         Ok(Err(_)) | Err(_) => "another process".into(),
-    };
-    LogError::new(format!(
-        "log {}: in use by {holder}: stop it, or give each instance a log of its own",
-        path.display()
-    ))
+    }
 }
 
 /// As far as can be seen from here. Only for the text of an error.

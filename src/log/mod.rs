@@ -12,7 +12,8 @@
 //! Layers, each of which knows only those before it: `record` and `segment` (bytes), `identity`,
 //! `storage` (the disk, with a simulated twin for tests), `state` (what the records say),
 //! `appender` and `recover` (writing and reading a segment), `folder` and `open`, `engine` (what
-//! is promised), `writer` (the thread), `file` (the port), `moved` and `moving` (another home).
+//! is promised), `writer` (the thread), `file` (the port), `moved` and `moving` (another home),
+//! `observed` (the port, for whoever only looks at a log that nobody has open).
 //! Needs a Unix file system.
 
 mod appender;
@@ -41,6 +42,12 @@ mod moved;
 #[cfg(feature = "operator")]
 mod moving;
 mod next_segment;
+#[cfg(feature = "operator")]
+mod no_log;
+#[cfg(feature = "operator")]
+mod observed;
+#[cfg(all(test, feature = "operator"))]
+mod observed_test;
 mod open;
 #[cfg(test)]
 mod open_test;
@@ -83,9 +90,13 @@ pub use probed::STEPS;
 pub use table::TableLog;
 
 #[cfg(feature = "operator")]
+pub(crate) use folder::{held_by, in_use_by};
+#[cfg(feature = "operator")]
 pub(crate) use hand::read as read_hand;
 #[cfg(feature = "operator")]
 pub(crate) use moving::{FolderMove, check_rows, one_line, read_folder};
+#[cfg(feature = "operator")]
+pub(crate) use no_log::{NO_MANAGER, NoLog};
 #[cfg(feature = "operator")]
 pub(crate) use sound::Loss;
 #[cfg(feature = "operator")]

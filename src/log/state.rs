@@ -226,9 +226,7 @@ impl State {
 
     /// Lists `opening` and closes every other: the log's lock proves that their owners are gone.
     pub(super) fn open(&mut self, opening: Opening) {
-        for listed in self.openings.values_mut() {
-            listed.closed = true;
-        }
+        self.close_all();
         let change = Change::Opened {
             epoch: opening.epoch,
             nonce: opening.nonce,
@@ -276,6 +274,14 @@ impl State {
             self.apply_by_hand(row);
         }
         was_missing
+    }
+
+    /// Nobody has the log open.
+    pub(super) fn close_all(&mut self) {
+        for listed in self.openings.values_mut() {
+            listed.closed = true;
+        }
+        self.open = None;
     }
 
     pub(super) fn is_listed(&self, opening: Opening) -> bool {

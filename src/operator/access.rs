@@ -1,23 +1,20 @@
 //! How the operator gets at log and databases. A log in a folder: through the application that
-//! holds it, or, if there is none, by holding the log in its place (I5: never beside a living
-//! application), also to look only: that decides and ends nothing, but it begins an opening of the
-//! log, needs room for its segment, and is in the way of an application that starts just then. A
-//! log in a table: beside its members, as one of them if anything is to be ended.
+//! holds it, or, if there is none, by reading it; to act, by holding it in its place (I5: never
+//! beside a living application). A log in a table: beside its members, as one of them if anything
+//! is to be ended.
 
-use std::fs::{File, TryLockError};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use unanimous_core::ports::{InspectOptions, LogError};
+use unanimous_core::ports::InspectOptions;
 
 use super::barrier::{Barrier, BarrierOptions, Grip, stand};
 use super::client::Client;
 use super::error::OperatorError;
-use super::file::{ConfigFile, Parts};
+use super::file::ConfigFile;
 use super::heuristics::{self, Forget, Heuristics};
 use super::lost::{GiveUp, GivenUp};
+use super::own::{Found, Holder, OwnLog};
 use super::place::Place;
 use super::report::{Listing, Recovered};
 use super::resolved::{Resolve, Resolved};
@@ -25,9 +22,6 @@ use super::server;
 use super::shared::{SharedLog, failed};
 use super::show::{self, TransactionShown};
 use super::wire::Verb;
-use crate::StartError;
-use crate::bounded::bounded;
-use crate::log::FileLog;
 use crate::manager::{Inner, recover_at};
 
 /// A way to the log. End it by [`close`](Self::close).
@@ -35,15 +29,22 @@ pub struct Access(Way);
 
 enum Way {
     Application(Client),
-    Alone(Arc<Inner>),
+    Own(Box<OwnLog>),
     Shared(Box<SharedLog>),
+}
+
+/// Who does what is to be done.
+enum Actor<'a> {
+    Application(&'a Client),
+    Alone(&'a Arc<Inner>),
+    Shared(&'a SharedLog),
 }
 
 impl std::fmt::Debug for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let way = match self.0 {
             Way::Application(_) => "Application",
-            Way::Alone(_) => "Alone",
+            Way::Own(_) => "Own",
             Way::Shared(_) => "Shared",
         };
         f.debug_tuple("Access").field(&way).finish()
@@ -51,68 +52,28 @@ impl std::fmt::Debug for Access {
 }
 
 impl Access {
-    /// How often to look for a socket while the log is held: an application that starts opens its
-    /// log a moment before it listens.
-    const ATTEMPTS: u32 = 5;
-    const PAUSE: Duration = Duration::from_millis(200);
-
-    /// Finds the application that holds the log; without one, opens the log. A log in a table is
-    /// only looked at. Never makes a log. Asks for passwords only if there is no application.
+    /// Finds the application that holds the log; without one, the log is only looked at, until
+    /// something is to be done. Never makes a log. Asks for passwords only if there is no
+    /// application.
     ///
     /// # Errors
-    /// There is no log, it cannot be opened, or the process that holds it offers no socket.
+    /// There is no log, or the process that holds it offers no socket. That the log cannot be read
+    /// is told by whatever is asked of it.
     pub async fn open(file: &ConfigFile) -> Result<Self, OperatorError> {
-        match file.log() {
-            Place::Folder(log) => Self::open_folder(file, log).await,
-            Place::Table(place) => Ok(Self(Way::Shared(Box::new(
-                SharedLog::open(file, place).await?,
-            )))),
-        }
-    }
-
-    async fn open_folder(file: &ConfigFile, log: &FileLog) -> Result<Self, OperatorError> {
-        let folder = log.folder();
-        if let Some(client) = Client::find(folder).await? {
-            return Ok(Self(Way::Application(client)));
-        }
-        if !folder.exists() {
-            return Err(failed(&format!(
-                "log {}: there is no such folder: check the path in the config file; an \
-                 application makes its log at its first start",
-                folder.display()
-            )));
-        }
-        let read = log.clone();
-        let reading = tokio::task::spawn_blocking(move || read.inspect());
-        match bounded(LOG_LIMIT, reading).await {
-            Ok(Ok(read)) => drop(read?),
-            Ok(Err(_)) => return Err(stuck(folder, "reading it panicked, which is a bug")),
-            Err(silence) => return Err(stuck(folder, &silence.to_string())),
-        }
-        refuse_other_user(folder)?;
-        let parts = file.parts()?;
-        let mut attempt = 1;
-        loop {
-            let error = match open_alone(&parts, folder).await {
-                Ok(inner) => return Ok(Self(Way::Alone(inner))),
-                Err(error) => error,
-            };
-            if let Some(client) = Client::find(folder).await? {
-                return Ok(Self(Way::Application(client)));
-            }
-            if attempt == Self::ATTEMPTS {
-                return Err(error);
-            }
-            attempt += 1;
-            tokio::time::sleep(Self::PAUSE).await;
-        }
+        Ok(Self(match file.log() {
+            Place::Folder(log) => match Found::at(file, log).await? {
+                Found::Application(client) => Way::Application(client),
+                Found::Nobody(own) => Way::Own(own),
+            },
+            Place::Table(place) => Way::Shared(Box::new(SharedLog::open(file, place).await?)),
+        }))
     }
 
     /// Another process holds the log and answers for it.
     pub const fn is_through_application(&self) -> bool {
         match self.0 {
             Way::Application(_) => true,
-            Way::Alone(_) | Way::Shared(_) => false,
+            Way::Own(_) | Way::Shared(_) => false,
         }
     }
 
@@ -120,17 +81,29 @@ impl Access {
     pub const fn is_shared(&self) -> bool {
         match self.0 {
             Way::Shared(_) => true,
-            Way::Application(_) | Way::Alone(_) => false,
+            Way::Application(_) | Way::Own(_) => false,
         }
     }
 
     /// What looks at log and databases, or who is asked instead.
-    const fn looker(&self) -> Result<&Arc<Inner>, &Client> {
+    fn looker(&self) -> Result<&Arc<Inner>, &Client> {
         match &self.0 {
             Way::Application(client) => Err(client),
-            Way::Alone(inner) => Ok(inner),
+            Way::Own(own) => Ok(own.looker()),
             Way::Shared(shared) => Ok(shared.observer()),
         }
+    }
+
+    /// Who acts: without an application, this, and from now on it holds the log.
+    async fn actor(&self) -> Result<Actor<'_>, OperatorError> {
+        Ok(match &self.0 {
+            Way::Application(client) => Actor::Application(client),
+            Way::Own(own) => match own.holder().await? {
+                Holder::Application(client) => Actor::Application(client),
+                Holder::Alone(inner) => Actor::Alone(inner),
+            },
+            Way::Shared(shared) => Actor::Shared(shared),
+        })
     }
 
     /// What is in doubt, and what a recovery pass would do. Ends nothing.
@@ -140,8 +113,8 @@ impl Access {
     pub async fn list(&self) -> Result<Listing, OperatorError> {
         match &self.0 {
             Way::Application(client) => client.ask(Verb::List).await,
-            Way::Alone(inner) => Ok(server::list(inner).await),
-            Way::Shared(shared) => shared.list().await,
+            Way::Own(own) => Ok(server::list(own.looker()).await),
+            Way::Shared(shared) => Ok(shared.list().await),
         }
     }
 
@@ -158,7 +131,8 @@ impl Access {
         }
         match &self.0 {
             Way::Application(client) => client.ask(Verb::Show(asked.to_owned())).await,
-            Way::Alone(inner) => {
+            Way::Own(own) => {
+                let inner = own.looker();
                 let listing = show::picture(inner, InspectOptions::DETAILS).await;
                 show::show(inner, listing, asked).await
             }
@@ -185,13 +159,13 @@ impl Access {
                  opens it closes all earlier epochs"
             )));
         }
-        match &self.0 {
-            Way::Shared(shared) => shared.recover(at, close).await,
-            Way::Application(client) => {
+        match self.actor().await? {
+            Actor::Shared(shared) => shared.recover(at, close).await,
+            Actor::Application(client) => {
                 let verb = at.map_or(Verb::Recover, |name| Verb::RecoverAt(name.to_owned()));
                 client.ask_within(RECOVER_LIMIT, verb).await
             }
-            Way::Alone(inner) => {
+            Actor::Alone(inner) => {
                 let only = at.map(|name| server::registered(inner, name)).transpose();
                 let only = only.map_err(|problem| failed(&problem))?;
                 Ok(Recovered::new(&recover_at(inner, only.as_ref()).await))
@@ -207,13 +181,13 @@ impl Access {
     /// time, or the application or the log did not answer.
     pub async fn barrier(&self, wanted: &BarrierOptions) -> Result<Barrier, OperatorError> {
         let until = wanted.until();
-        match &self.0 {
-            Way::Shared(shared) => shared.barrier(wanted).await,
-            Way::Application(client) => {
+        match self.actor().await? {
+            Actor::Shared(shared) => shared.barrier(wanted).await,
+            Actor::Application(client) => {
                 let (lease, stood) = client.hold(wanted).await?;
                 Ok(Barrier::new(stood, until, Grip::Application(lease)))
             }
-            Way::Alone(inner) => {
+            Actor::Alone(inner) => {
                 let stood = stand(inner, wanted).await;
                 let (shut, stood) = stood.map_err(|problem| failed(&problem))?;
                 let grip = Grip::Alone { _shut: shut };
@@ -227,7 +201,7 @@ impl Access {
     pub async fn ended(&self) -> Option<u64> {
         match &self.0 {
             Way::Application(client) => client.ask(Verb::Ended).await.ok(),
-            Way::Alone(inner) => Some(inner.recovery.ended()),
+            Way::Own(own) => own.ended(),
             Way::Shared(shared) => shared.ended(),
         }
     }
@@ -249,10 +223,10 @@ impl Access {
     /// As [`plan_resolve`](Self::plan_resolve). If the application did not answer, it may have been
     /// done: look again.
     pub async fn resolve(&self, wanted: &Resolve) -> Result<Resolved, OperatorError> {
-        match &self.0 {
-            Way::Application(client) => client.ask(Verb::Resolve(wanted.clone())).await,
-            Way::Alone(inner) => of_resolve(wanted.at(inner, true).await),
-            Way::Shared(shared) => {
+        match self.actor().await? {
+            Actor::Application(client) => client.ask(Verb::Resolve(wanted.clone())).await,
+            Actor::Alone(inner) => of_resolve(wanted.at(inner, true).await),
+            Actor::Shared(shared) => {
                 let resolving = async |inner: &Arc<Inner>| wanted.at(inner, true).await;
                 of_resolve(shared.as_member("resolve", resolving).await?)
             }
@@ -276,12 +250,9 @@ impl Access {
     /// # Errors
     /// There is none, or the log could not be read.
     pub async fn plan_forget(&self, wanted: &Forget) -> Result<Heuristics, OperatorError> {
-        match &self.0 {
-            Way::Application(client) => client.ask(Verb::PlanForget(wanted.clone())).await,
-            Way::Alone(inner) => of_resolve(heuristics::plan_forget(inner, wanted).await),
-            Way::Shared(shared) => {
-                of_resolve(heuristics::plan_forget(shared.observer(), wanted).await)
-            }
+        match self.looker() {
+            Err(client) => client.ask(Verb::PlanForget(wanted.clone())).await,
+            Ok(inner) => of_resolve(heuristics::plan_forget(inner, wanted).await),
         }
     }
 
@@ -290,10 +261,10 @@ impl Access {
     /// # Errors
     /// There is none, or it could not be recorded.
     pub async fn forget(&self, wanted: &Forget) -> Result<Heuristics, OperatorError> {
-        match &self.0 {
-            Way::Application(client) => client.ask(Verb::Forget(wanted.clone())).await,
-            Way::Alone(inner) => of_resolve(heuristics::forget(inner, wanted).await),
-            Way::Shared(shared) => {
+        match self.actor().await? {
+            Actor::Application(client) => client.ask(Verb::Forget(wanted.clone())).await,
+            Actor::Alone(inner) => of_resolve(heuristics::forget(inner, wanted).await),
+            Actor::Shared(shared) => {
                 let noting = async |inner: &Arc<Inner>| heuristics::forget(inner, wanted).await;
                 of_resolve(shared.as_member("forget", noting).await?)
             }
@@ -306,9 +277,12 @@ impl Access {
     /// # Errors
     /// The request was not understood, or the application did not answer.
     pub async fn plan_give_up(&self, wanted: &GiveUp) -> Result<GivenUp, OperatorError> {
-        match self.looker() {
-            Err(client) => client.ask(Verb::PlanGiveUp(wanted.clone())).await,
-            Ok(inner) => of_resolve(wanted.at(inner, false).await),
+        match self.actor().await? {
+            Actor::Application(client) => client.ask(Verb::PlanGiveUp(wanted.clone())).await,
+            Actor::Alone(inner) => of_resolve(wanted.at(inner, false).await),
+            Actor::Shared(shared) => {
+                of_resolve(wanted.at(shared.observer(), false).await)
+            }
         }
     }
 
@@ -319,10 +293,10 @@ impl Access {
     /// As [`plan_give_up`](Self::plan_give_up), or the log did not take all of it: says how far it
     /// has come. It may be asked for again.
     pub async fn give_up(&self, wanted: &GiveUp) -> Result<GivenUp, OperatorError> {
-        match &self.0 {
-            Way::Application(client) => client.ask(Verb::GiveUp(wanted.clone())).await,
-            Way::Alone(inner) => of_resolve(wanted.at(inner, true).await),
-            Way::Shared(shared) => {
+        match self.actor().await? {
+            Actor::Application(client) => client.ask(Verb::GiveUp(wanted.clone())).await,
+            Actor::Alone(inner) => of_resolve(wanted.at(inner, true).await),
+            Actor::Shared(shared) => {
                 let giving = async |inner: &Arc<Inner>| wanted.at(inner, true).await;
                 of_resolve(shared.as_member("forget", giving).await?)
             }
@@ -336,12 +310,7 @@ impl Access {
     pub async fn close(self) -> Result<(), OperatorError> {
         match self.0 {
             Way::Application(_) | Way::Shared(_) => Ok(()),
-            Way::Alone(inner) => match bounded(LOG_LIMIT, inner.log.shutdown()).await {
-                Ok(closed) => Ok(closed?),
-                Err(silence) => Err(failed(&format!(
-                    "the log did not close: {silence}; nothing is lost"
-                ))),
-            },
+            Way::Own(own) => own.close().await,
         }
     }
 }
@@ -358,74 +327,3 @@ fn of_resolve<T>(done: Result<T, String>) -> Result<T, OperatorError> {
 
 /// How long the log may take to be read, opened or closed.
 pub(super) const LOG_LIMIT: Duration = Duration::from_secs(60);
-
-fn stuck(folder: &Path, problem: &str) -> OperatorError {
-    failed(&format!(
-        "log {}: {problem}; see whether its file system hangs: ls -l in it by hand",
-        folder.display()
-    ))
-}
-
-/// Files that another user makes would keep the application out of its own log.
-pub(super) fn refuse_other_user(folder: &Path) -> Result<(), OperatorError> {
-    let user = rustix::process::geteuid().as_raw();
-    match folder.join("identity").metadata() {
-        Ok(identity) if identity.uid() != user => {
-            Err(OperatorError::Log(other_user(folder, identity.uid(), user)))
-        }
-        // That there is none is for the opening to say.
-        Ok(_) | Err(_) => Ok(()),
-    }
-}
-
-/// A log that is made here by another user than the folder's would keep the application out of it.
-/// Of a folder that is missing nobody can tell whose it will be; root is not asked in another
-/// user's place.
-pub(super) fn refuse_other_owner(folder: &Path) -> Result<(), OperatorError> {
-    let user = rustix::process::geteuid().as_raw();
-    let (found, is_there) = match folder.metadata() {
-        Ok(found) => (found, true),
-        Err(_) => {
-            let parent = folder.parent().filter(|path| !path.as_os_str().is_empty());
-            // That there is none is for the making to say.
-            match parent.unwrap_or(Path::new(".")).metadata() {
-                Ok(found) => (found, false),
-                Err(_) => return Ok(()),
-            }
-        }
-    };
-    let owner = found.uid();
-    let is_anybodys = owner == user || owner == ROOT || (!is_there && user != ROOT);
-    if is_anybodys {
-        return Ok(());
-    }
-    Err(OperatorError::Log(other_user(folder, owner, user)))
-}
-
-const ROOT: u32 = 0;
-
-fn other_user(folder: &Path, owner: u32, user: u32) -> LogError {
-    LogError::new(format!(
-        "log {}: it belongs to the user with number {owner}, and this is {user}, whose files would \
-         keep the application out: run this as that user, such as by sudo -u '#{owner}'",
-        folder.display()
-    ))
-}
-
-/// Without the checks of a start: a resource that is not fit is told when it is looked at.
-async fn open_alone(parts: &Parts, folder: &Path) -> Result<Arc<Inner>, OperatorError> {
-    let opening = bounded(LOG_LIMIT, parts.builder().open(None)).await;
-    let opened = opening.map_err(|silence| stuck(folder, &silence.to_string()))?;
-    match opened {
-        Ok(inner) => Ok(inner),
-        Err(StartError::Log(error)) if is_held(folder) => Err(OperatorError::NoSocket(error)),
-        Err(StartError::Log(error)) => Err(error.into()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Whether a process holds the log now. Only for the choice of an error's words.
-fn is_held(folder: &Path) -> bool {
-    let lock = File::open(folder.join("lock"));
-    lock.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
-}

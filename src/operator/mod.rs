@@ -3,8 +3,8 @@
 //! * [`ConfigFile`] is the file; an application builds its manager from it, and the tool
 //!   `unanimous` finds log and databases by it.
 //! * [`Access`] is how the tool gets at the log: while an application holds it, through the
-//!   application, over a *control socket* in the log's folder; without one, by taking the log
-//!   itself. Never beside a living application.
+//!   application, over a *control socket* in the log's folder; without one, by reading it, and by
+//!   taking it as long as something is done. Never beside a living application.
 //! * [`Listing`], [`TransactionShown`], [`Recovered`] and [`Checked`] are what it reports: data,
 //!   for tables and JSON.
 //!
@@ -56,8 +56,9 @@
 //! `secret`, `limits`, `adapters` and `entry` (an address becomes a resource), `place` (the log's
 //! home) and `file`, `foreign`, `holding`, `counts` and `report` (data), `show` and `advice`,
 //! `person`, `resolved`, `resolve`, `heuristics` and `lost` (what people do), `barrier`, `wire` and
-//! `socket`, `server` and `client`, `shared` (a log in a table), `access`. Beside these, of the log
-//! alone: `source` (it is read), `shown`, `verified`, `relocate` (homes, and a move between them),
+//! `socket`, `server` and `client`, `shared` (a log in a table), `own` (a log in a folder, without
+//! an application), `access`. Beside these, of the log alone: `source` (it is read), `shown`,
+//! `verified`, `relocate` (homes, and a move between them),
 //! `adopt`, `init`, `lines` (JSON), `export` and `import`; and of checks: `finding`, `volume`,
 //! `twins`, `check_log`, `check_table`, `check`.
 
@@ -92,6 +93,7 @@ mod init;
 mod limits;
 mod lines;
 mod lost;
+mod own;
 mod person;
 mod place;
 mod relocate;

@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 use unanimous_core::ports::{LogError, LogImage, OpeningRow, Standing, TableMove};
 use unanimous_core::xid::{Epoch, ManagerId};
 
-use super::access::{refuse_other_owner, refuse_other_user};
 use super::counts::{LogCounts, doubtful_epochs};
 use super::error::OperatorError;
 use super::file::ConfigFile;
+use super::own::{refuse_other_owner, refuse_other_user};
 use super::place::Place;
 use super::shared::{Watched, failed, of_table, patience};
 use super::source::doubt_lost;

@@ -9,6 +9,7 @@ use unanimous_core::xid::{Gtrid, Opening};
 
 use super::foreign::decode;
 use super::holding::{Held, ListedHorizon};
+use crate::log::NO_MANAGER;
 use crate::recovery::{
     ForeignBranch, Left, Planned, RecoveryReport, ResourceReport, ResourceSurvey, Survey,
     SurveyedBranch,
@@ -20,9 +21,9 @@ use crate::recovery::{
 pub struct Listing {
     /// The process id of the application that holds the log; `null` if there is none.
     pub application: Option<u32>,
-    /// The manager's id.
+    /// The manager's id; empty if the log cannot tell.
     pub manager: String,
-    /// The epoch under which the log is open now.
+    /// The epoch under which the log is open now; 0 if nobody has it open.
     pub epoch: u32,
     /// How many transactions are running in the application.
     pub active: usize,
@@ -153,7 +154,7 @@ pub enum State {
     Foreign,
     /// It ended while it was looked at.
     Ended,
-    /// Nothing can be said while the log cannot be read.
+    /// Nothing can be said while the log cannot be read, or the resource not be looked at again.
     Unknown,
 }
 
@@ -215,7 +216,10 @@ impl Listing {
     pub(super) fn new(survey: &Survey, opening: Opening, active: usize) -> Self {
         Self {
             application: None,
-            manager: opening.manager.to_string(),
+            manager: match opening.manager {
+                NO_MANAGER => String::new(),
+                manager => manager.to_string(),
+            },
             epoch: opening.epoch.0,
             active,
             resources: survey.resources.iter().map(Into::into).collect(),
@@ -290,12 +294,11 @@ fn text(value: &impl ToString) -> String {
 
 impl From<&ResourceSurvey> for ListedResource {
     fn from(survey: &ResourceSurvey) -> Self {
-        let resource_error = survey.error.as_ref().map(text);
         let ours = survey.branches.iter().map(ListedBranch::from);
         let foreign = survey.foreign.iter().map(ListedBranch::from);
         Self {
             resource: survey.resource.to_string(),
-            error: resource_error.or_else(|| survey.log_error.as_ref().map(text)),
+            error: survey.error.as_ref().map(text),
             branches: ours.chain(foreign).collect(),
             untold: Vec::new(),
             horizon: None,

@@ -19,13 +19,14 @@ use super::barrier::{Barrier, BarrierOptions, Grip};
 use super::barrier_shared::stand_shared;
 use super::error::OperatorError;
 use super::file::{ConfigFile, Parts};
+use super::own::look_by;
 use super::place::{Home, TablePlace};
 use super::report::{ListedMember, Listing, MemberState, Recovered};
 use super::server;
 use super::show::{self, TransactionShown};
 use crate::StartError;
 use crate::bounded::bounded;
-use crate::log::TableLog;
+use crate::log::{NO_MANAGER, TableLog};
 use crate::manager::{Inner, recover_at};
 
 /// How much longer than the members' own patience a pass waits for the end of silent ones.
@@ -43,14 +44,15 @@ pub(super) struct SharedLog {
 
 impl SharedLog {
     /// # Errors
-    /// There is no log, or it cannot be looked at. None is made.
+    /// The config file cannot be used. That there is no log, or that it cannot be looked at, is told
+    /// by whatever is asked of it; none is made.
     pub(super) async fn open(file: &ConfigFile, place: &TablePlace) -> Result<Self, OperatorError> {
         let parts = file.parts()?;
         let Home::Table(log) = parts.log.clone() else {
             return Err(failed("the log is not in a table, which is a bug"));
         };
         let log = log.create(false);
-        let observer = open(&parts, log.clone().observer()).await?;
+        let observer = look_by(&parts, log.clone().observer()).await?;
         Ok(Self {
             parts,
             log,
@@ -60,34 +62,48 @@ impl SharedLog {
         })
     }
 
-    pub(super) async fn list(&self) -> Result<Listing, OperatorError> {
-        let table = self.log.table();
-        let (watched, listing) = tokio::join!(
-            Watched::by_age(&*table, patience(self.suspect_after)),
-            server::list(&self.observer)
-        );
-        self.shared_by(watched?, listing).await
+    pub(super) async fn list(&self) -> Listing {
+        let (watched, listing) = tokio::join!(self.watch(), server::list(&self.observer));
+        self.shared_by(watched, listing).await
     }
 
     /// See [`Access::show`](super::Access::show).
     pub(super) async fn show(&self, asked: &str) -> Result<TransactionShown, OperatorError> {
-        let table = self.log.table();
-        let (watched, listing) = tokio::join!(
-            Watched::by_age(&*table, patience(self.suspect_after)),
-            show::picture(&self.observer, InspectOptions::DETAILS)
-        );
-        let listing = self.shared_by(watched?, listing).await?;
+        let details = InspectOptions::DETAILS;
+        let (watched, listing) = tokio::join!(self.watch(), show::picture(&self.observer, details));
+        let listing = self.shared_by(watched, listing).await;
         show::show(&self.observer, listing, asked).await
     }
 
+    async fn watch(&self) -> Result<Watched, OperatorError> {
+        if self.observer.log.opening().manager == NO_MANAGER {
+            // What the log has answered is told with the listing: nobody waits for it twice.
+            return Err(failed("the log cannot be read"));
+        }
+        Watched::by_age(&*self.log.table(), patience(self.suspect_after)).await
+    }
+
+    /// Without an answer of the log, nobody is known to share it.
     async fn shared_by(
         &self,
-        watched: Watched,
+        watched: Result<Watched, OperatorError>,
         listing: Listing,
-    ) -> Result<Listing, OperatorError> {
-        // The openings as they were after the branches.
-        let members = members(&*self.observer.log).await?;
-        Ok(listing.shared_by(watched.tell(members)))
+    ) -> Listing {
+        let members = match watched {
+            // The openings as they were after the branches.
+            Ok(watched) => members(&*self.observer.log)
+                .await
+                .map(|members| watched.tell(members)),
+            Err(error) => Err(error),
+        };
+        match members {
+            Ok(members) => listing.shared_by(members),
+            Err(error) => {
+                let mut listing = listing.shared_by(Vec::new());
+                listing.log_error.get_or_insert(error.to_string());
+                listing
+            }
+        }
     }
 
     /// Joins nobody: the locks are enough.

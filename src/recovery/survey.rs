@@ -83,7 +83,7 @@ pub enum Planned {
     Prove,
     /// Nothing, for this reason.
     Leave(LeaveReason),
-    /// Nothing before the log can be read. Says why it cannot.
+    /// Nothing before all can be seen that it depends on. Says what cannot.
     Wait(String),
 }
 
@@ -151,6 +151,15 @@ enum Unseen {
     Log(LogError),
 }
 
+impl fmt::Display for Unseen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resource(error) => write!(f, "it could not be looked at again: {error}"),
+            Self::Log(_) => f.write_str("the log cannot be read"),
+        }
+    }
+}
+
 async fn look(
     inner: &Inner,
     resource: &dyn ResourceManager,
@@ -165,6 +174,32 @@ async fn look(
             XidOwner::Foreign(text) => survey.foreign.push(ForeignBranch { text, age }),
         }
     }
+    match plan_all(inner, resource, &p).await {
+        Ok(branches) => {
+            survey.branches = branches;
+            Ok(())
+        }
+        // What is prepared is seen, and nothing is said of what becomes of it.
+        Err(unseen) => {
+            let waiting = p.into_iter().map(|(xid, age)| SurveyedBranch {
+                xid,
+                age,
+                is_prepared: true,
+                is_decided: None,
+                planned: Planned::Wait(unseen.to_string()),
+            });
+            survey.branches = waiting.collect();
+            Err(unseen)
+        }
+    }
+}
+
+/// A, T and Q, and what follows for each of P, and for what decisions name here.
+async fn plan_all(
+    inner: &Inner,
+    resource: &dyn ResourceManager,
+    p: &[(Xid, Option<Duration>)],
+) -> Result<Vec<SurveyedBranch>, Unseen> {
     let a: HashSet<Gtrid> = p
         .iter()
         .map(|(xid, _)| xid.gtrid)
@@ -175,30 +210,25 @@ async fn look(
         .map_err(Unseen::Log)?;
     let named = t.named(inner, resource).await.map_err(Unseen::Log)?;
     if p.is_empty() && named.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let again = scan(inner, resource).await.map_err(Unseen::Resource)?;
     let q: HashSet<Xid> = ours(again, &mut Vec::new()).into_iter().collect();
     let xids: Vec<Xid> = p.iter().map(|(xid, _)| xid.clone()).collect();
     let looked_up = LookedUp::read(inner, &t, &xids).await;
-    let branches = p.into_iter();
-    let planned = branches.map(|(xid, age)| {
-        let found = looked_up.judge(&t, &xid);
-        planned(xid, age, &a, found, &q)
+    let branches = p.iter().map(|(xid, age)| {
+        let found = looked_up.judge(&t, xid);
+        planned(xid.clone(), *age, &a, found, &q)
     });
-    survey.branches.extend(planned);
-    for (xid, _) in named {
-        if !q.contains(&xid) {
-            survey.branches.push(SurveyedBranch {
-                xid,
-                age: None,
-                is_prepared: false,
-                is_decided: Some(true),
-                planned: Planned::Prove,
-            });
-        }
-    }
-    Ok(())
+    let absent = named.into_iter().filter(|(xid, _)| !q.contains(xid));
+    let absent = absent.map(|(xid, _)| SurveyedBranch {
+        xid,
+        age: None,
+        is_prepared: false,
+        is_decided: Some(true),
+        planned: Planned::Prove,
+    });
+    Ok(branches.chain(absent).collect())
 }
 
 fn planned(

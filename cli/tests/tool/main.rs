@@ -13,6 +13,7 @@ mod in_doubt;
 mod living;
 mod living_in_doubt;
 mod log_file;
+mod looking;
 mod lost;
 mod moved_log;
 mod moved_rows;

@@ -155,6 +155,10 @@ async fn i5_of_many_tools_without_an_application_one_at_a_time_holds_the_log() {
     let service = Service::new("manyalone");
     service.create_tables().await;
     service.start(Plan::DecisionDurable).kill();
+    for ran in at_once(&service, &["list"]) {
+        // To look is in nobody's way.
+        ran.exits(1);
+    }
     let mut acted = 0;
     for ran in at_once(&service, &["recover", "--yes"]) {
         match ran.code {
