@@ -110,18 +110,20 @@ pub(crate) enum Verb {
     /// still decide, and, without a word of its own, what contradicts the decision. Who, when and
     /// why are in the decision log before anything is done, and the application is told if the
     /// transaction ends in part. Exits with 0 if every branch ended as told and its database says
-    /// so, with 1 if one did not (or the answer was no), with 2 if it was refused or failed.
+    /// so, with 1 if one did not (or the answer was no, or it was a dry run), with 2 if it was
+    /// refused or failed.
     #[command(after_help = examples::RESOLVE)]
     Resolve(Resolve),
     /// Note that the heuristic ends of a transaction were dealt with.
     ///
     /// `list --heuristic` shows them. They stay on record, with who has dealt with them, and why.
-    /// Shows first which, and asks.
+    /// Shows first which, and asks. Exits with 0 if it was recorded, with 1 if the answer was no, or
+    /// it was a dry run, with 2 if there is nothing to forget, or it failed.
     ///
     /// With `--lost NAME` a branch is given up that is neither prepared nor provable any more, and
     /// never will be: its database is gone for good, or a failover or a restored backup has lost
-    /// it. Shows first what it means, and asks; refuses whatever recovery can still find out. Exits
-    /// with 0 if it was done, with 1 if the answer was no, with 2 if it was refused or failed.
+    /// it. Shows first what it means, and asks; refuses whatever recovery can still find out. The
+    /// exit codes are the same; a refusal is a failure.
     #[command(after_help = examples::FORGET)]
     Forget(Forget),
     /// Hold new decisions briefly, so that backups or snapshots of all databases agree.

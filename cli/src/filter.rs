@@ -11,7 +11,8 @@ use crate::output::state;
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Filter {
-    /// Only transactions whose gtrid (or foreign name) begins with this.
+    /// Only transactions whose gtrid (or foreign name, as it is printed or as the table shows it)
+    /// begins with this.
     #[arg(value_name = "GTRID")]
     pub(crate) prefix: Option<String>,
     /// Only this resource. May be given more than once.
@@ -143,11 +144,12 @@ impl Filter {
         let older = |seconds| seconds_of(branch).is_none_or(|age| age >= seconds);
         let blocked = branch.held.as_ref().and_then(|held| held.blocked);
         let begins = |prefix: &String| {
-            let names = [Some(&branch.xid), branch.gtrid.as_ref()];
-            names
-                .into_iter()
-                .flatten()
-                .any(|name| name.starts_with(prefix))
+            let decoded = branch.decoded.as_deref();
+            // As the table shows it, and without the word that says whose it is.
+            let name = decoded.and_then(|text| Some(text.split_once(": ")?.1));
+            let names = [Some(&*branch.xid), branch.gtrid.as_deref(), decoded, name];
+            let mut names = names.into_iter().flatten();
+            names.any(|name| name.starts_with(prefix))
         };
         (self.resource.is_empty() || self.resource.iter().any(|name| name == resource))
             && (self.state.is_empty() || self.state.contains(&branch.state))
@@ -340,6 +342,25 @@ mod tests {
             },
             &[],
         );
+    }
+
+    #[test]
+    fn a_foreign_name_is_found_as_the_table_shows_it() {
+        let mut listing = listing();
+        let foreign = &mut listing.resources[0].branches[1];
+        foreign.decoded = Some("Atomikos: 10.0.0.7.tm1 / orders8".to_owned());
+        for (prefix, expected) in [
+            ("Atomikos: 10", 1),
+            ("10.0.0.7.tm1", 1),
+            ("a2", 1),
+            ("Narayana", 0),
+        ] {
+            let filter = Filter {
+                prefix: Some(prefix.to_owned()),
+                ..Filter::default()
+            };
+            assert_eq!(filter.rows(&listing).0.len(), expected, "{prefix}");
+        }
     }
 
     #[test]

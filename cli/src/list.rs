@@ -9,11 +9,25 @@ use crate::output::{age, blank, or_dash, plain, state, table, to_json};
 use crate::resolve::time;
 use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
 
+/// Of branches that are prepared.
+const FILTERS: [&str; 10] = [
+    "prefix",
+    "resource",
+    "state",
+    "older_than",
+    "member",
+    "epoch",
+    "blocking",
+    "in_doubt",
+    "foreign",
+    "sort",
+];
+
 #[derive(Debug, Args)]
 pub(crate) struct List {
     /// Instead: branches that ended otherwise than was decided, and what people did. Exits with 1
-    /// if one of them was not dealt with.
-    #[arg(long)]
+    /// if one of them was not dealt with. All of them: it takes no filter.
+    #[arg(long, conflicts_with_all = FILTERS)]
     pub(crate) heuristic: bool,
     #[command(flatten)]
     pub(crate) filter: Filter,

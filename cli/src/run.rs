@@ -105,7 +105,7 @@ pub(crate) async fn patiently<T>(call: impl Future<Output = T>) -> T {
         ended = &mut call => return ended,
         () = tokio::time::sleep(PATIENCE) => {}
     }
-    talk("still waiting: a database or the application is slow to answer (some minutes at most)");
+    talk("still waiting: a database or the application is slow to answer; every wait has an end");
     call.await
 }
 

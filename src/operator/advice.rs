@@ -3,16 +3,16 @@
 
 use super::in_log::InLog;
 use super::report::{Listing, MemberState, State};
-use super::show::{Found, states};
+use super::show::{DecisionShown, Found, states};
 use crate::log::picked;
 use crate::manager::Inner;
 use unanimous_core::protocol::Heuristic;
-use unanimous_core::xid::Epoch;
+use unanimous_core::xid::{Epoch, ResourceName};
 
 const FIND_OUT: &str = "docs/operations.md says how to find out what was decided";
 
 /// Whose it is, and whether that one is alive.
-pub(super) fn owner(listing: &Listing, found: &Found) -> String {
+pub(super) fn owner(inner: &Inner, listing: &Listing, found: &Found, log: &InLog) -> String {
     let Some(gtrid) = found.gtrid else {
         let decoded = found
             .branches
@@ -24,6 +24,9 @@ pub(super) fn owner(listing: &Listing, found: &Found) -> String {
         };
     };
     let epoch = gtrid.opening.epoch.0;
+    if listing.manager.is_empty() {
+        return format!("not known, for the log cannot be read; its epoch {epoch}");
+    }
     if !found.is_ours {
         let manager = gtrid.opening.manager;
         return format!("manager {manager}, which has another log; its epoch {epoch}");
@@ -39,8 +42,12 @@ pub(super) fn owner(listing: &Listing, found: &Found) -> String {
         };
         return format!("member {} (epoch {epoch}): {state}", member.label);
     }
+    if log.is_unlisted {
+        // Its epoch may be another opening's, too.
+        return format!("an opening that this log does not list (epoch {epoch})");
+    }
     match listing.application {
-        Some(process) if epoch == listing.epoch => {
+        Some(process) if gtrid.opening == inner.log.opening() => {
             format!("the application, process {process}, alive (epoch {epoch})")
         }
         Some(process) => format!(
@@ -51,18 +58,48 @@ pub(super) fn owner(listing: &Listing, found: &Found) -> String {
 }
 
 /// What recovery will do, and when.
-pub(super) fn recovery(inner: &Inner, listing: &Listing, found: &Found) -> Vec<String> {
+pub(super) fn recovery(
+    inner: &Inner,
+    listing: &Listing,
+    found: &Found,
+    log: &InLog,
+) -> Vec<String> {
     let mut lines = Vec::new();
     for at in &found.branches {
         let plan = &at.branch.plan;
-        let when = if at.branch.state == State::SilentMember {
-            closing(listing, found)
-        } else if !at.branch.in_doubt || plan.starts_with("leave") {
-            String::new()
-        } else {
-            format!("; {}", when(inner, listing, &at.resource))
+        let is_silent = found
+            .member
+            .as_ref()
+            .is_some_and(|member| member.state == MemberState::Silent);
+        let when = match at.branch.state {
+            State::SilentMember if is_silent => closing(listing, found),
+            State::Decided | State::Orphaned => {
+                format!("; {}", when(inner, listing, &at.resource))
+            }
+            State::Active
+            | State::OtherMember
+            | State::SilentMember
+            | State::Unlisted
+            | State::OtherManager
+            | State::Foreign
+            | State::Ended
+            | State::Unknown => String::new(),
         };
         lines.push(format!("{}: {plan}{when}", at.resource));
+    }
+    let is_seen = |name: &&ResourceName| {
+        let mut branches = found.branches.iter();
+        branches.any(|at| at.resource == name.as_str())
+    };
+    let is_here = |name: &&ResourceName| inner.resources.contains_key(*name);
+    for name in log
+        .unproven
+        .iter()
+        .filter(|name| !is_seen(name) && is_here(name))
+    {
+        lines.push(format!(
+            "{name}: commit, or prove that it was committed, once that can be looked at"
+        ));
     }
     lines
 }
@@ -74,7 +111,7 @@ fn when(inner: &Inner, listing: &Listing, resource: &str) -> String {
             .filter(|member| member.state == MemberState::Alive)
             .count();
         return if alive > 0 {
-            format!("by the next pass of one of the {alive} members alive, a minute at most")
+            format!("by the next pass of one of the {alive} members alive")
         } else {
             "no member is alive: start one, or: unanimous recover".to_owned()
         };
@@ -109,7 +146,7 @@ fn closing(listing: &Listing, found: &Found) -> String {
 }
 
 /// What a person may safely do, in plain words; the most important first.
-pub(super) fn advice(inner: &Inner, found: &Found, log: &InLog) -> Vec<String> {
+pub(super) fn advice(inner: &Inner, found: &Found, log: &InLog, unseen: &[String]) -> Vec<String> {
     let mut lines: Vec<String> = of_ends(&found.name, log).into_iter().collect();
     let epoch = found.gtrid.map_or(0, |gtrid| gtrid.opening.epoch.0);
     lines.extend(states(found).into_iter().map(|s| of_state(s, epoch)));
@@ -124,7 +161,20 @@ pub(super) fn advice(inner: &Inner, found: &Found, log: &InLog) -> Vec<String> {
         ));
     }
     if lines.is_empty() {
-        lines.push("nothing has to be done: no branch of it is prepared".to_owned());
+        lines.push(if !unseen.is_empty() {
+            format!(
+                "not all could be looked at ({}): nothing can be advised before that",
+                unseen.join("; ")
+            )
+        } else if log.decision == DecisionShown::Unknown {
+            "the log cannot tell what was decided: nothing can be advised before that".to_owned()
+        } else if !log.unproven.is_empty() {
+            "nothing by hand: no branch of it is prepared; unanimous recover proves how they \
+             ended"
+                .to_owned()
+        } else {
+            "nothing has to be done: no branch of it is prepared".to_owned()
+        });
     }
     lines
 }
@@ -188,14 +238,17 @@ fn of_state(state: State, epoch: u32) -> String {
     }
 }
 
+/// What could not be looked at, each with why.
 pub(super) fn unseen(listing: &Listing) -> Vec<String> {
     let failed = listing.resources.iter().filter_map(|at| {
         let error = at.error.as_ref()?;
         Some(format!("{}: {error}", at.resource))
     });
-    let unknown = listing.unknown_resources.iter();
-    let unknown = unknown.map(|name| format!("{name}: not registered"));
-    failed.chain(unknown).collect()
+    let log = listing
+        .log_error
+        .iter()
+        .map(|error| format!("the log: {error}"));
+    log.chain(failed).collect()
 }
 
 /// Of the resources at which it has branches.

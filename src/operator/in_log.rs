@@ -14,6 +14,8 @@ pub(super) struct InLog {
     pub(super) decision: DecisionShown,
     /// The same in words.
     pub(super) words: String,
+    /// It does not list the opening.
+    pub(super) is_unlisted: bool,
     /// In seconds since 1970.
     pub(super) decided_at: Option<u64>,
     /// Resources at which the branches of a pending decision are known to have ended.
@@ -31,6 +33,7 @@ impl InLog {
         Self {
             decision: DecisionShown::Unknown,
             words: format!("this log cannot tell: {why}"),
+            is_unlisted: false,
             decided_at: None,
             ended: Vec::new(),
             unproven: Vec::new(),
@@ -75,6 +78,7 @@ impl InLog {
     fn of(inner: &Inner, gtrid: Gtrid, found: Lookup, hands: &[ByHand]) -> Self {
         let (ends, beside) = found.apart();
         let (decision, words) = told(&beside, &ends);
+        let is_unlisted = beside == Lookup::UnknownOpening;
         let names = if let Lookup::Pending(record) = beside {
             record.branches
         } else {
@@ -89,6 +93,7 @@ impl InLog {
         Self {
             decision,
             words,
+            is_unlisted,
             ended,
             unproven,
             ends: ends.collect(),

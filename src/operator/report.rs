@@ -53,10 +53,14 @@ pub struct ListedMember {
     pub label: String,
     /// How it seems to be.
     pub state: MemberState,
-    /// For how many seconds it was watched without a sign of life, if it is silent.
+    /// How many seconds ago it gave its last sign of life, by the clock of the log's server, if it
+    /// is silent.
     pub silent_seconds: Option<u64>,
     /// How many branches of it are listed.
     pub branches: usize,
+    /// Its opening: an epoch alone may be another one's, too.
+    #[serde(skip)]
+    pub(super) opening: Option<Opening>,
 }
 
 /// How a member seems to be. A hint, never a proof.
@@ -64,7 +68,8 @@ pub struct ListedMember {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MemberState {
-    /// It has given a sign of life while it was watched.
+    /// It has given a sign of life within three tenths of `suspect_after`, as the config file of
+    /// whoever looks has it: that is to be the same everywhere.
     Alive,
     /// It has not: dead, paused, or cut off.
     Silent,
@@ -141,7 +146,8 @@ pub enum State {
     Orphaned,
     /// Ours, of another member whose epoch is open.
     OtherMember,
-    /// Ours, of a member whose epoch is open and that gives no sign of life.
+    /// Ours, of a member whose epoch is open and that gives no sign of life, or was closed while it
+    /// was looked at.
     SilentMember,
     /// Ours by its manager, of an opening that the log does not list: restored or copied?
     Unlisted,
@@ -231,26 +237,35 @@ impl Listing {
     }
 
     /// The same, with who shares the log.
-    pub(super) fn shared_by(mut self, members: Vec<(Opening, ListedMember)>) -> Self {
+    pub(super) fn shared_by(mut self, members: Vec<ListedMember>) -> Self {
         let mut members = members;
         self.shared = true;
         for branch in self.resources.iter_mut().flat_map(|at| &mut at.branches) {
             let gtrid = branch.gtrid.as_ref().and_then(|text| text.parse().ok());
             let opening = gtrid.map(|gtrid: Gtrid| gtrid.opening);
-            let member = members.iter_mut().find(|(own, _)| Some(*own) == opening);
-            let Some((_, member)) = member else {
+            let is_its = |member: &&mut ListedMember| member.opening == opening;
+            let Some(member) = members.iter_mut().find(is_its) else {
                 continue;
             };
             member.branches += 1;
             branch.member = Some(member.label.clone());
-            if branch.state == State::OtherMember && member.state == MemberState::Silent {
-                branch.state = State::SilentMember;
-                branch.in_doubt = true;
-                branch.plan = format!("leave: until epoch {} is closed", member.epoch);
+            if branch.state != State::OtherMember {
+                continue;
             }
+            branch.plan = match member.state {
+                MemberState::Alive => continue,
+                MemberState::Silent => format!("leave: until epoch {} is closed", member.epoch),
+                // Since it was looked at.
+                MemberState::Closed => format!(
+                    "leave: epoch {} was closed just now, and the next pass ends it",
+                    member.epoch
+                ),
+            };
+            branch.state = State::SilentMember;
+            branch.in_doubt = true;
         }
-        let members = members.into_iter().map(|(_, member)| member);
         self.members = members
+            .into_iter()
             .filter(|member| member.state != MemberState::Closed || member.branches > 0)
             .collect();
         self

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use unanimous_core::ports::{
     Beat, DecisionLog, DecisionTable, InspectOptions, LogError, Member, TableError,
 };
-use unanimous_core::xid::{Epoch, Opening};
+use unanimous_core::xid::Epoch;
 
 use super::access::LOG_LIMIT;
 use super::barrier::{Barrier, BarrierOptions, Grip};
@@ -118,15 +118,12 @@ impl SharedLog {
         at: Option<&str>,
         close: &[u32],
     ) -> Result<Recovered, OperatorError> {
-        let label = format!("unanimous recover, {}", host_and_process());
-        let inner = open(&self.parts, self.log.clone().label(label)).await?;
-        // Set twice only if a pass was made before: its branches are not this one's.
-        let _ = self.worker.set(Arc::downgrade(&inner));
-        let recovered = self.recover_as(&inner, at, close).await;
-        let left = bounded(LOG_LIMIT, inner.log.shutdown()).await;
-        let recovered = recovered?;
-        left.map_err(|silence| failed(&format!("leaving the log: {silence}; nothing is lost")))??;
-        Ok(recovered)
+        let recovering = async |inner: &Arc<Inner>| {
+            // Set twice only if a pass was made before: its branches are not this one's.
+            let _ = self.worker.set(Arc::downgrade(inner));
+            self.recover_as(inner, at, close).await
+        };
+        self.as_member("recover", recovering).await?
     }
 
     /// How many branches the pass has ended.
@@ -228,7 +225,7 @@ pub(super) struct Watched {
 }
 
 /// After which time without a sign of life a member is called silent: three times what lies between
-/// two of them.
+/// two of them. Of the tool's config file: `suspect_after` has to be the same everywhere.
 pub(super) fn patience(suspect_after: Duration) -> Duration {
     (suspect_after * 3 / 10).max(Duration::from_secs(1))
 }
@@ -343,7 +340,7 @@ impl Watched {
         self.open.intersection(&self.alive).copied()
     }
 
-    fn tell(&self, members: Vec<Member>) -> Vec<(Opening, ListedMember)> {
+    fn tell(&self, members: Vec<Member>) -> Vec<ListedMember> {
         let told = members.into_iter().map(|member| {
             let epoch = member.opening.epoch;
             let state = match (member.is_closed, self.is_alive(epoch)) {
@@ -353,14 +350,14 @@ impl Watched {
             };
             let age = self.ages.get(&epoch).copied();
             let silent_for = age.filter(|_| state == MemberState::Silent);
-            let listed = ListedMember {
+            ListedMember {
                 epoch: epoch.0,
                 label: member.label,
                 state,
                 silent_seconds: silent_for.map(|age| age.as_secs()),
                 branches: 0,
-            };
-            (member.opening, listed)
+                opening: Some(member.opening),
+            }
         });
         told.collect()
     }

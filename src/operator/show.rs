@@ -14,7 +14,7 @@ use super::foreign::{decode, hexadecimal};
 use super::heuristics::ListedHand;
 use super::holding::{Held, ListedHorizon, inspect_all};
 use super::in_log::InLog;
-use super::report::{ListedBranch, ListedMember, Listing, State};
+use super::report::{ListedBranch, ListedMember, Listing, MemberState, State};
 use super::shared::failed;
 use crate::manager::{Inner, survey_all};
 use crate::recovery::ask;
@@ -55,9 +55,10 @@ pub struct TransactionShown {
     pub branches: Vec<BranchShown>,
     /// Resources at which the decision's branches are known to have ended.
     pub ended: Vec<String>,
-    /// Resources that could not be looked at, each with why. There may be more branches there.
+    /// Resources that could not be looked at, each with why: there may be more branches there. And
+    /// the log, if it could not.
     pub unseen: Vec<String>,
-    /// Something of it is in doubt.
+    /// Something of it is in doubt, or may be: not all could be looked at.
     pub in_doubt: bool,
     /// What recovery will do, and when.
     pub recovery: Vec<String>,
@@ -109,31 +110,45 @@ pub(super) async fn show(
     listing: Listing,
     asked: &str,
 ) -> Result<TransactionShown, OperatorError> {
-    let found = find(&listing, asked).map_err(|problem| failed(&problem))?;
+    let unseen = advice::unseen(&listing);
+    let not_seen = || match &*unseen {
+        [] => String::new(),
+        unseen => format!("; not all could be looked at: {}", unseen.join("; ")),
+    };
+    let found = find(&listing, asked);
+    let found = found.map_err(|problem| failed(&format!("{problem}{}", not_seen())))?;
     let log = InLog::read(inner, found.gtrid, found.is_ours).await;
     let is_bare = found.branches.is_empty() && log.unproven.is_empty() && log.hands.is_empty();
     if is_bare && log.decision == DecisionShown::None {
         let text = "nothing of it is prepared and there is no record: it was rolled back, or \
                     committed so long ago that its record has been dropped, or never begun";
-        return Err(failed(&format!("{asked}: {text}")));
+        return Err(failed(&format!("{asked}: {text}{}", not_seen())));
     }
+    // Nobody ends it while its owner may.
+    let is_running = found.gtrid.is_some_and(|it| inner.active.contains(it))
+        || found
+            .member
+            .as_ref()
+            .is_some_and(|it| it.state != MemberState::Closed);
+    let is_left = !is_running && !log.unproven.is_empty();
+    let in_doubt = found.branches.iter().any(|at| at.branch.in_doubt);
     let shown = TransactionShown {
         application: listing.application,
         manager: listing.manager.clone(),
         shared: listing.shared,
         transaction: found.name.clone(),
         ours: found.is_ours,
-        owner: advice::owner(&listing, &found),
+        owner: advice::owner(inner, &listing, &found, &log),
         member: found.member.clone(),
-        in_doubt: found.branches.iter().any(|at| at.branch.in_doubt),
-        recovery: advice::recovery(inner, &listing, &found),
-        advice: advice::advice(inner, &found, &log),
+        in_doubt: in_doubt || is_left || !unseen.is_empty(),
+        recovery: advice::recovery(inner, &listing, &found, &log),
+        advice: advice::advice(inner, &found, &log, &unseen),
         decision: log.decision,
         decided: log.words,
         decided_at: log.decided_at,
         by_hand: log.hands.iter().map(ListedHand::from).collect(),
         ended: log.ended.iter().map(ToString::to_string).collect(),
-        unseen: advice::unseen(&listing),
+        unseen,
         notes: advice::notes(&listing, &found),
         branches: found.branches,
     };
@@ -215,7 +230,7 @@ fn find(listing: &Listing, asked: &str) -> Result<Found, String> {
 
 fn gather(listing: &Listing, named: String) -> Found {
     let gtrid: Option<Gtrid> = named.parse().ok();
-    let epoch = gtrid.map(|gtrid| gtrid.opening.epoch.0);
+    let opening = gtrid.map(|gtrid| gtrid.opening);
     let is_ours = gtrid.is_some_and(|g| g.opening.manager.to_string() == listing.manager);
     let mut members = listing.members.iter();
     let mut branches = Vec::new();
@@ -235,7 +250,7 @@ fn gather(listing: &Listing, named: String) -> Found {
     }
     Found {
         member: members
-            .find(|member| is_ours && Some(member.epoch) == epoch)
+            .find(|member| opening.is_some() && member.opening == opening)
             .cloned(),
         name: named,
         gtrid,

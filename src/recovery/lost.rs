@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use unanimous_core::ports::{ByHand, DecisionRecord, HandAct, HandState, LogError};
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
-use super::pass::ask_log;
+use super::pass::{Recorded, ask_log};
 use crate::manager::Inner;
 
 /// Whether a person has dealt with the heuristic end of this branch, or has given it up.
@@ -69,15 +69,17 @@ pub(super) fn complete_what_is_over<'d>(
     }
 }
 
-/// Resources that pending decisions name and nobody has registered here. Where people have given
-/// the branches up, nothing waits for the resource.
+/// Resources that pending decisions name and nobody has registered here: of the decisions that are
+/// to be carried out here. A living member may have what is not registered here, and looks after
+/// its own. Where people have given the branches up, nothing waits for the resource.
 pub(crate) async fn unknown_resources(inner: &Inner) -> Result<Vec<ResourceName>, LogError> {
     let reading = async {
+        let t = Recorded::read(inner).await?;
         let mut unknown = Vec::new();
-        for DecisionRecord { gtrid, branches } in inner.log.pending().await? {
-            let names = branches.into_iter().map(|branch| branch.resource);
-            let names = names.filter(|name| !inner.resources.contains_key(name));
-            unknown.extend(names.map(|name| (gtrid, name)));
+        for DecisionRecord { gtrid, branches } in t.ours_to_end(inner) {
+            let names = branches.iter().map(|branch| &branch.resource);
+            let names = names.filter(|name| !inner.resources.contains_key(*name));
+            unknown.extend(names.map(|name| (*gtrid, name.clone())));
         }
         if !unknown.is_empty() {
             let hands = inner.log.by_hand().await?;

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use unanimous::log::FileLog;
 
 use crate::application::Plan;
+use crate::by_hand::gid;
 use crate::support::{PASSWORDS, Ran, Service};
 
 /// Every file of the log with its bytes.
@@ -53,8 +54,8 @@ async fn looking_needs_no_room_and_leaves_the_log_as_it_was() {
     }
     let heuristic = on_a_full_disk(&service, &["list", "--heuristic"]);
     heuristic.exits(0);
-    on_a_full_disk(&service, &["recover", "--yes"]).exits(2);
     assert!(before == files(&service), "nothing was changed");
+    on_a_full_disk(&service, &["recover", "--yes"]).exits(2);
     service.run(&["recover", "--yes"]).exits(0);
     assert_eq!(service.rows().await, (1, 1));
     service.drop_tables().await;
@@ -118,6 +119,10 @@ fn is_shown_without_a_plan(service: &Service, gtrid: &str, why: &str) {
         assert!(shown.stdout.contains(words), "{words}: {shown:?}");
     }
     assert!(!shown.stdout.contains("has another log"), "{shown:?}");
+    assert!(
+        shown.stderr.contains("not looked at: the log: "),
+        "{shown:?}"
+    );
     for act in ["recover", "resolve"] {
         let and = ["--commit", "--reason", "x"];
         let arguments: Vec<_> = match act {
@@ -135,7 +140,7 @@ async fn a_log_that_is_damaged_hides_nothing_that_is_prepared() {
     service.create_tables().await;
     let gtrid = service.start(Plan::DecisionDurable).kill();
     let whole = files(&service);
-    for (name, at) in [("identity", 40), ("segment", 5000)] {
+    for (name, at) in [("identity", 40), ("segment", 4100)] {
         let (name, bytes) = whole.iter().find(|(has, _)| has.starts_with(name)).unwrap();
         let mut damaged = bytes.clone();
         damaged[at] ^= 1;
@@ -162,6 +167,42 @@ async fn a_log_whose_database_is_away_hides_nothing_that_is_prepared() {
     let log = format!("[log.postgres]\nurl = \"postgres://app@{address}/shop\"");
     service.write_config(&whole.replace("[log]\nfolder = \"log\"", &log));
     is_shown_without_a_plan(&service, &gtrid, &address.port().to_string());
+    service.write_config(&whole);
+    service.run(&["recover", "--yes"]).exits(0);
+    assert_eq!(service.rows().await, (1, 1));
+    service.drop_tables().await;
+}
+
+/// Nothing of it is seen, and its branch at the other database holds its locks.
+#[tokio::test(flavor = "multi_thread")]
+async fn i3_a_database_that_is_away_is_not_taken_for_one_that_holds_nothing() {
+    let service = Service::new("oneaway");
+    service.create_tables().await;
+    let gtrid = service.start(Plan::DecisionDurable).kill();
+    let name = gid(&gtrid, "orders");
+    service.orders(&format!("COMMIT PREPARED '{name}'")).await;
+    let whole = service.config_text();
+    service.write_config(&whole.replace("/app\"\npassword_file", "/nobase\"\npassword_file"));
+    let shown = service
+        .run(&["show", &gtrid, "--format", "json"])
+        .exits(2)
+        .json();
+    assert_eq!(shown["branches"].as_array().unwrap().len(), 1, "{shown}");
+    assert_eq!(shown["in_doubt"], true, "{shown}");
+    // The one that is absent can be proven; of the other one nothing is known.
+    let recovery = shown["recovery"].to_string();
+    assert!(recovery.contains("ledger: commit, or prove"), "{shown}");
+    let unknown = service.run(&["show", "nightly"]).exits(2);
+    let said = "not all could be looked at: ledger: ";
+    assert!(unknown.stderr.contains(said), "{unknown:?}");
+    service.write_config(&whole.replace("/app\"\npassword", "/nobase\"\npassword"));
+    let shown = service.run(&["show", &gtrid]).exits(2);
+    let said = "not all could be looked at (ledger: ";
+    assert!(shown.stdout.contains(said), "{shown:?}");
+    assert!(
+        !shown.stdout.contains("nothing has to be done"),
+        "{shown:?}"
+    );
     service.write_config(&whole);
     service.run(&["recover", "--yes"]).exits(0);
     assert_eq!(service.rows().await, (1, 1));

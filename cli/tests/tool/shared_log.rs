@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::application::Plan;
 use crate::support::{Ran, Service};
+use crate::terminal::Asked;
 
 /// A service whose log is in one of its resources, in databases of its own.
 pub(crate) struct Shared {
@@ -187,6 +188,37 @@ async fn a_dead_member_is_told_from_a_living_one_in_postgresql() {
 async fn a_dead_member_is_told_from_a_living_one_in_mysql() {
     let shared = Shared::new("shmy", "ledger", TWO_PHASE).await;
     a_dead_member_is_told_from_a_living_one(shared).await;
+}
+
+/// A living member has a resource that the tool's file does not name, and has decided for it; and a
+/// person who is asked whether to close its epoch says no.
+#[tokio::test(flavor = "multi_thread")]
+async fn i5_what_a_living_member_carries_out_is_not_in_doubt_whatever_this_file_names() {
+    let options = "last_resource = false\nsuspect_after = \"20s\"";
+    let shared = Shared::new("shthird", "orders", options).await;
+    let service = &shared.service;
+    let application = service.start(Plan::DecisionDurable);
+    let whole = service.config_text();
+    let (without, _) = whole.split_once("[resources.ledger]").unwrap();
+    service.write_config(without);
+    let listed = service.run(&["list"]).exits(0);
+    assert!(!listed.stderr.contains("not registered"), "{listed:?}");
+    let pass = service
+        .run(&["recover", "--yes", "--format", "json"])
+        .exits(0);
+    assert_eq!(pass.json()["clean"], true, "{pass:?}");
+    let shown = service.run(&["show", &application.gtrid]).exits(0);
+    assert!(shown.stdout.contains("its owner lives"), "{shown:?}");
+    service.write_config(&whole);
+    let epoch = application.gtrid.split('-').nth(1).unwrap().to_owned();
+    let asked = Asked::run(service, &["recover", "--close", &epoch]);
+    let no = asked.answer("n\n").exits(1);
+    assert!(no.stderr.contains("nothing was done"), "{no:?}");
+    drop(application);
+    let close = ["recover", "--yes", "--close", &epoch];
+    service.run(&close).exits(0);
+    assert_eq!(service.rows().await, (1, 1));
+    shared.drop_databases().await;
 }
 
 /// I5: the living member has prepared, and is about to decide; a pass beside it leaves it alone.

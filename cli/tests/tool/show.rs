@@ -1,7 +1,7 @@
 //! One transaction, whole; and which of many are shown.
 
 use crate::application::Plan;
-use crate::by_hand::{gid, other_of};
+use crate::by_hand::{gid, other_of, unlisted_of};
 use crate::support::{Ran, Service};
 
 /// A session that waits for the row that the transaction has inserted.
@@ -188,12 +188,16 @@ async fn i4_filters_hide_rows_and_no_doubt_and_foreign_names_are_decoded() {
     shows(&["--foreign", "hide", "--sort", "age"], 2, 0);
     shows(&["--state", "decided"], 0, 0);
     shows(&[&gtrid[..20]], 2, 0);
+    shows(&[&format!("Atomikos: {tag}")], 0, 1);
     let json = service
         .run(&["list", "--resource", "ledger", "--format", "json"])
         .exits(1);
     assert_eq!(json.branches(&gtrid).len(), 1);
     service.run(&["list", "--older-than", "soon"]).exits(2);
     service.run(&["list", "--resource", "nowhere"]).exits(2);
+    let ignored = ["list", "--heuristic", "--resource", "orders"];
+    service.run(&ignored).exits(2);
+    service.run(&["list", "--heuristic", &gtrid]).exits(2);
 
     let shown = service.run(&["show", &tag]).exits(0);
     assert!(
@@ -211,6 +215,26 @@ async fn i4_filters_hide_rows_and_no_doubt_and_foreign_names_are_decoded() {
     service.run(&["recover", "--yes"]).exits(0);
     assert_eq!(service.run(&["list"]).exits(0).lines(&tag).len(), 1, "I4");
     service.unprepare_ledger(&foreign).await;
+    service.drop_tables().await;
+}
+
+/// An epoch alone may be another opening's: of a log that was set back, or copied.
+#[tokio::test(flavor = "multi_thread")]
+async fn i5_an_opening_that_is_not_listed_is_not_taken_for_the_applications() {
+    let service = Service::new("twinned");
+    service.create_tables().await;
+    let application = service.start(Plan::Idle);
+    let stranger = unlisted_of(&application.gtrid);
+    service.prepare_orders(&gid(&stranger, "orders"), 10).await;
+    let shown = service.run(&["show", &stranger]).exits(1);
+    let owner = "owner        an opening that this log does not list (epoch 1)";
+    assert!(shown.stdout.contains(owner), "{shown:?}");
+    assert!(
+        shown.stdout.contains("end nothing before it is known"),
+        "{shown:?}"
+    );
+    service.unprepare_orders(&gid(&stranger, "orders")).await;
+    drop(application);
     service.drop_tables().await;
 }
 

@@ -10,5 +10,6 @@ mod locked_table;
 mod log_lost;
 mod page;
 mod restored;
+mod screens;
 mod shop;
 mod slots;

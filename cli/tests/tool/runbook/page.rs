@@ -1,5 +1,5 @@
-//! The runbook, `docs/operations.md`, as a script: a test follows one of its sections, block by
-//! block, and what the page shows is what was said.
+//! A page of `docs`, such as the runbook `operations.md`, as a script: a test follows one of its
+//! sections, block by block, and what the page shows is what was said.
 //!
 //! * `text`: what somebody sees. The test has seen it.
 //! * `console`: commands after `$`, run by a shell in the folder of the service, and what each of
@@ -19,6 +19,7 @@ use super::shop::Shop;
 
 /// A section, and how far it was followed.
 pub(super) struct Section {
+    page: &'static str,
     heading: &'static str,
     steps: Vec<Step>,
     next: usize,
@@ -37,9 +38,11 @@ struct Step {
 
 const MARK: &str = "mark";
 
-fn path() -> PathBuf {
+const RUNBOOK: &str = "operations.md";
+
+fn path(page: &str) -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    root.join("../docs/operations.md")
+    root.join("../docs").join(page)
 }
 
 fn is_written_anew() -> bool {
@@ -47,11 +50,17 @@ fn is_written_anew() -> bool {
 }
 
 impl Section {
-    /// The section under this heading, up to the next one.
+    /// The runbook's section under this heading, up to the next one.
     pub(super) fn open(heading: &'static str) -> Self {
-        let text = fs::read_to_string(path()).unwrap();
+        Self::of(RUNBOOK, heading)
+    }
+
+    /// Another page's.
+    pub(super) fn of(page: &'static str, heading: &'static str) -> Self {
+        let text = fs::read_to_string(path(page)).unwrap();
         let (begin, end) = bounds(&text, heading);
         Self {
+            page,
             heading,
             steps: steps(&text[begin..end]),
             next: 0,
@@ -72,6 +81,11 @@ impl Section {
     /// From here on the page's `GTRID` is this one, which somebody who follows the page has seen.
     pub(super) fn choose(&mut self, gtrid: &str) {
         assert!(self.shown.contains(gtrid), "never shown: {}", self.shown);
+        self.gtrid = Some(gtrid.to_owned());
+    }
+
+    /// The same of one that somebody has seen elsewhere.
+    pub(super) fn takes(&mut self, gtrid: &str) {
         self.gtrid = Some(gtrid.to_owned());
     }
 
@@ -155,12 +169,25 @@ impl Section {
         text.replace("GTRID", &gtrid)
     }
 
+    /// Puts these lines in the place of the block's.
+    fn write(&self, step: &Step, lines: &[String]) {
+        let path = path(self.page);
+        let text = fs::read_to_string(&path).unwrap();
+        let (begin, end) = bounds(&text, self.heading);
+        let old = format!("```{}\n{}\n```\n", step.kind, step.lines.join("\n"));
+        let new = format!("```{}\n{}\n```\n", step.kind, lines.join("\n"));
+        let section = &text[begin..end];
+        assert!(section.contains(&old), "{old}");
+        let section = section.replacen(&old, &new, 1);
+        fs::write(path, [&text[..begin], &section, &text[end..]].concat()).unwrap();
+    }
+
     fn compare(&self, step: &Step, expected: &[String], said: &[String]) {
         if matches(expected, said) {
             return;
         }
         if is_written_anew() {
-            return write(self.heading, step, said);
+            return self.write(step, said);
         }
         panic!(
             "{}: the page shows\n{}\nand this was said:\n{}\n",
@@ -219,18 +246,6 @@ fn commands(lines: &[String]) -> Vec<(String, Vec<String>)> {
         }
     }
     commands
-}
-
-/// Puts these lines in the place of the block's.
-fn write(heading: &str, step: &Step, lines: &[String]) {
-    let text = fs::read_to_string(path()).unwrap();
-    let (begin, end) = bounds(&text, heading);
-    let old = format!("```{}\n{}\n```\n", step.kind, step.lines.join("\n"));
-    let new = format!("```{}\n{}\n```\n", step.kind, lines.join("\n"));
-    let section = &text[begin..end];
-    assert!(section.contains(&old), "{old}");
-    let section = section.replacen(&old, &new, 1);
-    fs::write(path(), [&text[..begin], &section, &text[end..]].concat()).unwrap();
 }
 
 /// Whether the lines say the same but for what differs from run to run.

@@ -2,6 +2,7 @@
 //! one test after the other kills, fills and restores. A person's shell in it, and plain clients.
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -66,6 +67,7 @@ impl Shop {
             ),
             (text(&pair.orders.data()), "/var/lib/postgresql/data"),
             (text(&pair.ledger.data()), "/var/lib/mysql"),
+            (who(), "kim@shop-1, uid 1000"),
         ];
         let shop = Self {
             orders_urls: [pair.orders.url(), pair.orders.admin_url()],
@@ -139,6 +141,8 @@ impl Shop {
             .current_dir(folder(&self.service))
             .env("PATH", format!("{}:{path}", tool.display()))
             .env(PASSWORDS[0], &self.service.passwords[0])
+            .env("USER", USER)
+            .env_remove("SUDO_USER")
             .stdin(stdin)
             .output()
             .unwrap();
@@ -237,6 +241,15 @@ impl Drop for Shop {
             drop(self.servers.take());
         }
     }
+}
+
+const USER: &str = "kim";
+
+/// Who the tool says that it is.
+fn who() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let uid = std::fs::metadata("/proc/self").unwrap().uid();
+    format!("{USER}@{}, uid {uid}", host.trim())
 }
 
 fn folder(service: &Service) -> String {
