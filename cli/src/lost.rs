@@ -1,6 +1,6 @@
 //! `forget --lost`: a branch that will never come back is given up.
 
-use unanimous::operator::{ConfigFile, GiveUp, GivenUp};
+use unanimous::operator::{Access, ConfigFile, GiveUp, GivenUp};
 
 use crate::args::Format;
 use crate::output::{plain, to_json};
@@ -35,7 +35,7 @@ pub(crate) async fn run(
         if !agreed(false, question)? {
             return Ok(IN_DOUBT);
         }
-        access = open(file).await?;
+        access = Access::open(file).await?;
     }
     let done = match patiently(access.give_up(&wanted)).await {
         Ok(done) => show(&done, format).map(|()| done),

@@ -7,7 +7,9 @@ use clap::Parser;
 use unanimous::operator::{Access, ConfigFile, ConfigFileError, OperatorError};
 
 use crate::args::{Typed, Verb};
-use crate::{barrier, check, columns, list, log, manual, recover, resolve, show, warnings};
+use crate::{
+    barrier, check, columns, list, log, manual, output, recover, resolve, show, warnings,
+};
 
 /// The exit code, if nothing failed.
 pub(crate) const CLEAN: u8 = 0;
@@ -54,9 +56,10 @@ impl From<ConfigFileError> for Failure {
     }
 }
 
-/// A line on standard error. If nobody reads it, there is nobody to be told.
+/// A line on standard error, without what could steer a terminal: much of it is the words of
+/// servers, and names that others have chosen. If nobody reads it, there is nobody to be told.
 pub(crate) fn talk(line: &str) {
-    let line = columns::painted_talk(line);
+    let line = columns::painted_talk(&output::lines(line));
     drop(writeln!(anstream::stderr(), "{line}"));
 }
 

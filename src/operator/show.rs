@@ -220,7 +220,9 @@ fn find(listing: &Listing, asked: &str) -> Result<Found, String> {
             ));
         }
         (count, _) => {
-            let some: Vec<_> = fitting.into_iter().take(NAMED_MAX).collect();
+            // Any user of a database can choose a foreign one.
+            let some = fitting.iter().take(NAMED_MAX);
+            let some: Vec<_> = some.map(|name| name.escape_debug().to_string()).collect();
             let some = some.join(", ");
             return Err(format!("{count} transactions begin with {asked:?}: {some}"));
         }

@@ -77,6 +77,20 @@ fn a_beginning_names_a_transaction_if_no_other_has_it() {
     assert!(found(" ").is_err());
 }
 
+/// A name that moves the cursor, or begins a line of its own.
+#[test]
+fn a_foreign_name_is_told_without_what_steers_a_terminal() {
+    let mut listing = listing();
+    let branches = &mut listing.resources[1].branches;
+    let mut other = branches[2].clone();
+    other.xid = "nightly\u{1b}[2J\ndone: all is well".to_owned();
+    branches.push(other);
+    let told = find(&listing, "nightly").map(|found| found.name);
+    let told = told.unwrap_err();
+    assert!(told.starts_with("2 transactions begin"), "{told}");
+    assert!(!told.contains(char::is_control), "{told:?}");
+}
+
 #[test]
 fn branches_of_another_manager_are_found_together_by_what_they_share() {
     let both = Ok(("10.0.0.7.tm1".to_owned(), 2));

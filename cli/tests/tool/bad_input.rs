@@ -136,6 +136,16 @@ fn a_log_that_is_not_there_is_not_made() {
     assert_eq!(service.log().read_dir().unwrap().count(), 0);
 }
 
+/// Paths, addresses and the words of servers are in errors.
+#[test]
+fn no_error_can_steer_the_terminal() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_unanimous"));
+    let command = command.args(["list", "--config", "/nowhere/\u{1b}[2J.toml"]);
+    let ran = Ran::new(command.output().unwrap()).exits(2);
+    assert!(ran.stderr.contains("cannot be read"), "{ran:?}");
+    assert!(!ran.stderr.contains('\u{1b}'), "{ran:?}");
+}
+
 #[test]
 fn no_argument_takes_a_password_and_an_unknown_one_is_refused() {
     let service = Service::new("arguments");

@@ -201,8 +201,9 @@ async fn opens(file: &ConfigFile) -> Result<(), String> {
     let access = Access::open(file)
         .await
         .map_err(|error| error.to_string())?;
+    let listing = access.list().await.unwrap();
     access.close().await.unwrap();
-    Ok(())
+    listing.log_error.map_or(Ok(()), Err)
 }
 
 /// One pending decision goes from home to home, and each move is killed at one step more than the

@@ -21,6 +21,7 @@ mod lost_log;
 mod passes;
 mod pools;
 mod recovery;
+mod survey;
 mod wrong_drivers;
 
 use std::time::Duration;
