@@ -300,8 +300,9 @@ fn is_time(word: &str) -> bool {
 }
 
 fn lasting_word(word: &str) -> String {
-    if is_time(word) {
-        return "#".to_owned();
+    let bare = word.trim_end_matches([':', ',', ';']);
+    if is_time(bare) {
+        return format!("#{}", &word[bare.len()..]);
     }
     let mut lasting = String::new();
     let mut rest = word;
@@ -354,8 +355,8 @@ fn a_page_that_says_something_else_is_told_from_one_that_does_not() {
         "2 in doubt; manager ryb6tzp8tesgq76m"
     ));
     assert!(said(
-        "commit, 2026-11-23T15:02:36Z",
-        "commit, 2027-01-01T00:00:00Z"
+        "commit, 2026-11-23T15:02:36Z: closed",
+        "commit, 2027-01-01T00:00:00Z: closed"
     ));
     assert!(said("a\n…\nb", "a\nx\ny\nb"));
     assert!(said(
