@@ -93,8 +93,8 @@ pub(crate) enum Verb {
     /// it locks and whom it blocks, and what may safely be done.
     ///
     /// Only looks, also without an application: one can start meanwhile. Exits with 0 if nothing of
-    /// it is in doubt, with 1 if something is, with 2 if it is not known, or the log or any resource
-    /// could not be looked at.
+    /// it is in doubt, with 1 if something is, with 2 if it is not known, or the log or any
+    /// resource could not be looked at.
     #[command(after_help = examples::SHOW)]
     Show(Show),
     /// Make one recovery pass: commit what was decided, roll back what cannot be decided any more.
@@ -117,8 +117,8 @@ pub(crate) enum Verb {
     /// Note that the heuristic ends of a transaction were dealt with.
     ///
     /// `list --heuristic` shows them. They stay on record, with who has dealt with them, and why.
-    /// Shows first which, and asks. Exits with 0 if it was recorded, with 1 if the answer was no, or
-    /// it was a dry run, with 2 if there is nothing to forget, or it failed.
+    /// Shows first which, and asks. Exits with 0 if it was recorded, with 1 if the answer was no,
+    /// or it was a dry run, with 2 if there is nothing to forget, or it failed.
     ///
     /// With `--lost NAME` a branch is given up that is neither prepared nor provable any more, and
     /// never will be: its database is gone for good, or a failover or a restored backup has lost

@@ -44,8 +44,8 @@ pub(super) struct SharedLog {
 
 impl SharedLog {
     /// # Errors
-    /// The config file cannot be used. That there is no log, or that it cannot be looked at, is told
-    /// by whatever is asked of it; none is made.
+    /// The config file cannot be used. That there is no log, or that it cannot be looked at, is
+    /// told by whatever is asked of it; none is made.
     pub(super) async fn open(file: &ConfigFile, place: &TablePlace) -> Result<Self, OperatorError> {
         let parts = file.parts()?;
         let Home::Table(log) = parts.log.clone() else {

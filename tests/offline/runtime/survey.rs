@@ -47,6 +47,8 @@ async fn what_is_prepared_is_seen_while_the_log_or_a_second_look_fails() {
         gtrid: tm.begin().gtrid().opening.gtrid(99),
         bqual: "orders".parse().unwrap(),
     };
+    // The passes that the end of that transaction has woken.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let server = world.orders.server();
     server.plant(&xid, &[("k", "1")]);
     let seen = tm.survey().await;
