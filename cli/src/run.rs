@@ -7,9 +7,7 @@ use clap::Parser;
 use unanimous::operator::{Access, ConfigFile, ConfigFileError, OperatorError};
 
 use crate::args::{Typed, Verb};
-use crate::{
-    barrier, check, columns, list, log, manual, output, recover, resolve, show, warnings,
-};
+use crate::{barrier, check, columns, list, log, manual, output, recover, resolve, show, warnings};
 
 /// The exit code, if nothing failed.
 pub(crate) const CLEAN: u8 = 0;

@@ -280,9 +280,7 @@ impl Access {
         match self.actor().await? {
             Actor::Application(client) => client.ask(Verb::PlanGiveUp(wanted.clone())).await,
             Actor::Alone(inner) => of_resolve(wanted.at(inner, false).await),
-            Actor::Shared(shared) => {
-                of_resolve(wanted.at(shared.observer(), false).await)
-            }
+            Actor::Shared(shared) => of_resolve(wanted.at(shared.observer(), false).await),
         }
     }
 

@@ -80,6 +80,7 @@ pub(super) fn recovery(
             | State::OtherMember
             | State::SilentMember
             | State::Unlisted
+            | State::CameBack
             | State::OtherManager
             | State::Foreign
             | State::Ended

@@ -85,9 +85,7 @@ const REASONS: &[(&str, &[Place])] = &[
     ),
     (
         "it is the last of what is asked before, or the first after, a point of the caller",
-        &[
-            ("src/manager.rs", "open", 2),
-        ],
+        &[("src/manager.rs", "open", 2)],
     ),
     (
         "nothing is done between two readings of the log",
