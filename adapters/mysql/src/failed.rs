@@ -3,13 +3,13 @@
 //! A server that fails to commit a prepared branch, because its binary log or its disk is full, or
 //! because a plugin says no (3100, 3101 under group replication), may take the XID off its list
 //! all the same: MySQL does for any of them (`process_detached_xa_commit`,
-//! `process_attached_xa_commit`, sql/xa/sql_xa_commit.cc of 8.0.30 to 9.x), MariaDB for that of the
-//! connection that prepared (`trans_xa_commit`, sql/xa.cc). InnoDB may keep the transaction prepared
-//! then, locks and all, without an owner, and list it again after a restart; or it has rolled it
-//! back, as was seen of MariaDB 10.11.19 when its binary log could take no more (3, `EE_WRITE`, on
-//! the connection that prepared, by a limit to the size of its files); or committed it. So that
-//! such a branch is not listed proves nothing, as long as the server runs; and if it is not listed
-//! afterwards either, only its data tells how it ended.
+//! `process_attached_xa_commit`, sql/xa/sql_xa_commit.cc of 8.0.30 to 9.x), MariaDB for that of
+//! the connection that prepared (`trans_xa_commit`, sql/xa.cc). InnoDB may keep the transaction
+//! prepared then, locks and all, without an owner, and list it again after a restart; or it has
+//! rolled it back, as was seen of MariaDB 10.11.19 when its binary log could take no more (3,
+//! `EE_WRITE`, on the connection that prepared, by a limit to the size of its files); or committed
+//! it. So that such a branch is not listed proves nothing, as long as the server runs; and if it
+//! is not listed afterwards either, only its data tells how it ended.
 //!
 //! This is kept in the memory of this resource only. Whoever has not heard the error takes a branch
 //! that is not listed for committed: see `docs/servers.md`.
