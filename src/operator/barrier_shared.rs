@@ -1,4 +1,6 @@
 //! A barrier on a table log: its locks hold the decisions of every member, whether it helps or not.
+//! They do not hold the hands of people, who need no decision: it does not stand while somebody is
+//! ending a branch by hand, and has not held if somebody did so meanwhile.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,7 +9,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use unanimous_core::ports::{
-    DecisionTable, HeldDecisions, ServerIdentity, Snapshot, TableError, TableErrorKind,
+    ByHand, DecisionTable, HandRow, HandState, HeldDecisions, ServerIdentity, Snapshot, TableError,
+    TableErrorKind,
 };
 use unanimous_core::xid::{Epoch, Gtrid};
 
@@ -15,7 +18,7 @@ use super::barrier::{BarrierOptions, OVER, Stood, UnfinishedDecision, millis, un
 use super::error::OperatorError;
 use super::shared::{failed, of_table};
 use crate::bounded::bounded;
-use crate::log::decode_branches;
+use crate::log::{decode_branches, read_hand};
 
 /// How often to see whether the barrier still holds: much more often than the server asks for.
 const CHECK_PAUSE: Duration = Duration::from_secs(1);
@@ -62,16 +65,28 @@ struct Seen {
     server: ServerIdentity,
     openings: BTreeSet<Epoch>,
     pending: BTreeSet<Gtrid>,
+    hands: Hands,
+}
+
+/// What people did with branches, and how far it has come.
+type Hands = BTreeSet<(u64, char)>;
+
+fn hands(rows: &[HandRow]) -> Hands {
+    // Of one that cannot be read nobody knows what it does.
+    let is_end = |row: &&HandRow| read_hand(row).is_none_or(|hand| hand.ended().is_some());
+    let ends = rows.iter().filter(is_end);
+    ends.map(|row| (row.id, row.state)).collect()
 }
 
 impl Seen {
-    fn new(snapshot: &Snapshot) -> Self {
+    fn new(snapshot: &Snapshot, hands: Hands) -> Self {
         let openings = snapshot.openings.iter();
         let pending = snapshot.pending.iter();
         Self {
             server: snapshot.identity.clone(),
             openings: openings.map(|row| row.opening.epoch).collect(),
             pending: pending.map(|row| row.gtrid).collect(),
+            hands,
         }
     }
 
@@ -101,6 +116,7 @@ pub(super) async fn stand_shared(
     let first = ask(table.read(Epoch(0), None)).await?;
     let waited_for = first.pending.len();
     let last = finished(&*table, &mut *held, first, by).await?;
+    let hands = hands_at_rest(&*table, &mut *held, by).await?;
     let unfinished: Vec<_> = last.pending.iter().map(unfinished).collect();
     if !unfinished.is_empty() && !wanted.allow_unfinished {
         return Err(failed(&format!(
@@ -109,7 +125,7 @@ pub(super) async fn stand_shared(
         )));
     }
     let (end, ended) = oneshot::channel();
-    let seen = Seen::new(&last);
+    let seen = Seen::new(&last, hands);
     let task = tokio::spawn(keep(table, held, seen, ended, until));
     let stood = Stood {
         application: None,
@@ -163,6 +179,36 @@ async fn finished(
     Ok(last)
 }
 
+/// What people did, once nobody is about to do more.
+async fn hands_at_rest(
+    table: &dyn DecisionTable,
+    held: &mut dyn HeldDecisions,
+    by: Instant,
+) -> Result<Hands, OperatorError> {
+    loop {
+        let rows = ask(table.ends(None)).await?.by_hand;
+        // Who is not among the openings after that is a stranger to this log.
+        let openings = ask(table.read(Epoch(0), None)).await?.openings;
+        let may_act = |hand: &ByHand| {
+            let is_open = openings
+                .iter()
+                .any(|row| row.opening == hand.by && !row.is_closed);
+            hand.state == HandState::Intended && hand.ended().is_some() && is_open
+        };
+        let Some(acting) = rows.iter().filter_map(read_hand).find(may_act) else {
+            return Ok(hands(&rows));
+        };
+        if Instant::now() >= by {
+            return Err(failed(&format!(
+                "{}: {} is ending a branch of {} by hand just now: wait for that",
+                acting.resource, acting.who, acting.gtrid
+            )));
+        }
+        sleep(LOOK_PAUSE).await;
+        ask(held.check()).await?;
+    }
+}
+
 async fn keep(
     table: std::sync::Arc<dyn DecisionTable>,
     mut held: Box<dyn HeldDecisions>,
@@ -179,8 +225,15 @@ async fn keep(
         }
     }
     let now = ask(table.read(Epoch(0), None)).await?;
+    let hands = hands(&ask(table.ends(None)).await?.by_hand);
     ask(held.end()).await?;
-    if seen.has_held(&Seen::new(&now)) {
+    if seen.hands != hands {
+        return Err(failed(
+            "somebody ended a branch by hand while the barrier stood: what was backed up may not \
+             agree",
+        ));
+    }
+    if seen.has_held(&Seen::new(&now, hands)) {
         return Ok(());
     }
     Err(failed(
@@ -188,3 +241,7 @@ async fn keep(
          take over from the log's?): what was backed up may not agree",
     ))
 }
+
+#[cfg(test)]
+#[path = "barrier_shared_test.rs"]
+mod barrier_shared_test;

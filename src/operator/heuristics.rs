@@ -6,9 +6,8 @@ use unanimous_core::protocol::Decision;
 
 use super::lines::end_word;
 use super::person::Person;
-use crate::bounded::bounded;
 use crate::manager::Inner;
-use crate::recovery::is_dealt_with;
+use crate::recovery::{ask, is_dealt_with};
 
 /// Branches that ended otherwise than was decided, and what people did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,10 +97,8 @@ async fn read(inner: &Inner) -> Result<(Vec<HeuristicEnd>, Vec<ByHand>), String>
         let hands = inner.log.by_hand().await?;
         Ok::<_, LogError>((ends, hands))
     };
-    let unread = |why: String| format!("the log cannot be read: {why}");
-    let read = bounded(inner.config.recovery_timeout, reading).await;
-    let read = read.map_err(|silence| unread(silence.to_string()))?;
-    read.map_err(|error| unread(error.to_string()))
+    let read = ask(inner, reading).await;
+    read.map_err(|error| format!("the log cannot be read: {error}"))
 }
 
 fn is_forgotten(end: &HeuristicEnd, hands: &[ByHand]) -> bool {
@@ -196,10 +193,8 @@ pub(super) async fn forget(inner: &Inner, wanted: &Forget) -> Result<Heuristics,
     for end in left(wanted, &ends, &hands)? {
         let branch = (end.gtrid, end.resource.clone());
         let by_hand = person.record(inner, branch, HandAct::Forget, None, HandState::Done)?;
-        let recording = inner.log.record_by_hand(&by_hand);
-        let recorded = bounded(inner.config.recovery_timeout, recording).await;
-        let recorded = recorded.map_err(|silence| silence.to_string())?;
-        recorded.map_err(|error| error.to_string())?;
+        let recorded = ask(inner, inner.log.record_by_hand(&by_hand)).await;
+        recorded.map_err(|error| format!("it cannot be recorded: {error}"))?;
     }
     list(inner).await
 }

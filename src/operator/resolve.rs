@@ -4,7 +4,8 @@
 //! * I4, I5: nothing is touched that somebody may still decide, or that is not of this transaction.
 //!   Whatever contradicts the decision, or the log that would know it, takes a word of its own.
 //! * All or nothing: if one of the branches is refused, none is touched.
-//! * Nobody is asked for a proof here, and nothing is ended under a barrier.
+//! * Nobody is asked for a proof here, and nothing is ended under a barrier of the application that
+//!   holds the log. A barrier on a shared log sees at its end that somebody did.
 //! * What has changed since a person was shown it is refused: the words were given for that.
 //! * Who, when and why are durable before anything is done: see `recovery::by_hand`.
 

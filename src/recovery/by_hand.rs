@@ -39,15 +39,10 @@ pub(super) async fn mark(inner: &Inner, by_hand: &ByHand, state: HandState) -> b
     recorded.is_ok()
 }
 
-/// A pass has ended the branch itself: what a person had meant to do, and has not done, is over.
-pub(super) async fn close_records(inner: &Inner, hands: &[ByHand], xid: &Xid, decision: Decision) {
+/// A pass has ended the branch itself, so nobody else has: what people had meant to do is over.
+pub(super) async fn close_records(inner: &Inner, hands: &[ByHand], xid: &Xid) {
     for by_hand in of_branch(hands, xid).filter(|hand| hand.state.is_open()) {
-        let state = if by_hand.ended() == Some(decision) {
-            HandState::Done
-        } else {
-            HandState::Void
-        };
-        mark(inner, by_hand, state).await;
+        mark(inner, by_hand, HandState::Void).await;
     }
 }
 
@@ -180,14 +175,15 @@ async fn what_became(
     match (beside, wanted) {
         // A pass proves how it ended.
         (Lookup::Pending(_), _) => None,
-        (Lookup::Completed, Decision::Commit) => Some(HandState::Done),
+        // As was decided; by whose hand, nobody can tell.
+        (Lookup::Completed, Decision::Commit) => Some(HandState::Unproven),
         // A pass would not have completed what it could neither prove nor record.
         (Lookup::Completed | Lookup::NoRecord | Lookup::Open, Decision::Rollback)
             if by_hand.proof.is_some() =>
         {
             Some(HandState::Void)
         }
-        (Lookup::NoRecord | Lookup::Open, Decision::Rollback) => Some(HandState::Done),
+        (Lookup::NoRecord | Lookup::Open, Decision::Rollback) => Some(HandState::Unproven),
         (Lookup::Completed, Decision::Rollback)
         | (Lookup::NoRecord | Lookup::Open, Decision::Commit) => hazard(inner, by_hand).await,
         (Lookup::UnknownOpening | Lookup::MayBeLost, _) => Some(HandState::Unproven),

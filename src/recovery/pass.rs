@@ -359,12 +359,10 @@ async fn prove_absent(
 
 /// What a person had meant to do with a branch that was ended just now is over.
 async fn note_hands(inner: &Inner, hands: &[ByHand], xid: &Xid, done: &Done) {
-    let decision = match done {
-        Done::Committed => Decision::Commit,
-        Done::RolledBack => Decision::Rollback,
-        Done::Left(_) => return,
-    };
-    close_records(inner, hands, xid, decision).await;
+    match done {
+        Done::Committed | Done::RolledBack => close_records(inner, hands, xid).await,
+        Done::Left(_) => {}
+    }
 }
 
 /// Recorded durably first; then the branch counts as ended, and its decision can be completed.
