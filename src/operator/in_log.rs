@@ -147,3 +147,18 @@ fn told(beside: &Lookup, ends: &[(ResourceName, Heuristic)]) -> (DecisionShown, 
     let words = format!("{decided}; ended otherwise, or may have: {ends}");
     (DecisionShown::Heuristic, words)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_there_is_no_record_is_not_told_as_rolled_back() {
+        let (decision, words) = told(&Lookup::NoRecord, &[]);
+        assert_eq!(decision, DecisionShown::None);
+        assert!(words.contains("or committed so long ago"), "{words}");
+        let ends = [("orders".parse().unwrap(), Heuristic::Rollback)];
+        let (_, words) = told(&Lookup::NoRecord, &ends);
+        assert!(words.starts_with("commit, long ago"), "{words}");
+    }
+}

@@ -136,9 +136,9 @@ async fn nonsense_another_version_and_endless_lines_are_answered_by_an_error() {
     );
     let nonsense = say(&log, "hello").await;
     assert!(error_of(&nonsense).contains("not understood"), "{nonsense}");
-    let endless = say(&log, &"x".repeat(20_000)).await;
+    let endless = say(&log, &"x".repeat(262_145)).await;
     assert!(
-        error_of(&endless).contains("longer than 16384 bytes"),
+        error_of(&endless).contains("longer than 262144 bytes"),
         "{endless}"
     );
     let listing = say(&log, r#"{"version":1,"verb":"list"}"#).await;

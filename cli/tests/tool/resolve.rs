@@ -102,6 +102,9 @@ async fn a_decided_branch_is_rolled_back_by_hand(service: Service, resource: &st
     assert_eq!(hands(&service.heuristics()), Vec::<[String; 3]>::new());
 
     let done = service.resolve(&gtrid, &against).exits(0);
+    // What the library warns of is heard.
+    let warning = "warning: a branch ended against the decision; a person has to look (";
+    assert!(done.stderr.contains(warning), "{done:?}");
     let json = done.json();
     assert_eq!(
         (&json["acted"], &json["decided"]),

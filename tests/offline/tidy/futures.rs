@@ -364,7 +364,7 @@ const EXEMPT: &[(&str, &str)] = &[
     ),
     (
         "GiveUp::within",
-        "`tests/offline/runtime/lost_branch.rs` lets whoever acts die at every step",
+        "`i7_a_branch_is_given_up_although_nobody_waits_for_it` drops it at every step",
     ),
     (
         "Access::resolve",
@@ -372,7 +372,7 @@ const EXEMPT: &[(&str, &str)] = &[
     ),
     (
         "Resolve::within",
-        "`tests/offline/runtime/by_hand.rs` lets whoever acts die at every step",
+        "`i7_what_a_person_does_goes_on_when_nobody_waits_for_it` drops it at every step",
     ),
     (
         "Access::forget",
