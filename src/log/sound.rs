@@ -78,7 +78,7 @@ pub(super) fn read_sound(name: &str, bytes: &[u8], retain: usize) -> Result<Soun
             sound.losses.retain(|loss| loss.from != torn);
             let replayed = replay(header.opening.manager, &contents, retain);
             if replayed.is_err() && sound.losses.is_empty() {
-                // Its opening is not in the state that it began with: nobody knows what else is not.
+                // Its opening is not in the state that it began with: who knows what else is not.
                 sound.has_beginning = false;
                 sound.lose_illegible(name, 0, len);
             }

@@ -212,8 +212,8 @@ fn i3_a_batch_that_recovery_refuses_is_a_loss() {
 /// A kind of record that only a newer release knows.
 const UNKNOWN: u8 = 99;
 
-/// The openings stand in front: that they are listed as closed does not say that their decisions are
-/// all there.
+/// The openings stand in front: that they are listed as closed does not say that their decisions
+/// are all there.
 #[test]
 fn i1_a_beginning_that_is_not_understood_to_its_end_leaves_every_epoch_in_doubt() {
     let opened = |of: Opening| Record::Opened {

@@ -124,7 +124,8 @@ fn told(beside: &Lookup, ends: &[(ResourceName, Heuristic)]) -> (DecisionShown, 
         ),
         Lookup::MayBeLost => (
             DecisionShown::Unknown,
-            "this log cannot tell: its database has failed over, and may have lost it",
+            "this log cannot tell: one may have been lost, when its database failed over, or with \
+             a part of an earlier home of the log",
         ),
         Lookup::Heuristic { .. } | _ => (
             DecisionShown::Unknown,

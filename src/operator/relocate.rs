@@ -25,7 +25,7 @@ use super::file::ConfigFile;
 use super::own::{refuse_other_owner, refuse_other_user};
 use super::place::Place;
 use super::shared::{Watched, failed, of_table, patience};
-use super::source::doubt_lost;
+use super::source::{doubt_lost, folder_place};
 use crate::bounded::bounded;
 use crate::log::{FileLog, FolderMove, check_rows, fit_label, one_line};
 
@@ -237,7 +237,10 @@ async fn stage(from: &End, to: &End) -> Result<(ManagerId, Stage), OperatorError
         Standing::Arriving(has, place) if is_sealed && has == manager && place == one_line(old) => {
             Ok((manager, Stage::Sealed))
         }
-        Standing::Here(has) if is_sealed && has == manager => Ok((manager, Stage::Done)),
+        Standing::Here(has) if is_sealed && has == manager => {
+            check_arrived(from, to, manager).await?;
+            Ok((manager, Stage::Done))
+        }
         Standing::Here(has) => Err(failed(&format!(
             "{new}: there is a log of manager {has} already: two logs cannot become one; move it \
              to an empty home"
@@ -250,6 +253,21 @@ async fn stage(from: &End, to: &End) -> Result<(ManagerId, Stage), OperatorError
             "{new}: a log arrives there from {place}: end that move first"
         ))),
     }
+}
+
+/// Of the same manager, the log in the new home may still be another one, such as an older copy.
+async fn check_arrived(from: &End, to: &End, manager: ManagerId) -> Result<(), OperatorError> {
+    let (old, new) = (from.cargo(manager).await?, to.cargo(manager).await?);
+    let is_there = |row: &OpeningRow| new.openings.iter().any(|has| has.opening == row.opening);
+    let Some(missing) = old.openings.iter().find(|row| !is_there(row)) else {
+        return Ok(());
+    };
+    let (epoch, from, to) = (missing.opening.epoch, from.place(), to.place());
+    Err(failed(&format!(
+        "{to}: the log of manager {manager} that is here is not the one that left {from}, for it \
+         does not list epoch {epoch}: is it an older copy? Put the latest one back; if that is \
+         lost, remove this one, whose branches of epoch {epoch} are nobody's, and run this again"
+    )))
 }
 
 impl End {
@@ -291,10 +309,8 @@ impl End {
     }
 
     fn folder(log: FileLog) -> Result<Self, OperatorError> {
-        let path = std::path::absolute(log.folder());
-        let path = path.unwrap_or_else(|_| log.folder().to_owned());
         Ok(Self::Folder {
-            place: one_line(&format!("folder {}", path.display())),
+            place: folder_place(&log),
             folder: Arc::new(FolderMove::enter(log)?),
         })
     }
@@ -475,3 +491,7 @@ pub(super) async fn on_disk<T: Send + 'static>(
         Err(silence) => Err(failed(&format!("the log's folder: {silence}"))),
     }
 }
+
+#[cfg(test)]
+#[path = "relocate_test.rs"]
+mod tests;

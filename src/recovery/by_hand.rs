@@ -96,8 +96,8 @@ fn of_branch<'h>(hands: &'h [ByHand], xid: &'h Xid) -> impl Iterator<Item = &'h 
 /// Finds out what became of records whose owners are gone. After a pass over all resources, which
 /// ends what is still prepared by the decision.
 pub(crate) async fn settle(inner: &Inner) {
-    let hands = match ask_log(inner, inner.log.by_hand()).await {
-        Ok(hands) => hands,
+    let hands = match ask_log(inner, inner.log.hands()).await {
+        Ok(hands) => hands.legible,
         Err(error) => {
             warn!(target: "unanimous", %error, "what people did cannot be read");
             return;

@@ -36,7 +36,7 @@ pub(super) async fn note_given_up<'d>(
     if decisions.peek().is_none() {
         return Ok(());
     }
-    let hands = ask_log(inner, inner.log.by_hand()).await?;
+    let hands = ask_log(inner, inner.log.hands()).await?.legible;
     for DecisionRecord { gtrid, branches } in decisions {
         let names = branches.iter().map(|branch| &branch.resource);
         let given_up = names.filter(|name| is_dealt_with(&hands, *gtrid, name));

@@ -66,6 +66,8 @@ struct Told {
     looked_up: LookedUp,
     absent: Vec<(Xid, BranchRecord)>,
     hands: Vec<ByHand>,
+    /// What people did with these cannot be read.
+    illegible: HashSet<Xid>,
     /// Absent branches that are on record to have ended otherwise: nobody has to look again.
     ends: HashSet<Xid>,
 }
@@ -91,7 +93,11 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
     );
     let (seen, told) = (&seen, &told);
     let ended = futures_util::stream::iter(p).map(|xid| async move {
-        let done = end_present(inner, resource, &xid, seen, &told.looked_up).await;
+        let done = if told.illegible.contains(&xid) {
+            Done::Left(Left::Refused(ILLEGIBLE.to_owned()))
+        } else {
+            end_present(inner, resource, &xid, seen, &told.looked_up).await
+        };
         note_hands(inner, &told.hands, &xid, &done).await;
         done.count(inner);
         (xid, done)
@@ -99,7 +105,11 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
     let ended: Vec<_> = ended.buffer_unordered(concurrency).collect().await;
     report.count(ended);
     let proven = futures_util::stream::iter(absent).map(|(xid, branch)| async move {
-        let done = prove_absent(inner, resource, &xid, &branch, told).await;
+        let done = if told.illegible.contains(&xid) {
+            Done::Left(Left::Refused(ILLEGIBLE.to_owned()))
+        } else {
+            prove_absent(inner, resource, &xid, &branch, told).await
+        };
         done.count(inner);
         (xid, done)
     });
@@ -113,6 +123,9 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
     report
 }
 
+const ILLEGIBLE: &str = "what a person did with it is on record in words that cannot be read here: \
+    see unanimous log verify";
+
 /// Asks the log, after Q, for what steps 5 and 6 have to know.
 async fn ask_of<P: Future<Output = ()>>(
     inner: &Inner,
@@ -122,8 +135,9 @@ async fn ask_of<P: Future<Output = ()>>(
     let absent = std::mem::take(&mut seen.absent);
     let absent = seen.t.left_behind(inner, absent).await?;
     // After Q: whoever has ended a branch by hand had recorded it before.
-    let hands = ask_log(inner, inner.log.by_hand()).await?;
+    let hands = ask_log(inner, inner.log.hands()).await?;
     reached(Point::ByHandRead).await;
+    let illegible = hands.illegible.into_iter();
     let mut ends = HashSet::new();
     if !absent.is_empty() {
         let noted = ask_log(inner, inner.log.heuristics()).await?.into_iter();
@@ -139,7 +153,10 @@ async fn ask_of<P: Future<Output = ()>>(
     Ok(Told {
         looked_up: LookedUp::read(inner, &seen.t, &seen.p).await,
         absent,
-        hands,
+        hands: hands.legible,
+        illegible: illegible
+            .map(|(gtrid, bqual)| Xid { gtrid, bqual })
+            .collect(),
         ends,
     })
 }

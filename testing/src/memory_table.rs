@@ -217,8 +217,8 @@ impl MemoryTable {
         Hang(gate)
     }
 
-    /// Lets another server answer the next request of this kind over this link, as a proxy does that
-    /// has changed its mind.
+    /// Lets another server answer the next request of this kind over this link, as a proxy does
+    /// that has changed its mind.
     pub fn answer_next(&self, step: TableStep, by: &Self) {
         self.plan(step, Planned::Elsewhere(by.clone()));
     }

@@ -2,6 +2,7 @@
 //! keeps of both.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 use super::{Evidence, ServerIdentity};
@@ -110,6 +111,15 @@ impl ByHand {
             HandAct::Forget => None,
         }
     }
+}
+
+/// What a log keeps of what people did, as far as it can be read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hands {
+    /// Oldest first.
+    pub legible: Vec<ByHand>,
+    /// The branches of records that cannot be read, be they a newer release's or changed by hand.
+    pub illegible: Vec<(Gtrid, ResourceName)>,
 }
 
 /// A branch that ended otherwise than was decided or, without a decision, is presumed.

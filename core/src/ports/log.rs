@@ -24,7 +24,7 @@ use core::time::Duration;
 use async_trait::async_trait;
 
 use super::error::Words;
-use super::{BranchRecord, ByHand, HeuristicEnd, SourceError, UnixTime};
+use super::{BranchRecord, ByHand, Hands, HeuristicEnd, SourceError, UnixTime};
 use crate::protocol::{Heuristic, LogSeq};
 use crate::xid::{Epoch, Gtrid, Opening, ResourceName};
 
@@ -333,6 +333,17 @@ pub trait DecisionLog: Send + Sync + 'static {
     /// The log could not be read.
     async fn by_hand(&self) -> Result<Vec<ByHand>, LogError> {
         Ok(Vec::new())
+    }
+
+    /// The same, as far as it can be read: one record that cannot be keeps its own branch from being
+    /// ended, and no other.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    async fn hands(&self) -> Result<Hands, LogError> {
+        let legible = self.by_hand().await?;
+        let illegible = Vec::new();
+        Ok(Hands { legible, illegible })
     }
 
     /// When each of these transactions was decided, by the clock of the machine that keeps the

@@ -12,7 +12,7 @@ mod resource;
 mod table;
 mod table_move;
 
-pub use by_hand::{ByHand, HandAct, HandState, HeuristicEnd, Remark, UnixTime};
+pub use by_hand::{ByHand, HandAct, HandState, Hands, HeuristicEnd, Remark, UnixTime};
 pub use error::{BranchError, BranchErrorKind, Cause, Problem, ResourceError};
 pub use inspect::{
     Blocked, BlockedSession, HeldLock, Holding, Horizon, InspectOptions, InspectedBranch,

@@ -29,6 +29,8 @@ type Reply = oneshot::Sender<Result<LogSeq, DecideError>>;
 
 pub(super) struct Request {
     pub(super) decision: DecisionRecord,
+    /// No attempt of it was under way, or without a certain answer, when it was asked for.
+    pub(super) is_first: bool,
     pub(super) reply: Reply,
 }
 
@@ -79,7 +81,10 @@ async fn run_first(
 
 async fn run_repeated(shared: &Shared, mut requests: mpsc::UnboundedReceiver<Request>) {
     stream::poll_fn(|cx| requests.poll_recv(cx))
-        .for_each_concurrent(REPEATED_MAX, |Request { decision, reply }| {
+        .for_each_concurrent(REPEATED_MAX, |request| {
+            let Request {
+                decision, reply, ..
+            } = request;
             let (opening, gtrid) = (decision.gtrid.opening, decision.gtrid);
             let replies = vec![reply];
             let alone = Batch::from([(gtrid, Asked { decision, replies })]);
@@ -88,7 +93,7 @@ async fn run_repeated(shared: &Shared, mut requests: mpsc::UnboundedReceiver<Req
         .await;
 }
 
-/// Those of a first attempt: attempted from here on. None of them is under way otherwise.
+/// Those of a first attempt. None of them is under way otherwise.
 fn by_opening(
     shared: &Shared,
     requests: impl Iterator<Item = Request>,
@@ -98,14 +103,17 @@ fn by_opening(
     let mut batches: BTreeMap<Opening, Batch> = BTreeMap::new();
     for request in requests {
         let gtrid = request.decision.gtrid;
-        let is_first = known.attempt(gtrid);
+        // It was answered for certain since it was asked for: nothing is under way, and it is now.
+        let is_first = known.attempt(gtrid) || request.is_first;
         let asked = batches
             .get_mut(&gtrid.opening)
             .and_then(|batch| batch.get_mut(&gtrid));
         match asked {
             Some(asked) => asked.replies.push(request.reply),
             None if is_first => {
-                let Request { decision, reply } = request;
+                let Request {
+                    decision, reply, ..
+                } = request;
                 let replies = vec![reply];
                 let batch = batches.entry(gtrid.opening).or_default();
                 batch.insert(gtrid, Asked { decision, replies });

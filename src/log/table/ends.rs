@@ -1,7 +1,7 @@
 //! What the table says of one transaction, of branches that ended otherwise, and of people.
 
 use unanimous_core::ports::{
-    ByHand, DecisionLog, DecisionRecord, Found, HandRow, HeuristicEnd, LogError, Lookup, NotedEnd,
+    ByHand, DecisionLog, DecisionRecord, Found, Hands, HeuristicEnd, LogError, Lookup, NotedEnd,
     RowState, TableError, UnixTime,
 };
 use unanimous_core::protocol::Heuristic;
@@ -14,6 +14,13 @@ use crate::log::hand;
 
 /// How many rows are asked for at once.
 pub(super) const BATCH_MAX: usize = 500;
+
+/// Which time the table was asked for one transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    First,
+    Last,
+}
 
 /// See [`OpenTableLog::found`].
 struct Answer {
@@ -72,32 +79,36 @@ impl OpenTableLog {
             Err(error) => gtrids.iter().map(|_| Err(error.clone())).collect(),
         };
         for (gtrid, asked) in gtrids.iter().zip(asked) {
-            let is_bare = matches!(&asked, Ok(Some(found)) if found.heuristics.is_empty());
-            all.push(if is_bare && self.shared.known().ended_by_hand(*gtrid) {
-                // Perhaps recorded and completed since it was asked.
-                self.lookup(*gtrid).await?
-            } else {
-                self.judge(*gtrid, asked)?
+            all.push(match self.judge(*gtrid, asked, Turn::First)? {
+                Some(lookup) => lookup,
+                None => self.lookup(*gtrid).await?,
             });
         }
         Ok(())
     }
 
-    /// What the table's answer means, and what this process remembers.
+    /// What the table's answer means, and what this process remembers, all of it at one time.
+    /// `None`: a heuristic end was recorded, and the transaction completed, perhaps since the table
+    /// was asked: it is to be asked again, if this was not the last time.
     pub(super) fn judge(
         &self,
         gtrid: Gtrid,
         asked: Result<Option<Found>, TableError>,
-    ) -> Result<Lookup, LogError> {
+        turn: Turn,
+    ) -> Result<Option<Lookup>, LogError> {
+        let is_bare = matches!(&asked, Ok(Some(found)) if found.heuristics.is_empty());
         let (remembered, is_completed, own) = {
             let known = self.shared.known();
+            if is_bare && turn == Turn::First && known.ended_by_hand(gtrid) {
+                return Ok(None);
+            }
             let (remembered, is_completed) = (known.lookup(gtrid), known.is_completed(gtrid));
             (remembered, is_completed, known.own())
         };
         if gtrid.opening.manager != own.manager {
-            return Ok(Lookup::UnknownOpening);
+            return Ok(Some(Lookup::UnknownOpening));
         }
-        match (asked, remembered) {
+        let told = match (asked, remembered) {
             (Ok(found), remembered) => {
                 let found = found.ok_or_else(|| self.unreadable(gtrid))?;
                 let found = self.found(gtrid, found)?;
@@ -106,11 +117,12 @@ impl OpenTableLog {
                     (None, Lookup::Pending(_)) if is_completed => Lookup::Completed,
                     (None, row) => row,
                 };
-                Ok(with_ends(found.ends, beside))
+                with_ends(found.ends, beside)
             }
-            (Err(_), Some(remembered)) => Ok(remembered),
-            (Err(error), None) => Err(log_error(error)),
-        }
+            (Err(_), Some(remembered)) => remembered,
+            (Err(error), None) => return Err(log_error(error)),
+        };
+        Ok(Some(told))
     }
 
     /// What the rows mean.
@@ -177,11 +189,24 @@ impl OpenTableLog {
     }
 
     pub(super) async fn noted_by_hand(&self) -> Result<Vec<ByHand>, LogError> {
+        let hands = self.noted_hands().await?;
+        match hands.illegible.first() {
+            Some((gtrid, _)) => Err(self.unreadable(*gtrid)),
+            None => Ok(hands.legible),
+        }
+    }
+
+    pub(super) async fn noted_hands(&self) -> Result<Hands, LogError> {
         let desk = &self.shared.desk;
         let ends = desk.ask(desk.table.ends(self.reader())).await;
-        let rows = ends.map_err(log_error)?.by_hand.into_iter();
-        let read = |row: HandRow| hand::read(&row).ok_or_else(|| self.unreadable(row.gtrid));
-        rows.map(read).collect()
+        let mut hands = Hands::default();
+        for row in ends.map_err(log_error)?.by_hand {
+            match hand::read(&row) {
+                Some(by_hand) => hands.legible.push(by_hand),
+                None => hands.illegible.push((row.gtrid, row.resource)),
+            }
+        }
+        Ok(hands)
     }
 
     pub(super) async fn times_of(

@@ -80,6 +80,13 @@ pub(super) struct Question {
     older: Vec<OpeningState>,
 }
 
+impl Question {
+    /// Its answer lists whatever the server lists.
+    pub(super) fn is_of_all(&self) -> bool {
+        self.from == Epoch(0)
+    }
+}
+
 /// Openings.
 impl Known {
     pub(super) fn own(&self) -> Opening {
@@ -319,6 +326,11 @@ impl Known {
 
 /// What is lazy.
 impl Known {
+    pub(super) fn unmarked_count(&self) -> usize {
+        self.unmarked.len()
+    }
+
+    /// The oldest ones.
     pub(super) fn take_unmarked(&mut self, len_max: usize) -> Vec<Gtrid> {
         let len = self.unmarked.len().min(len_max);
         let mut some: Vec<_> = self.unmarked.drain(..len).collect();

@@ -20,10 +20,18 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Marks what is completed, and makes the marks durable: what is forced takes along whatever was
-/// written before it.
+/// Marks what was completed until now, and makes the marks durable: what is forced takes along
+/// whatever was written before it. What is completed meanwhile is not waited for.
 pub(super) async fn force(shared: &Shared) -> Result<(), LogError> {
-    write_all(shared).await.map_err(log_error)?;
+    let mut unmarked = {
+        // What another has taken and could not write is there again.
+        let _alone = shared.lazy.lock().await;
+        shared.known().unmarked_count()
+    };
+    while unmarked > 0 {
+        write_some(shared).await.map_err(log_error)?;
+        unmarked = unmarked.saturating_sub(BATCH_MAX);
+    }
     let own = shared.known().own();
     let desk = &shared.desk;
     let asked = desk.ask(desk.table.find(own.gtrid(0), Some(own.epoch)));

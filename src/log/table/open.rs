@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use unanimous_core::ports::{
-    ByHand, DecideError, DecisionLog, DecisionRecord, DecisionRow, EpochSlot, Found, HeuristicEnd,
+    ByHand, DecideError, DecisionLog, DecisionRecord, DecisionRow, EpochSlot, Hands, HeuristicEnd,
     LogError, LogSnapshot, Lookup, Member, OpeningRow, OpeningState, Refusal, RowState, SLOTS,
     Snapshot, TableState, UnixTime,
 };
@@ -16,7 +16,7 @@ use unanimous_core::xid::{Epoch, Gtrid, Opening, ResourceName};
 use super::batches::{self, Request};
 use super::codec::{self, letter_of};
 use super::desk::Desk;
-use super::ends::BATCH_MAX;
+use super::ends::{BATCH_MAX, Turn};
 use super::known::Wake;
 use super::members;
 use super::shared::{FORGOTTEN, Shared};
@@ -119,18 +119,20 @@ impl OpenTableLog {
     ) -> Result<(Snapshot, Vec<OpeningState>), LogError> {
         let mut question = self.shared.known().question();
         let desk = &self.shared.desk;
-        let read = desk.ask(desk.table.read(question.from, forced_by)).await;
-        let mut snapshot = read.map_err(log_error)?;
-        if self.shared.known().is_new(&snapshot.identity) {
-            // What was known to be closed may be open again there. Until all were read, it is new.
-            question = self.shared.known().question_of_all();
+        let (snapshot, openings) = loop {
             let read = desk.ask(desk.table.read(question.from, forced_by)).await;
-            snapshot = read.map_err(log_error)?;
-        }
-        let listed = std::mem::take(&mut snapshot.openings);
-        let mut known = self.shared.known();
-        let openings = known.see(question, &snapshot.identity, listed);
-        drop(known);
+            let mut snapshot = read.map_err(log_error)?;
+            let mut known = self.shared.known();
+            if known.is_new(&snapshot.identity) && !question.is_of_all() {
+                // What was known to be closed may be open again there. Until all were read, it is
+                // new.
+                question = known.question_of_all();
+                continue;
+            }
+            let listed = std::mem::take(&mut snapshot.openings);
+            let openings = known.see(question, &snapshot.identity, listed);
+            break (snapshot, openings);
+        };
         if self.is_member {
             self.shared.rejoin_if_elsewhere(&snapshot.identity);
         }
@@ -176,6 +178,19 @@ impl OpenTableLog {
                 .listed(opening)
                 .is_some_and(|row| row.identity == state.identity)
             && !known.is_shut_down()
+    }
+
+    /// From here on it may be recorded, whoever still waits for it. Is it the first attempt? Or
+    /// what can be answered without asking the table.
+    fn begin_attempt(&self, gtrid: Gtrid) -> Result<bool, Result<LogSeq, DecideError>> {
+        let mut known = self.shared.known();
+        if !known.is_shut_down() {
+            return Ok(known.attempt(gtrid));
+        }
+        drop(known);
+        Err(self
+            .answer(gtrid)
+            .unwrap_or_else(|| Err(DecideError::Uncertain(self.shut_down_error()))))
     }
 
     /// What can be answered without asking the table.
@@ -259,10 +274,18 @@ impl DecisionLog for OpenTableLog {
         if let Some(refusal) = self.refuse_stranger(decision.gtrid).await {
             return Err(refusal);
         }
+        let is_first = match self.begin_attempt(decision.gtrid) {
+            Ok(is_first) => is_first,
+            Err(answer) => return answer,
+        };
         let (reply, answer) = oneshot::channel();
-        let decision = decision.clone();
+        let request = Request {
+            decision: decision.clone(),
+            is_first,
+            reply,
+        };
         // If nobody takes it any more, nobody answers.
-        let _ = self.requests.send(Request { decision, reply });
+        let _ = self.requests.send(request);
         answer
             .await
             .unwrap_or_else(|_| Err(DecideError::Uncertain(task_ended())))
@@ -352,6 +375,10 @@ impl DecisionLog for OpenTableLog {
         self.noted_by_hand().await
     }
 
+    async fn hands(&self) -> Result<Hands, LogError> {
+        self.noted_hands().await
+    }
+
     async fn decided_at(&self, gtrids: &[Gtrid]) -> Result<Vec<(Gtrid, UnixTime)>, LogError> {
         self.times_of(gtrids).await
     }
@@ -363,17 +390,14 @@ impl DecisionLog for OpenTableLog {
     }
 
     async fn lookup(&self, gtrid: Gtrid) -> Result<Lookup, LogError> {
-        let mut asked = self.find(&[gtrid]).await;
-        let is_bare = |found: &Vec<Found>| found.iter().all(|found| found.heuristics.is_empty());
-        if asked.as_ref().is_ok_and(is_bare) && self.shared.known().ended_by_hand(gtrid) {
-            // Recorded and completed since it was asked.
-            asked = self.find(&[gtrid]).await;
+        for turn in [Turn::First, Turn::Last] {
+            let asked = self.find(&[gtrid]).await;
+            let asked = asked.map(|mut found| found.pop());
+            if let Some(lookup) = self.judge(gtrid, asked, turn)? {
+                return Ok(lookup);
+            }
         }
-        let asked = match asked {
-            Ok(mut found) => Ok(found.pop()),
-            Err(error) => Err(error),
-        };
-        self.judge(gtrid, asked)
+        Err(self.unreadable(gtrid))
     }
 
     async fn lookup_all(&self, gtrids: &[Gtrid]) -> Result<Vec<Lookup>, LogError> {

@@ -27,6 +27,9 @@ pub async fn a_decision_is_found_and_read<P: Place>(place: &P) {
         assert_eq!(found.opening.map(|line| line.opening), Some(suite.own));
         assert_eq!(found.heuristics, []);
     }
+    let twice = suite.table.find_all(&[rows[0].gtrid; 2], None).await;
+    let twice = twice.expect("it can be read");
+    assert!(twice.len() == 2 && twice.iter().all(|found| found.row.is_some()));
     let snapshot = suite.read(suite.own.epoch).await;
     assert_eq!((snapshot.pending, snapshot.identity), (rows, identity));
     assert_eq!(suite.find(suite.own.gtrid(99)).await.row, None);

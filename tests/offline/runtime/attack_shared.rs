@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use unanimous::log::TableLog;
 use unanimous::ports::{
-    BranchRecord, DecideError, DecisionLog, DecisionRecord, DecisionTable, Evidence, LogHome,
-    Lookup, ServerIdentity,
+    BranchRecord, DecideError, DecisionLog, DecisionRecord, DecisionTable, Evidence, HandRow,
+    LogHome, Lookup, ResourceManager, ServerIdentity,
 };
+use unanimous::{TransactionManager, Xid};
 use unanimous_core::xid::{ManagerId, Opening};
-use unanimous_testing::{MemoryTable, TableFault, TableStep};
+use unanimous_testing::{MemoryResource, MemoryTable, TableFault, TableStep};
 
 /// Long enough for a member to notice whatever it notices by itself.
 const A_MINUTE: Duration = Duration::from_secs(60);
@@ -390,4 +391,88 @@ async fn i1_a_last_resource_decides_under_the_epoch_of_its_transaction_alone() {
     let statement = log.last_statement(&scope, &new).unwrap();
     table.hold(&statement).unwrap().commit();
     assert_eq!(table.row_count(), 1);
+}
+
+/// A newer release has written it, or somebody has changed it.
+#[tokio::test(start_paused = true)]
+async fn i6_a_record_by_hand_that_cannot_be_read_keeps_its_own_branch_and_no_other() {
+    let table = MemoryTable::new("log");
+    let dead = open(&table).await;
+    let ledger = MemoryResource::new("ledger");
+    let xids = [1, 2].map(|sequence| Xid {
+        gtrid: dead.opening().gtrid(sequence),
+        bqual: ledger.name().clone(),
+    });
+    for (xid, key) in xids.iter().zip(["one", "two"]) {
+        ledger.server().plant(xid, &[(key, "1")]);
+    }
+    let row = HandRow {
+        id: 1,
+        gtrid: xids[0].gtrid,
+        resource: xids[0].bqual.clone(),
+        state: 'I',
+        words: "act of another kind\n".into(),
+    };
+    table.record_by_hand(&row).await.unwrap();
+    dead.close(dead.opening().epoch).await.unwrap();
+    let builder = TransactionManager::builder().log(TableLog::on(&table));
+    let tm = builder.resource(&ledger).start().await.unwrap();
+    tm.recover().await;
+    assert_eq!(ledger.server().prepared(), [xids[0].clone()]);
+    // To whoever acts by hand, all of them matter.
+    dead.by_hand().await.unwrap_err();
+    tm.shutdown().await.unwrap();
+}
+
+/// Nobody waits for it any more, and it waits for its turn: it will be recorded.
+#[tokio::test(start_paused = true)]
+async fn i3_a_decision_that_waits_for_its_turn_was_attempted() {
+    let link = MemoryTable::new("log");
+    let log = open(&link).await;
+    let [first, second] = [1, 2].map(|sequence| decision(log.opening(), sequence));
+    let writing = link.hang_next(TableStep::Decide);
+    let deciding = tokio::spawn({
+        let log = Arc::clone(&log);
+        async move { log.decide(&first).await }
+    });
+    sleep(Duration::from_secs(1)).await;
+    timeout(Duration::from_secs(1), log.decide(&second))
+        .await
+        .unwrap_err();
+    let leaving = tokio::spawn({
+        let log = Arc::clone(&log);
+        async move { log.shutdown().await }
+    });
+    sleep(Duration::from_millis(100)).await;
+    let told = log.decide(&second).await.unwrap_err();
+    assert!(!matches!(told, DecideError::Refused(_)), "{told}");
+    writing.release();
+    let _ = deciding.await;
+    let _ = leaving.await;
+}
+
+/// Whoever forces waits for what was completed before.
+#[tokio::test(start_paused = true)]
+async fn i6_forcing_ends_while_more_is_completed_than_one_write_takes() {
+    let link = MemoryTable::new("log");
+    let log = open(&link).await;
+    let opening = log.opening();
+    link.set_delay(Duration::from_millis(10));
+    let busy = tokio::spawn({
+        let log = Arc::clone(&log);
+        async move {
+            for sequence in 0.. {
+                log.complete(opening.gtrid(sequence));
+                if sequence % 100 == 0 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            }
+        }
+    });
+    sleep(Duration::from_millis(50)).await;
+    timeout(Duration::from_secs(3), log.force())
+        .await
+        .unwrap()
+        .unwrap();
+    busy.abort();
 }

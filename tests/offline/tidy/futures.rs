@@ -190,6 +190,7 @@ pub(super) const TESTS: &[(&str, &str, &str, &[&str])] = &[
         &[
             "OpenTableLog::by_hand",
             "OpenTableLog::decided_at",
+            "OpenTableLog::hands",
             "OpenTableLog::heuristics",
             "OpenTableLog::lookup",
             "OpenTableLog::lookup_all",

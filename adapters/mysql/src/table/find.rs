@@ -23,7 +23,7 @@ pub(super) async fn find_all(
     let answer = table.snapshot(doing, tables, statements, forced_by).await?;
     let openings = table.openings(doing, &answer, 0)?;
     let listed = table.parsed(doing, "unanimous_decision", answer.rows(1), rows::found)?;
-    let mut listed: HashMap<_, _> = listed.into_iter().collect();
+    let listed: HashMap<_, _> = listed.into_iter().collect();
     let noted = table.parsed(doing, "unanimous_heuristic", answer.rows(2), rows::noted)?;
     let mut ends: HashMap<Gtrid, Vec<_>> = HashMap::new();
     for end in noted {
@@ -36,8 +36,8 @@ pub(super) async fn find_all(
         opening: { openings.iter() }
             .find(|row| row.opening == gtrid.opening)
             .cloned(),
-        row: listed.remove(gtrid),
-        heuristics: ends.remove(gtrid).unwrap_or_default(),
+        row: listed.get(gtrid).cloned(),
+        heuristics: ends.get(gtrid).cloned().unwrap_or_default(),
     };
     Ok(gtrids.iter().map(found).collect())
 }

@@ -70,7 +70,8 @@ impl TableMove for Table {
                 sql::unix_time("decided_at")
             ),
         ];
-        let statements = [statements, sql::ends()].concat();
+        // All of it at one time, beside whoever decides.
+        let statements = sql::snapshot([statements, sql::ends()].concat());
         let (identity, rows) = self.run(asked, statements).await?;
         Ok((self.understood(asked, rows.image())?, identity))
     }

@@ -184,7 +184,7 @@ impl Rows {
     ) -> Result<Vec<Found>, Odd> {
         let openings = self.openings()?;
         let rows = self.decisions()?.into_iter();
-        let mut rows: HashMap<Gtrid, _> = rows.map(|row| (row.0, (row.1, row.2))).collect();
+        let rows: HashMap<Gtrid, _> = rows.map(|row| (row.0, (row.1, row.2))).collect();
         let mut ends: HashMap<Gtrid, Vec<_>> = HashMap::new();
         for end in self.noted()? {
             ends.entry(end.gtrid)
@@ -197,8 +197,8 @@ impl Rows {
             opening: { openings.iter() }
                 .find(|row| row.opening == gtrid.opening)
                 .cloned(),
-            row: rows.remove(gtrid),
-            heuristics: ends.remove(gtrid).unwrap_or_default(),
+            row: rows.get(gtrid).cloned(),
+            heuristics: ends.get(gtrid).cloned().unwrap_or_default(),
         };
         Ok(gtrids.iter().map(found).collect())
     }

@@ -74,6 +74,14 @@ pub(super) fn transaction(
     all
 }
 
+/// These questions as one transaction, in which all see the same.
+pub(super) fn snapshot(questions: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut all = vec!["BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY".to_owned()];
+    all.extend(questions);
+    all.push("COMMIT".to_owned());
+    all
+}
+
 /// The row of `unanimous_log` is locked from the first statement on, so two that join at once get
 /// different epochs, and nobody joins a log that was moved.
 pub(super) fn join(random: u64, label: &str, identity: &ServerIdentity) -> Vec<String> {

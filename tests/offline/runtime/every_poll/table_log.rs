@@ -184,11 +184,12 @@ async fn i7_questions_to_a_table_log() {
             polled(polls, log.snapshot()).await.is_some(),
             polled(polls, log.heuristics()).await.is_some(),
             polled(polls, log.by_hand()).await.is_some(),
+            polled(polls, log.hands()).await.is_some(),
             polled(polls, log.decided_at(&[gtrid])).await.is_some(),
         ];
         assert_eq!(log.pending().await.unwrap().len(), 1);
         log.shutdown().await.unwrap();
-        answered == [true; 9]
+        answered == [true; 10]
     })
     .await;
 }
