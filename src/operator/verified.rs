@@ -315,8 +315,8 @@ impl Verified {
 const ORPHAN: (&str, &str) = (
     "of an opening that unanimous_opening does not list",
     "a row of unanimous_opening was deleted, or lost in a fail-over, or these rows were put here \
-     by hand: restore that row, or delete these; until then their branches are left to a person, and \
-     the log is neither moved to a folder nor exported",
+     by hand: restore that row, or delete these; until then their branches are left to a person, \
+     and the log is neither moved to a folder nor exported",
 );
 
 const STRANGE: (&str, &str) = (

@@ -1,5 +1,5 @@
-//! What a log may hold when it is to be moved or exported: its home is sealed only for one that takes
-//! all of it, for nothing unseals it.
+//! What a log may hold when it is to be moved or exported: its home is sealed only for one that
+//! takes all of it, for nothing unseals it.
 
 use unanimous::ManagerId;
 use unanimous::operator::{ConfigFile, LogExport, LogImport, Move, Verified};

@@ -335,8 +335,8 @@ pub trait DecisionLog: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// The same, as far as it can be read: one record that cannot be keeps its own branch from being
-    /// ended, and no other.
+    /// The same, as far as it can be read: one record that cannot be keeps its own branch from
+    /// being ended, and no other.
     ///
     /// # Errors
     /// The log could not be read.

@@ -5,8 +5,8 @@
 //! in a sealed log, and none will be. So what [`TableMove::image`] reads of it is all there ever
 //! was.
 //!
-//! Every method that changes something is one transaction, forced. Repeated, it answers the same, but
-//! for [`end_arrival`](TableMove::end_arrival): the log is here then, and arrives no more.
+//! Every method that changes something is one transaction, forced. Repeated, it answers the same,
+//! but for [`end_arrival`](TableMove::end_arrival): the log is here then, and arrives no more.
 
 use alloc::boxed::Box;
 use alloc::format;
