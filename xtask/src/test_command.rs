@@ -21,6 +21,14 @@ use crate::{
 /// names it, with what it printed last, and not as a silence until somebody else's patience ends.
 const STEP_LIMIT: Duration = Duration::from_secs(40 * 60);
 
+/// How many tests run at a time, unless this is set.
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
+
+/// One more than there are processors: tests on real servers wait a good part of their time.
+fn test_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from) + 1
+}
+
 /// What became of a step.
 struct Done {
     step: &'static Step,
@@ -120,6 +128,9 @@ fn run_step(step: &Step, set: Option<&StartedSet>) -> Result<(), String> {
     command.args(args).envs(step.env.iter().copied());
     if let Some(set) = set {
         set.hand_to(&mut command);
+        if env::var_os(TEST_THREADS).is_none() {
+            command.env(TEST_THREADS, test_threads().to_string());
+        }
     }
     let mut child = command
         .spawn()
