@@ -102,6 +102,8 @@ pub(crate) use sound::Loss;
 #[cfg(feature = "operator")]
 pub(crate) use table::{LABEL_CHARS_MAX, fit_label};
 #[cfg(feature = "operator")]
-pub(crate) use table::{decode_branches, encode_branches, end_of, letter_of, picked, read_ends};
+pub(crate) use table::{
+    decode_branches, encode_branches, end_of, is_of_a_logs_server, letter_of, picked, read_ends,
+};
 #[cfg(feature = "operator")]
 pub(crate) use verify::{FolderVerified, verify_folder};

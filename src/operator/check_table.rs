@@ -17,7 +17,7 @@ use super::file::ConfigFile;
 use super::place::{Home, TablePlace};
 use super::shared::{Watched, patience};
 use crate::bounded::bounded;
-use crate::log::{TableLog, read_ends};
+use crate::log::{TableLog, is_of_a_logs_server, read_ends};
 
 /// How long one question may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -27,36 +27,6 @@ const ASYNCHRONOUS: [&str; 3] = [
     "asynchronous_standbys",
     "asynchronous_replicas",
     "semi_sync",
-];
-
-/// What matters of a server that holds a log and no branches.
-const OF_A_LOGS_SERVER: [&str; 26] = [
-    "asynchronous_replicas",
-    "asynchronous_standbys",
-    "binlog_error_action",
-    "data_sync_retry",
-    "free_connections",
-    "fsync",
-    "full_page_writes",
-    "group_replication",
-    "innodb_doublewrite",
-    "innodb_flush_log_at_trx_commit",
-    "innodb_flush_method",
-    "innodb_force_recovery",
-    "innodb_read_only",
-    "max_connections",
-    "pg_is_in_recovery",
-    "pooler",
-    "proxy",
-    "read_only",
-    "semi_sync",
-    "server_version",
-    "sync_binlog",
-    "synchronous_commit",
-    "synchronous_standby_names",
-    "transaction_read_only",
-    "version",
-    "wsrep_on",
 ];
 
 impl CheckedLog {
@@ -109,8 +79,7 @@ impl CheckedLog {
             );
         }
         if own.is_some() {
-            let is_of_log = |found: &Finding| OF_A_LOGS_SERVER.contains(&found.subject.as_str());
-            let of_log = findings.into_iter().filter(is_of_log);
+            let of_log = findings.into_iter().filter(is_of_a_logs_server);
             self.findings.extend(of_log.map(Into::into));
         }
     }

@@ -35,7 +35,7 @@ use core::time::Duration;
 use async_trait::async_trait;
 
 use super::error::Words;
-use super::{ServerIdentity, SourceError, UnixTime};
+use super::{Preflight, ResourceError, ServerIdentity, SourceError, UnixTime};
 use crate::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
 
 /// How many rows an epoch has for its lock, so that many transactions that decide at once do not
@@ -318,6 +318,16 @@ pub trait DecisionTable: Send + Sync + 'static {
     /// # Errors
     /// `Missing`, `Unfit`; `Refused` on a standby or read-only server.
     async fn check(&self) -> Result<TableState, TableError>;
+
+    /// What the settings of its server, and the way to it, mean for what is forced there: as
+    /// [`ResourceManager::preflight`](super::ResourceManager::preflight) finds it. `None` where
+    /// there is no such thing.
+    ///
+    /// # Errors
+    /// As there.
+    async fn preflight(&self) -> Result<Option<Preflight>, ResourceError> {
+        Ok(None)
+    }
 
     /// Registers an opening with a new epoch, higher than every earlier one, with its slots and its
     /// member's row. Forced. (Repeated, it registers another; the lost one has no member and is

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
 use unanimous_core::ports::{
     DecideError, Decided, DecisionRecord, DecisionRow, EpochSlot, OpeningRow, Refusal, RowAnswer,
@@ -22,8 +22,9 @@ use super::shared::{FORGOTTEN, Shared};
 
 const BATCH_MAX: usize = 256;
 
-/// How many that are repeated are under way at once: they leave connections to the others.
-const REPEATED_MAX: usize = 2;
+/// How many that are repeated are under way at once, and last resources whose answer was lost: they
+/// leave connections to the others.
+pub(super) const REPEATED_MAX: usize = 2;
 
 type Reply = oneshot::Sender<Result<LogSeq, DecideError>>;
 
@@ -88,7 +89,10 @@ async fn run_repeated(shared: &Shared, mut requests: mpsc::UnboundedReceiver<Req
             let (opening, gtrid) = (decision.gtrid.opening, decision.gtrid);
             let replies = vec![reply];
             let alone = Batch::from([(gtrid, Asked { decision, replies })]);
-            write(shared, opening, alone, Attempt::Repeated).map(drop)
+            async move {
+                let _turn = shared.turn().await;
+                write(shared, opening, alone, Attempt::Repeated).await;
+            }
         })
         .await;
 }

@@ -16,7 +16,7 @@
 //! Layers: `codec` (branches as text), `known` (what this process has seen and done), `desk` (one
 //! question to the table, bounded), `batches` (decisions, many in one write), `lazy` (completions),
 //! `members` (heartbeats, suspicion, joining anew), `shared` (what all of these share), `ends`
-//! (what ended otherwise, and by whose hand), `open` (the port).
+//! (what ended otherwise, and by whose hand), `open` (the port); `server` (may it hold a log?).
 
 mod batches;
 mod codec;
@@ -26,6 +26,7 @@ mod known;
 mod lazy;
 mod members;
 mod open;
+mod server;
 mod shared;
 #[cfg(test)]
 mod suite_test;
@@ -50,6 +51,8 @@ pub(crate) use self::ends::read_ends;
 #[cfg(feature = "operator")]
 pub(crate) use self::members::picked;
 use self::open::OpenTableLog;
+#[cfg(feature = "operator")]
+pub(crate) use self::server::is_of_a_logs_server;
 
 /// A decision log in a table of a PostgreSQL, MySQL or MariaDB database, which many instances of an
 /// application share: no instance needs a disk, and each finishes what another has left.
@@ -104,7 +107,8 @@ impl fmt::Debug for TableLog {
 
 impl TableLog {
     /// The log in the database of this resource, with its address and credentials. The resource
-    /// need not be registered.
+    /// need not be registered: that its server keeps what is forced is checked when the log is
+    /// opened.
     pub fn on(home: &impl TableHome) -> Self {
         Self::over(home.decision_table())
     }
@@ -190,6 +194,7 @@ impl LogHome for TableLog {
         let log = if self.options.observe {
             OpenTableLog::observe(desk, state, self.options)
         } else {
+            server::judge(&*self.table).await?;
             OpenTableLog::join(desk, state, self.options).await?
         };
         Ok(Arc::new(log))

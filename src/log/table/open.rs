@@ -321,7 +321,9 @@ impl DecisionLog for OpenTableLog {
             return Err(self.shared.may_be_lost(gtrid, SHUT_DOWN));
         }
         let desk = &self.shared.desk;
+        let turn = self.shared.turn().await;
         let stands = desk.ask(desk.table.put_rollback(gtrid)).await;
+        drop(turn);
         match stands.map_err(|error| DecideError::Uncertain(log_error(error)))? {
             RowState::Pending => Ok(self.shared.known().record(decision.clone())),
             RowState::Completed => {

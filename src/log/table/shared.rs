@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use unanimous_core::ports::{DecideError, LogError, OpeningRow, ServerIdentity, TableState};
 use unanimous_core::xid::{Epoch, Gtrid};
 
 use super::Options;
+use super::batches::REPEATED_MAX;
 use super::desk::Desk;
 use super::known::Known;
 use super::members::Watch;
@@ -24,6 +25,9 @@ pub(super) struct Shared {
     pub(super) wants_rejoin: Notify,
     /// Held while this member joins anew, or leaves.
     pub(super) joining: tokio::sync::Mutex<()>,
+    /// Whoever may wait for a key that another transaction holds: so few, that sessions are left to
+    /// first decisions and to signs of life.
+    repeated: Semaphore,
     /// Held while what is lazy is on its way to the table.
     pub(super) lazy: tokio::sync::Mutex<()>,
     /// Of the server on which this member has joined last.
@@ -47,11 +51,18 @@ impl Shared {
             watch: Watch::default(),
             wants_rejoin: Notify::new(),
             joining: tokio::sync::Mutex::default(),
+            repeated: Semaphore::new(REPEATED_MAX),
             lazy: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
             known: Mutex::new(Known::new(own)),
             slot: AtomicU32::new(0),
         }
+    }
+
+    /// See the field.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.repeated.acquire().await.ok()
     }
 
     pub(super) fn known(&self) -> MutexGuard<'_, Known> {

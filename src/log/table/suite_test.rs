@@ -1,10 +1,11 @@
 //! The suite of decision logs over a table in memory.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use unanimous_core::ports::{
     DecideError, DecisionLog, DecisionRecord, DecisionRow, DecisionTable, EpochSlot, LogHome,
-    Lookup, RowState,
+    Lookup, Refusal, RowState,
 };
 use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::Opening;
@@ -110,6 +111,39 @@ async fn what_is_forced_survives_a_crash_of_the_table() {
     log.force().await.unwrap();
     table.crash();
     assert_eq!(table.row(gtrids[1]), Some(RowState::Completed));
+}
+
+/// Each waits for whoever holds its key; all at once they would take every session that there is.
+#[tokio::test]
+async fn i6_last_resources_that_wait_to_be_settled_leave_sessions_to_the_others() {
+    let table = MemoryTable::new("log 1");
+    let log = Table(table.clone()).home().open().await.unwrap();
+    let keys: Vec<_> = (0..12)
+        .map(|_| table.hang_next(TableStep::PutRollback))
+        .collect();
+    let settling: Vec<_> = (0..12)
+        .map(|sequence| {
+            let log = Arc::clone(&log);
+            tokio::spawn(async move { log.settle_last(&record(log.opening(), sequence)).await })
+        })
+        .collect();
+    for key in &keys[..2] {
+        key.reached().await;
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!keys[2].is_reached(), "a third one waits with them");
+    for key in &keys {
+        key.release();
+    }
+    for settled in settling {
+        let refused = settled.await.unwrap().unwrap_err();
+        assert!(matches!(
+            refused,
+            DecideError::Refused(Refusal::LastRolledBack)
+        ));
+    }
 }
 
 /// An opening that no server lists is nobody's: its branches are shown, and never touched.
