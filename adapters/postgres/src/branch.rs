@@ -21,11 +21,12 @@ use unanimous_core::ports::{
     Branch, BranchEnv, BranchError, BranchErrorKind, OnePhaseReply, PrepareReply, Resource,
     ServerIdentity,
 };
+use unanimous_core::protocol::Decision;
 use unanimous_core::xid::Xid;
 
 use crate::codes::Request;
 use crate::failure::Failure;
-use crate::finish::{As, OnePhaseTrace, end_answered};
+use crate::finish::{As, OnePhaseTrace, end_answered, end_prepared};
 use crate::gid::Gid;
 use crate::pool::Lease;
 use crate::session::{Replies, Session};
@@ -152,10 +153,22 @@ impl Branch for PgBranch {
 
     async fn commit(&mut self) -> Result<(), BranchError> {
         self.leave(Stage::Prepared, "commit")?;
-        self.lease.forbid_interrupt();
+        self.lease.set_idle(false);
         let text = sql::commit_prepared(&self.gid);
+        let (answer, wiping) = self.run_and_wipe(&text).await;
+        let ended = end_answered(&self.lease, &self.gid, Decision::Commit, answer).await;
         let asked = "cannot commit the prepared branch";
-        self.end_prepared(&text, Stage::Committed, asked).await
+        if ended.is_ok() && self.lease.is_unreplicated() {
+            // Its decision has to be kept until the standbys know, too.
+            return Err(self.error(Failure::unreplicated(), Request::Finish, asked));
+        }
+        let whose = self.ended(ended, Stage::Committed, asked).await?;
+        self.wiping = match whose {
+            As::OwnRole => wiping,
+            // A role was taken since.
+            As::Owner => None,
+        };
+        Ok(())
     }
 
     async fn rollback(&mut self) -> Result<(), BranchError> {
@@ -163,9 +176,11 @@ impl Branch for PgBranch {
             Stage::RolledBack => Ok(()),
             Stage::Prepared => {
                 self.stage = Stage::Doubtful;
-                let text = sql::rollback_prepared(&self.gid);
+                self.lease.set_idle(false);
+                let ended = end_prepared(&self.lease, &self.gid, Decision::Rollback).await;
                 let asked = "cannot roll back the prepared branch";
-                self.end_prepared(&text, Stage::RolledBack, asked).await
+                self.ended(ended, Stage::RolledBack, asked).await?;
+                Ok(())
             }
             Stage::Active => {
                 self.stage = Stage::Doubtful;
@@ -186,7 +201,6 @@ impl Branch for PgBranch {
             return OnePhaseReply::RolledBack(error);
         }
         self.lease.watch_warnings();
-        self.lease.forbid_interrupt();
         let (guard, end, wiping) = self.guard_and_commit().await;
         match (guard, end) {
             (_, _) if self.lease.is_unreplicated() => {
@@ -217,7 +231,6 @@ impl Branch for PgBranch {
             return OnePhaseReply::RolledBack(error);
         }
         self.lease.watch_warnings();
-        self.lease.forbid_interrupt();
         let text = sql::commit_last(&self.gid, self.lease.facts().backend.pid, statement);
         let failure = match self.run_last(&text).await {
             Ok(()) => {
@@ -328,7 +341,7 @@ impl PgBranch {
             Some(evidence) => {
                 self.stage = Stage::Prepared;
                 // Nothing of the application's can be under way any more.
-                self.lease.forbid_interrupt();
+                self.lease.set_idle(true);
                 PrepareReply::Prepared(evidence)
             }
             None => {
@@ -419,31 +432,26 @@ impl PgBranch {
         self.resource.resolve_one_phase(&trace, error).await
     }
 
-    async fn end_prepared(
+    /// A prepared branch is at its `end`, or says why not.
+    async fn ended(
         &mut self,
-        text: &str,
+        ended: Result<As, Failure>,
         end: Stage,
         asked: &str,
-    ) -> Result<(), BranchError> {
-        let (answer, wiping) = self.run_and_wipe(text).await;
-        match end_answered(&self.lease, &self.gid, text, answer).await {
-            // Its decision has to be kept until the standbys know, too.
-            Ok(_) if end == Stage::Committed && self.lease.is_unreplicated() => {
-                Err(self.error(Failure::unreplicated(), Request::Finish, asked))
-            }
+    ) -> Result<As, BranchError> {
+        match ended {
             Ok(whose) => {
                 self.stage = end;
-                self.wiping = match whose {
-                    As::OwnRole => wiping,
-                    // A role was taken since.
-                    As::Owner => None,
-                };
-                Ok(())
+                Ok(whose)
             }
             Err(failure) => {
                 let error = self.error(failure, Request::Finish, asked);
                 if still_prepared(error.kind()) {
                     self.stage = Stage::Prepared;
+                    // The wipe behind it has undone what prepare had set.
+                    if self.lease.run(&sql::durable()).await.is_err() {
+                        self.lease.close();
+                    }
                 }
                 Err(error)
             }
@@ -461,7 +469,8 @@ impl PgBranch {
     async fn settle(&mut self) -> Result<(), Failure> {
         // The wipe is not sent behind it: a pooler that nobody has noticed gives the session away
         // at the answer to this, and what answers the wipe to whoever has it then (observed with
-        // PgBouncer 1.18). After a commit there is no such branch: the guard has noticed.
+        // PgBouncer 1.18). Behind a commit it is: the guard has noticed such a pooler, if that has
+        // changed the session meanwhile.
         self.lease.run("ROLLBACK").await?;
         self.stage = Stage::RolledBack;
         Ok(())

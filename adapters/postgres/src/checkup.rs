@@ -27,7 +27,7 @@ impl Postgres {
     pub(crate) async fn look_deeper(&self) -> Result<Vec<Finding>, ResourceError> {
         let settings = self.settings();
         let fail = |failure: Failure| failure.into_resource(&settings.name, ASKED);
-        let mut session = Session::connect(settings, &settings.access, None)
+        let mut session = Session::connect(settings, &settings.access, "", None)
             .await
             .map_err(fail)?;
         let rows = session.run(&sql::checkup()).await.map_err(fail)?;

@@ -152,7 +152,7 @@ const TABLE: &[Row] = &[
     row(VOTE, "40001", CONFLICT, ""),
     row(VOTE, "40P01", CONFLICT, ""),
     row(VOTE_ALONE, "55P03", TIMEOUT, LOCKED),
-    // The branch's own locks were had before: this is the epoch, or the key.
+    // The epoch, or the key; or what a deferred constraint or trigger locks at the commit.
     row(LAST, "55P03", CONFLICT, CLOSING),
     row(LAST, "42501", NO_RIGHTS, LAST_RIGHTS),
     row(

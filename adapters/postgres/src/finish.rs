@@ -60,25 +60,18 @@ impl Postgres {
         decision: Decision,
     ) -> Result<(), BranchError> {
         let gid = Gid::of(xid);
-        let (text, asked) = match decision {
-            Decision::Commit => (
-                sql::commit_prepared(&gid),
-                "cannot commit a prepared branch",
-            ),
-            Decision::Rollback => (
-                sql::rollback_prepared(&gid),
-                "cannot roll back a prepared branch",
-            ),
+        let asked = match decision {
+            Decision::Commit => "cannot commit a prepared branch",
+            Decision::Rollback => "cannot roll back a prepared branch",
         };
         let name = &self.settings().name;
-        let mut session = match self.pools().recovery_session().await {
+        let session = match self.pools().recovery_session().await {
             Ok(session) => session,
             // Nothing was sent.
             Err(failure) => return Err(failure.into_branch(Request::Open, name, asked)),
         };
-        session.forbid_interrupt();
         session.watch_warnings();
-        match end_prepared(&session, &gid, &text).await {
+        match end_prepared(&session, &gid, decision).await {
             // Its decision has to be kept until the standbys know, too.
             Ok(_) if decision == Decision::Commit && session.is_unreplicated() => {
                 Err(Failure::unreplicated().into_branch(Request::Finish, name, asked))
@@ -263,21 +256,35 @@ pub(crate) enum As {
     Owner,
 }
 
-/// Ends a prepared branch by `text`, which holds its `gid`.
+/// Ends a prepared branch.
 ///
 /// It belongs to the role that was current at prepare. Where that is not the session's (42501),
 /// because `SET LOCAL ROLE` has ended or because this is another session, the session takes the
 /// role and asks again; whoever could take it once can as long as he is a member of it.
-pub(crate) async fn end_prepared(session: &Session, gid: &Gid, text: &str) -> Result<As, Failure> {
-    let answer = session.run(text).await;
-    end_answered(session, gid, text, answer).await
+///
+/// A rollback waits for no standby: one that takes over without it has the branch prepared and no
+/// decision, and the branch is rolled back there, too. Its locks go at once.
+pub(crate) async fn end_prepared(
+    session: &Session,
+    gid: &Gid,
+    decision: Decision,
+) -> Result<As, Failure> {
+    let answer = ask_end(session, gid, decision).await;
+    end_answered(session, gid, decision, answer).await
 }
 
-/// The same, when `text` has been sent and answered.
+async fn ask_end(session: &Session, gid: &Gid, decision: Decision) -> Result<Replies, Failure> {
+    match decision {
+        Decision::Commit => session.run(&sql::commit_prepared(gid)).await,
+        Decision::Rollback => session.run_unawaited(&sql::rollback_prepared(gid)).await,
+    }
+}
+
+/// The same, when it was asked for and answered.
 pub(crate) async fn end_answered(
     session: &Session,
     gid: &Gid,
-    text: &str,
+    decision: Decision,
     answer: Result<Replies, Failure>,
 ) -> Result<As, Failure> {
     let refused = match answer {
@@ -287,13 +294,15 @@ pub(crate) async fn end_answered(
     if !codes::is_not_owner(refused.answer()) || take_role(session, gid).await.is_none() {
         return Err(refused);
     }
-    session.run(text).await?.all_of(1).map(|_| As::Owner)
+    let answer = ask_end(session, gid, decision).await;
+    answer?.all_of(1).map(|_| As::Owner)
 }
 
-/// Nothing if there is no such branch, or if the role may not be taken.
+/// Nothing if there is no such branch, or if the role may not be taken. The wipe that was sent
+/// behind the end of a branch has undone what made its session durable.
 async fn take_role(session: &Session, gid: &Gid) -> Option<Replies> {
     let owner = session.run(&sql::owner_of(gid)).await.ok()?;
-    let set_role = format!("SET ROLE {}", owner.field(0)?);
+    let set_role = format!("SET ROLE {}; {}", owner.field(0)?, sql::durable());
     session.run(&set_role).await.ok()
 }
 

@@ -40,7 +40,7 @@ enum Purpose {
 }
 
 /// How many sessions the decision table has: for decisions that wait for a lock (one written first,
-/// two repeated), and one for what has to go on beside them, such as a sign of life.
+/// two repeated or settled), and one for what has to go on beside them, such as a sign of life.
 pub(crate) const TABLE_SESSIONS: usize = 4;
 
 impl Manager for Connector {
@@ -53,13 +53,10 @@ impl Manager for Connector {
         match self.purpose {
             Purpose::Branches => {
                 let setup = settings.session_setup.as_deref();
-                Session::connect(settings, &settings.access, setup).await
+                Session::connect(settings, &settings.access, sql::ALL_NAMES, setup).await
             }
-            Purpose::Recovery => Session::connect_with(settings, recovery, &sql::durable()).await,
-            Purpose::Table => {
-                let own = table::session();
-                Session::connect_with(settings, recovery, &own).await
-            }
+            Purpose::Recovery => Session::connect(settings, recovery, &sql::durable(), None).await,
+            Purpose::Table => Session::connect(settings, recovery, &table::session(), None).await,
         }
     }
 

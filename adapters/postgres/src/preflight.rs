@@ -33,7 +33,7 @@ impl Postgres {
     pub(crate) async fn check(&self) -> Result<Preflight, ResourceError> {
         let settings = self.settings();
         let fail = |failure: Failure| failure.into_resource(&settings.name, ASKED);
-        let mut first = match self.log_in(&settings.access).await {
+        let mut first = match self.log_in(&settings.access, "").await {
             Err(failure) if failure.is_standby() => {
                 let found = vec![findings::standby("the address")];
                 return Ok(Preflight::new("PostgreSQL", None, found).read_only(true));
@@ -47,7 +47,9 @@ impl Postgres {
             return Err(ResourceError::new(Problem::Unfit, name, text));
         };
         let mut found = findings::of_server(&seen, settings);
-        let mut second = self.log_in(&settings.access).await.map_err(fail)?;
+        // As the session of a branch, for the set-up SQL.
+        let second = self.log_in(&settings.access, sql::ALL_NAMES).await;
+        let mut second = second.map_err(fail)?;
         let identity = Some(first.facts().identity.clone());
         if shares_sessions(&first, &second).await.map_err(fail)? {
             // Nothing more is asked: the session that answers is not the one that is meant.
@@ -68,8 +70,8 @@ impl Postgres {
     }
 
     /// A connection of its own, so that a pool cannot hide what is looked for.
-    async fn log_in(&self, access: &Access) -> Result<Session, Failure> {
-        Session::connect(self.settings(), access, None).await
+    async fn log_in(&self, access: &Access, own: &str) -> Result<Session, Failure> {
+        Session::connect(self.settings(), access, own, None).await
     }
 
     /// The set-up SQL runs in every session, so what is wrong with it is wrong with all.
@@ -96,7 +98,7 @@ impl Postgres {
     ) -> Result<Vec<Finding>, ResourceError> {
         let name = &self.settings().name;
         let asked = "cannot check the account of recovery_address";
-        let mut session = match self.log_in(recovery).await {
+        let mut session = match self.log_in(recovery, "").await {
             Ok(session) => session,
             Err(failure) if failure.is_standby() => {
                 return Ok(vec![findings::standby("recovery_address")]);

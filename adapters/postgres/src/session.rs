@@ -76,30 +76,16 @@ pub(crate) struct Session {
     durability: &'static str,
     clean: bool,
     spoiled: AtomicBool,
-    may_interrupt: bool,
+    is_idle: bool,
 }
 
 impl Session {
-    /// Connects, reads the facts and sets the limits: one round trip after the log-in, one more if
-    /// there is set-up SQL.
+    /// Connects, reads the facts, sets the limits, and runs statements of our `own`: one round trip
+    /// after the log-in, one more if there is set-up SQL of the application's.
+    ///
+    /// Our statements find nothing but what is the server's [own](sql::OWN_NAMES); whoever runs the
+    /// application's in it, too, lets that end with [`sql::ALL_NAMES`].
     pub(crate) async fn connect(
-        settings: &Settings,
-        access: &Access,
-        setup: Option<&str>,
-    ) -> Result<Self, Failure> {
-        Self::connected(settings, access, "", setup).await
-    }
-
-    /// The same, with statements of our own in that round trip.
-    pub(crate) async fn connect_with(
-        settings: &Settings,
-        access: &Access,
-        own: &str,
-    ) -> Result<Self, Failure> {
-        Self::connected(settings, access, own, None).await
-    }
-
-    async fn connected(
         settings: &Settings,
         access: &Access,
         own: &str,
@@ -128,9 +114,10 @@ impl Session {
         } = connected;
         let link = Link::spawn(connection, settings.name.clone());
         let limits = sql::limits(settings.vanished_after);
-        let text = format!("{}; {limits}; {own}; {}", sql::FACTS, sql::durability());
+        let (names, facts, durability) = (sql::OWN_NAMES, sql::FACTS, sql::durability());
+        let text = format!("{names}; {facts}; {limits}; {durability}; {own}");
         let mut replies = read(&client, &link, send(&client, &link, &text).await?).await?;
-        let durability = durability_in(&replies);
+        let durability = replies.rows.get(1).map_or("on", durability_in);
         replies.rows.truncate(1);
         let facts = Facts::read(&replies)?;
         let mut session = Self {
@@ -141,12 +128,12 @@ impl Session {
             durability,
             clean: false,
             spoiled: AtomicBool::new(false),
-            may_interrupt: true,
+            is_idle: false,
         };
         if let Some(text) = setup {
             session.set_up(text).await?;
             let told = session.run(&sql::durability()).await?;
-            session.durability = durability_in(&told);
+            session.durability = told.rows.last().map_or("on", durability_in);
         }
         Ok(session)
     }
@@ -183,6 +170,26 @@ impl Session {
         self.read(stream).await
     }
 
+    /// The same for a change that need not be on the synchronous standbys: its commit does not wait
+    /// for them. The next one's does again.
+    pub(crate) async fn run_unawaited(&self, text: &str) -> Result<Replies, Failure> {
+        let lowered = self.send(sql::AWAIT_NOBODY).await?;
+        let sent = self.send(text).await;
+        let raised = format!("SET synchronous_commit = {}", self.durability);
+        let raised = self.send(&raised).await;
+        // If it was refused, the change waits; no harm is done.
+        let _ = self.read(lowered).await;
+        let answer = self.read(sent?).await;
+        let raised = match raised {
+            Ok(stream) => self.read(stream).await,
+            Err(failure) => Err(failure),
+        };
+        if raised.is_err() {
+            self.spoil();
+        }
+        answer
+    }
+
     /// Hands one string of statements to the connection; does not wait for an answer.
     pub(crate) async fn send(&self, text: &str) -> Result<SimpleQueryStream, Failure> {
         send(&self.client, &self.link, text).await
@@ -215,7 +222,7 @@ impl Session {
         self.link.unreplicated.load(Ordering::Relaxed)
     }
 
-    /// Never again: something can reach this session after its branch has ended.
+    /// Never again: something can reach this session after its branch has ended, or is left in it.
     pub(crate) fn spoil(&self) {
         self.spoiled.store(true, Ordering::Relaxed);
     }
@@ -227,7 +234,7 @@ impl Session {
 
     /// May it be given to another branch?
     pub(crate) fn is_reusable(&self) -> bool {
-        self.clean && !self.client.is_closed()
+        self.clean && !self.is_spoiled() && !self.client.is_closed()
     }
 
     /// Nothing of its last use is left in it.
@@ -240,12 +247,12 @@ impl Session {
         // A warning belongs to the use of the session in which it came.
         self.link.unreplicated.store(false, Ordering::Relaxed);
         self.clean = false;
-        self.may_interrupt = true;
+        self.is_idle = false;
     }
 
-    /// What is asked from here on is not to be cancelled when the session is closed meanwhile.
-    pub(crate) fn forbid_interrupt(&mut self) {
-        self.may_interrupt = false;
+    /// Is it known that nothing is under way? Then there is nothing to cancel when it is closed.
+    pub(crate) fn set_idle(&mut self, is_idle: bool) {
+        self.is_idle = is_idle;
     }
 
     pub(crate) const fn is_clean(&self) -> bool {
@@ -255,12 +262,14 @@ impl Session {
     /// Closes the socket, whatever is under way.
     ///
     /// The server would notice that only when the statement under way is at its end, and keep its
-    /// locks until then. So it is asked to cancel it, in the background; that can hit nobody else,
-    /// for the session is not used again.
+    /// locks, and one of its connections, until then; for ever, if a commit waits for a standby that
+    /// does not come. So it is asked to cancel it, in the background; that can hit nobody else, for
+    /// the session is not used again. Whoever asked takes no answer from here, and what a cancelled
+    /// wait leaves without its standby is found when somebody asks what became of it.
     pub(crate) fn close(&self) {
         let is_closed = self.client.is_closed();
         self.link.task.abort();
-        if is_closed || !self.may_interrupt {
+        if is_closed || self.is_idle {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -357,9 +366,9 @@ impl Facts {
     }
 }
 
-/// The value is the answer's last row, as one of the two texts that may be sent.
-fn durability_in(replies: &Replies) -> &'static str {
-    match replies.rows.last().and_then(|row| field(row, 0)) {
+/// The answer to [`sql::durability`], as one of the two texts that may be sent.
+fn durability_in(row: &SimpleQueryRow) -> &'static str {
+    match field(row, 0) {
         Some("remote_apply") => "remote_apply",
         _ => "on",
     }

@@ -30,7 +30,7 @@ use crate::gid::Gid;
 use crate::table;
 
 /// How many statements [`prepare`] holds: each has to be answered.
-pub(crate) const PREPARE_STATEMENTS: usize = 4;
+pub(crate) const PREPARE_STATEMENTS: usize = 5;
 
 /// How many statements [`end_reader`] holds: each has to be answered.
 pub(crate) const END_READER_STATEMENTS: usize = 3;
@@ -51,10 +51,27 @@ pub(crate) fn durability() -> String {
     format!("SELECT {AT_LEAST_ON}")
 }
 
-/// Sets that for all that the session commits.
+/// Sets that for all that the session commits, and that the server tells what no synchronous standby
+/// has: below `warning` it would say nothing (observed).
 pub(crate) fn durable() -> String {
-    format!("SELECT pg_catalog.set_config('synchronous_commit', {AT_LEAST_ON}, false)")
+    let told = tell_warnings(false);
+    format!("SELECT pg_catalog.set_config('synchronous_commit', {AT_LEAST_ON}, false), {told}")
 }
+
+fn tell_warnings(is_local: bool) -> String {
+    format!("pg_catalog.set_config('client_min_messages', 'warning', {is_local})")
+}
+
+/// What need not be on the synchronous standbys waits for none: what follows on the session is on
+/// this server's disk only when it is answered.
+pub(crate) const AWAIT_NOBODY: &str = "SET synchronous_commit = local";
+
+/// Functions and operators of that name are the server's own, whoever may create others elsewhere:
+/// one in `public` that fits better would run with the rights of whoever asks (CVE-2018-1058).
+pub(crate) const OWN_NAMES: &str = "SET search_path = pg_catalog, pg_temp";
+
+/// Those of the application again, as its account or address says.
+pub(crate) const ALL_NAMES: &str = "RESET search_path";
 
 /// Does not return before the synchronous standbys have all that was committed before it: the
 /// commit of a transaction that has written to the log waits for them.
@@ -200,10 +217,11 @@ pub(crate) fn account(seen: &Seen) -> String {
 /// the block that is still open, or does no harm where none is.
 ///
 /// What it asks has neither condition nor aggregate, which cost as much as all the rest (measured).
-/// The role goes with the session's authorization.
+/// The role goes with the session's authorization, but not everything of it in releases before
+/// 15.9, 16.5 and 17.1 (CVE-2024-10978).
 pub(crate) fn wipe(vanished_after: Duration) -> String {
     format!(
-        "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; {}; UNLISTEN *; DISCARD TEMP; \
+        "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; {}; UNLISTEN *; DISCARD TEMP; \
          DISCARD SEQUENCES; SELECT pg_catalog.pg_advisory_unlock_all(); \
          SELECT (pg_catalog.pg_prepared_statement()).from_sql",
         limits(vanished_after)
@@ -211,7 +229,7 @@ pub(crate) fn wipe(vanished_after: Duration) -> String {
 }
 
 /// How many statements [`wipe`] holds: each has to be answered.
-pub(crate) const WIPE_STATEMENTS: usize = 12;
+pub(crate) const WIPE_STATEMENTS: usize = 13;
 
 /// Tells what drops the statements that were prepared by SQL.
 pub(crate) const DEALLOCATE: &str = "SELECT pg_catalog.string_agg('DEALLOCATE ' || \
@@ -251,9 +269,10 @@ pub(crate) fn begin(settings: &Settings, env: &BranchEnv, gid: &Gid) -> String {
 }
 
 /// Prepares the branch, if it still is what it was begun as, on the server's synchronous standbys,
-/// too: with `off` and `local` neither prepare nor the end behind it would wait for them. A `SET`
-/// costs a tenth of `set_config` (measured), which is why `durability`, the value of
-/// [`AT_LEAST_ON`], was asked for beforehand. Its one row is the transaction's number (`xid8`).
+/// too: with `off` and `local` neither prepare nor the end behind it would wait for them, and with
+/// other `client_min_messages` nobody would hear that the wait was cancelled. A `SET` costs a tenth
+/// of `set_config` (measured), which is why `durability`, the value of [`AT_LEAST_ON`], was asked
+/// for beforehand. Its one row is the transaction's number (`xid8`).
 pub(crate) fn prepare(gid: &Gid, backend_pid: i32, durability: &str) -> String {
     let guard = guard(
         gid,
@@ -262,8 +281,9 @@ pub(crate) fn prepare(gid: &Gid, backend_pid: i32, durability: &str) -> String {
         "pg_catalog.pg_current_xact_id()::text",
     );
     format!(
-        "SELECT {guard}; SET synchronous_commit = {durability}; \
-         SAVEPOINT unanimous_guard; PREPARE TRANSACTION '{gid}'"
+        "SELECT {guard}; SET client_min_messages = warning; \
+         SET synchronous_commit = {durability}; SAVEPOINT unanimous_guard; \
+         PREPARE TRANSACTION '{gid}'"
     )
 }
 
@@ -273,7 +293,10 @@ pub(crate) fn prepare(gid: &Gid, backend_pid: i32, durability: &str) -> String {
 pub(crate) fn one_phase_guard(gid: &Gid, backend_pid: i32) -> String {
     let xid8 = "pg_catalog.pg_current_xact_id_if_assigned()::text";
     let guard = guard(gid, backend_pid, "", xid8);
-    format!("SELECT {guard}, pg_catalog.set_config('synchronous_commit', {AT_LEAST_ON}, true)")
+    let told = tell_warnings(true);
+    format!(
+        "SELECT {guard}, {told}, pg_catalog.set_config('synchronous_commit', {AT_LEAST_ON}, true)"
+    )
 }
 
 /// How many statements [`ONE_PHASE_END`] holds: each has to be answered.
@@ -284,18 +307,35 @@ pub(crate) const ONE_PHASE_END_STATEMENTS: usize = 2;
 pub(crate) const ONE_PHASE_END: &str = "SAVEPOINT unanimous_guard; COMMIT";
 
 /// How many statements [`commit_last`] holds, if the log's is one: each has to be answered.
-pub(crate) const COMMIT_LAST_STATEMENTS: usize = 4;
+pub(crate) const COMMIT_LAST_STATEMENTS: usize = 5;
+
+/// Where the branch's own limit for locks is kept meanwhile.
+const LIMIT_KEPT: &str = "unanimous.lock_timeout";
 
 /// Commits the branch together with the log's `statement`, in one string that stops at the first
-/// error. A key or an epoch that somebody else holds is not awaited for ever.
+/// error. A key or an epoch that somebody else holds is not awaited for ever; for what deferred
+/// constraints lock at the commit the branch's own limit holds.
 pub(crate) fn commit_last(gid: &Gid, backend_pid: i32, statement: &str) -> String {
     let guard = guard(gid, backend_pid, "", "''");
     format!(
-        "SELECT {guard}, \
+        "SELECT {guard}, {}, \
          pg_catalog.set_config('synchronous_commit', {AT_LEAST_ON}, true), \
+         pg_catalog.set_config('{LIMIT_KEPT}', pg_catalog.current_setting('lock_timeout'), true), \
          pg_catalog.set_config('lock_timeout', '{}', true); \
-         SAVEPOINT unanimous_guard; {statement}; COMMIT",
+         SAVEPOINT unanimous_guard; {statement}; \
+         SELECT pg_catalog.set_config('lock_timeout', \
+         pg_catalog.current_setting('{LIMIT_KEPT}'), true); COMMIT",
+        tell_warnings(true),
         table::lock_timeout()
+    )
+}
+
+/// Fails where another server process answers than the one that was set up, as behind a pooler in
+/// transaction mode.
+pub(crate) fn own_session(backend_pid: i32) -> String {
+    format!(
+        "SELECT CASE WHEN pg_catalog.pg_backend_pid() <> {backend_pid} \
+         THEN pg_catalog.current_setting('{OTHER_SESSION}') ELSE '' END"
     )
 }
 
@@ -371,146 +411,5 @@ fn millis(duration: Duration) -> i32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Isolation;
-    use unanimous_core::xid::{Epoch, ManagerId, Opening, Xid};
-
-    fn env(sequence: u64) -> BranchEnv {
-        let opening = Opening {
-            manager: ManagerId::from_bytes([7; 10]),
-            epoch: Epoch(u32::MAX),
-            nonce: u64::MAX,
-        };
-        BranchEnv {
-            xid: Xid {
-                gtrid: opening.gtrid(sequence),
-                bqual: "orders".parse().unwrap(),
-            },
-            read_only: false,
-            lock_timeout: Duration::ZERO,
-            idle_timeout: Duration::MAX,
-        }
-    }
-
-    #[test]
-    fn the_application_name_always_holds_the_whole_gtrid() {
-        for (prefix, sequence) in [("shop", 1), ("", 1), (&*"p".repeat(63), u64::MAX)] {
-            let env = env(sequence);
-            let name = application_name(prefix, &env);
-            assert!(name.len() <= APPLICATION_NAME_BYTES_MAX, "{name}");
-            assert!(name.ends_with(&env.xid.gtrid.to_string()), "{name}");
-        }
-    }
-
-    fn gid() -> Gid {
-        Gid::of(&env(1).xid)
-    }
-
-    /// Prepare and commit come last, and what must fail before them comes first.
-    #[test]
-    fn nothing_is_prepared_or_committed_without_its_guard() {
-        let gid = gid();
-        for (sql, end) in [
-            (
-                prepare(&gid, 4711, "on"),
-                format!("PREPARE TRANSACTION '{gid}'"),
-            ),
-            (end_reader(&gid, 4711), "COMMIT".to_owned()),
-            (
-                format!("{}; {ONE_PHASE_END}", one_phase_guard(&gid, 4711)),
-                "COMMIT".to_owned(),
-            ),
-        ] {
-            assert!(sql.starts_with("SELECT CASE WHEN "), "{sql}");
-            for part in ["pg_backend_pid() <> 4711 ", OTHER_SESSION, MARKER_GONE] {
-                assert!(sql.contains(part), "{sql}");
-            }
-            let marker = format!("'unanimous.xid', true) IS DISTINCT FROM '{gid}' ");
-            assert!(sql.contains(&marker), "{sql}");
-            let end = format!("; SAVEPOINT unanimous_guard; {end}");
-            assert!(sql.ends_with(&end), "{sql}");
-        }
-        assert!(end_reader(&gid, 1).contains(MAY_WRITE));
-        assert_eq!(commit_prepared(&gid), format!("COMMIT PREPARED '{gid}'"));
-        let rollback = format!("ROLLBACK PREPARED '{gid}'");
-        assert_eq!(rollback_prepared(&gid), rollback);
-        assert!(owner_of(&gid).contains(&format!("WHERE gid = '{gid}' AND database = ")));
-    }
-
-    #[test]
-    fn a_branch_is_begun_with_its_marker_and_its_limits() {
-        let orders = crate::Postgres::builder("orders", "postgres://app@db/shop");
-        let orders = orders.build().unwrap();
-        let gid = gid();
-        let mut env = env(1);
-        let marker = format!("; SET LOCAL unanimous.xid = '{gid}'; SET LOCAL lock_timeout = 1; ");
-        let writer = begin(orders.settings(), &env, &gid);
-        assert!(writer.starts_with(&format!("BEGIN{marker}")), "{writer}");
-        assert!(!writer.contains("SELECT"), "{writer}");
-        env.read_only = true;
-        let reader = begin(orders.settings(), &env, &gid);
-        assert!(
-            reader.starts_with(&format!("BEGIN READ ONLY{marker}")),
-            "{reader}"
-        );
-        assert!(reader.ends_with("; SELECT 1"), "{reader}");
-        for (isolation, words) in [
-            (Isolation::ReadCommitted, "READ COMMITTED"),
-            (Isolation::RepeatableRead, "REPEATABLE READ"),
-            (Isolation::Serializable, "SERIALIZABLE"),
-        ] {
-            let builder = crate::Postgres::builder("orders", "postgres://app@db/shop");
-            let orders = builder.isolation(isolation).build().unwrap();
-            let sql = begin(orders.settings(), &env, &gid);
-            let start = format!("BEGIN ISOLATION LEVEL {words} READ ONLY; ");
-            assert!(sql.starts_with(&start), "{sql}");
-        }
-        assert_eq!(
-            limits(Duration::from_secs(10)),
-            "SET tcp_user_timeout = 10000; SET tcp_keepalives_idle = 2; \
-             SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
-        );
-    }
-
-    /// Since version 16 a member may be one that cannot become the role.
-    #[test]
-    fn an_account_is_asked_for_the_right_that_its_version_knows() {
-        for (version, right) in [("150000", "MEMBER"), ("160000", "SET")] {
-            let seen = Seen::of(
-                [
-                    ("server_version_num", version),
-                    ("max_prepared_transactions", "1"),
-                    ("our:account_text", "'app'"),
-                    ("our:owner_text", "'owner'"),
-                ]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
-            );
-            let sql = account(&seen.unwrap());
-            for role in ["app", "owner"] {
-                assert!(
-                    sql.contains(&format!("pg_has_role('{role}', '{right}')")),
-                    "{sql}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn a_limit_is_never_written_as_none() {
-        assert_eq!(millis(Duration::ZERO), 1);
-        assert_eq!(millis(Duration::from_micros(10)), 1);
-        assert_eq!(millis(Duration::MAX), i32::MAX);
-    }
-
-    #[test]
-    fn a_guard_is_known_by_code_and_name_only() {
-        let message = format!("unrecognized configuration parameter \"{MARKER_GONE}\"");
-        assert_eq!(guard_in("42704", &message), Some(Guard::MarkerGone));
-        assert_eq!(guard_in("42704", OTHER_SESSION), Some(Guard::OtherSession));
-        assert_eq!(guard_in("42704", MAY_WRITE), Some(Guard::MayWrite));
-        assert_eq!(guard_in("P0001", &message), None);
-        assert_eq!(guard_in("42704", "type \"x\" does not exist"), None);
-    }
-}
+#[path = "sql_test.rs"]
+mod sql_test;

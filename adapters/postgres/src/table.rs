@@ -25,8 +25,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use unanimous_core::ports::{
     Beat, Decided, DecisionRow, DecisionTable, Ends, EpochSlot, Found, HandRow, HeldDecisions,
-    OpeningRow, RowState, ServerIdentity, Snapshot, TableError, TableErrorKind, TableHome,
-    TableState, UnixTime, arrives_from, went_to,
+    OpeningRow, Preflight, ResourceError, RowState, ServerIdentity, Snapshot, TableError,
+    TableErrorKind, TableHome, TableState, UnixTime, arrives_from, went_to,
 };
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, ResourceName};
 
@@ -103,6 +103,10 @@ impl DecisionTable for Table {
             identity,
             scope,
         })
+    }
+
+    async fn preflight(&self) -> Result<Option<Preflight>, ResourceError> {
+        self.resource.check().await.map(Some)
     }
 
     async fn join(&self, random: u64, label: &str) -> Result<OpeningRow, TableError> {
@@ -393,7 +397,13 @@ impl Table {
     }
 }
 
+/// What begins a transaction is carried out on the session that was set to [`session`] only.
 async fn send(session: &Session, statements: &[String]) -> Result<Replies, Failure> {
+    let own = crate::sql::own_session(session.facts().backend.pid);
+    let mut statements: Vec<&str> = statements.iter().map(String::as_str).collect();
+    if statements.first() == Some(&sql::BEGIN) {
+        statements.insert(1, &own);
+    }
     session.watch_warnings();
     let replies = session.run(&statements.join("; ")).await?;
     if session.is_unreplicated() {

@@ -62,8 +62,9 @@ impl Table {
         let answer = |(is_put, stands)| if is_put { Some(stands) } else { others.next() };
         let answers = is_put.into_iter().zip(put.answers);
         Ok(Decided {
+            identity: put.identity,
             answers: answers.filter_map(answer).collect(),
-            ..put
+            is_released: rest.is_released,
         })
     }
 

@@ -24,6 +24,9 @@ use crate::sql::EPOCH_CLOSED;
 /// How long a statement may wait for a lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How a transaction begins.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
+
 /// A forced write that changes nothing and waits for nobody. Its row is there if it was done.
 pub(super) const FORCE: &str = "SELECT 'f' FROM unanimous.unanimous_log FOR KEY SHARE";
 
@@ -64,7 +67,7 @@ pub(super) fn transaction(
     durability: Durability,
     statements: impl IntoIterator<Item = String>,
 ) -> Vec<String> {
-    let mut all = vec!["BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE".to_owned()];
+    let mut all = vec![BEGIN.to_owned()];
     match durability {
         Durability::Forced => {}
         Durability::Lazy => all.push("SET LOCAL synchronous_commit = off".to_owned()),

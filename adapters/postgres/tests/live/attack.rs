@@ -1,10 +1,13 @@
 //! What tries to make the adapter lie: roles that end with the transaction, futures that are
 //! dropped at every point, statements of the protocol by hand, and odd names.
 
+use std::time::Duration;
+
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
 use unanimous_core::ports::{
-    Absence, Branch, BranchErrorKind, Evidence, OnePhaseReply, Resource, ResourceManager,
+    Absence, Branch, BranchErrorKind, Evidence, InspectOptions, OnePhaseReply, Resource,
+    ResourceManager, TableHome,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_postgres::{PgBranch, Postgres};
@@ -70,6 +73,47 @@ async fn i6_a_branch_prepared_under_another_role_is_ended(db: &Db) {
         .unwrap();
     db.sql(&format!("DROP TABLE {table}")).await;
     db.admin(&format!("DROP ROLE {quoted}")).await;
+}
+
+/// Where everybody may create in `public`, somebody has made there what fits our statements better
+/// than the server's own: it would run with the rights of whoever connects (CVE-2018-1058).
+async fn i8_nobodys_functions_run_in_sessions_of_ours(db: &Db) {
+    let name = format!("theirs_{:016x}", random());
+    db.admin(&format!("CREATE DATABASE {name} OWNER app")).await;
+    let theirs = db.in_database(&name).await;
+    theirs
+        .sql(
+            "CREATE FUNCTION trap(numeric, integer) RETURNS numeric LANGUAGE plpgsql \
+             AS $$ BEGIN RAISE EXCEPTION 'a trap'; END $$; \
+             CREATE OPERATOR * (LEFTARG = numeric, RIGHTARG = integer, FUNCTION = trap); \
+             CREATE FUNCTION unnest(text[]) RETURNS SETOF text LANGUAGE plpgsql \
+             AS $$ BEGIN RAISE EXCEPTION 'a trap'; END $$; \
+             CREATE FUNCTION counted(bigint, text) RETURNS bigint LANGUAGE plpgsql \
+             AS $$ BEGIN RAISE EXCEPTION 'a trap'; END $$; \
+             CREATE AGGREGATE count(text) (SFUNC = counted, STYPE = bigint, INITCOND = '0')",
+        )
+        .await;
+    let resource = &theirs.resource;
+    resource.preflight().await.unwrap();
+    resource.checkup().await.unwrap();
+    let table = resource.decision_table();
+    table.init(theirs.opening.manager).await.unwrap();
+    let own = table.join(1, "a test").await.unwrap().opening;
+    table.beat(own.epoch).await.unwrap();
+    table.closed_for(Duration::ZERO).await.unwrap();
+    let (branch, record) = theirs.prepared(1).await;
+    let path = branch.query_one("SHOW search_path", &[]).await.unwrap();
+    let path: String = path.get(0);
+    assert!(path.contains("public"), "the application's own: {path}");
+    drop(branch);
+    assert_eq!(resource.recover().await.unwrap().branches.len(), 1);
+    let xid = theirs.xid(1);
+    resource.inspect(InspectOptions::DETAILS).await.unwrap();
+    resource.finish(&xid, Decision::Commit, None).await.unwrap();
+    let absence = resource.absent(&xid, &record).await.unwrap();
+    assert_eq!(absence, Absence::Finished);
+    db.admin(&format!("DROP DATABASE {name} WITH (FORCE)"))
+        .await;
 }
 
 /// A role that was taken away meanwhile cannot be taken again: nothing is done, and it is told.
@@ -328,4 +372,5 @@ on_both!(
     i3_a_commit_in_one_phase_that_still_runs_is_ended_and_proven,
     i3_a_branch_whose_end_is_not_known_is_asked_nothing_more,
     odd_names_and_passwords_work,
+    i8_nobodys_functions_run_in_sessions_of_ours,
 );

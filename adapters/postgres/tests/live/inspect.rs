@@ -121,7 +121,8 @@ async fn a_branch_is_told_with_its_locks_and_whom_it_blocks(db: &Db) {
         let mut named = locks.named.iter();
         named.any(|lock| lock.object == object && lock.mode == mode && lock.count == 1)
     };
-    assert!(has(table, "RowExclusiveLock"), "{locks:?}");
+    let named = format!("public.{table}");
+    assert!(has(&named, "RowExclusiveLock"), "{locks:?}");
     let advisory = format!("advisory lock 0,{key}");
     assert!(has(&advisory, "ExclusiveLock"), "{locks:?}");
     assert_eq!(

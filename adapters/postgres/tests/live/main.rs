@@ -31,6 +31,7 @@ mod prepare;
 mod read_only;
 mod recover;
 mod settings;
+mod standbys;
 mod suite;
 mod table;
 mod timeouts;

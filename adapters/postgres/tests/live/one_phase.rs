@@ -118,6 +118,8 @@ async fn i2_a_commit_that_no_standby_has_confirmed_is_undetermined(kind: Kind) {
     ] {
         let mut branch = resource.open(db.env(sequence)).await.unwrap();
         db.insert(&branch, sequence).await;
+        let quietly = "SET client_min_messages = error";
+        branch.batch_execute(quietly).await.unwrap();
         let pid = backend_pid(&branch).await;
         let commit = tokio::spawn(async move { branch.commit_one_phase().await });
         wait_for_replication(&db, pid).await;

@@ -1,6 +1,8 @@
 //! A pooler in between, in transaction mode and in session mode.
 
-use unanimous_core::ports::{Branch, PrepareReply, Resource, Severity};
+use unanimous_core::ports::{
+    Branch, DecisionRow, EpochSlot, PrepareReply, Resource, Severity, TableErrorKind, TableHome,
+};
 use unanimous_postgres::Postgres;
 use xtask::servers::{Kind, Options, PgBouncer, Server};
 
@@ -74,7 +76,49 @@ async fn behind_a_pooler_that_was_missed_nothing_is_prepared(kind: Kind) {
     );
 }
 
+/// A log's sessions are set up once: what a decision relies on would be another session's.
+async fn behind_a_pooler_that_was_missed_nothing_is_decided(kind: Kind) {
+    let server = Server::start(kind, &Options::new()).unwrap();
+    let db = Db::on(&server).await;
+    let direct = db.resource.decision_table();
+    direct.init(db.opening.manager).await.unwrap();
+    let own = direct.join(1, "a test").await.unwrap().opening;
+    let lines = [
+        "default_pool_size = 5",
+        "min_pool_size = 3",
+        "server_round_robin = 1",
+    ];
+    let pooler = PgBouncer::start(&server, &Options::new().args(lines)).unwrap();
+    let resource = Postgres::builder("orders", pooler.url()).build().unwrap();
+    let found = resource.decision_table().preflight().await.unwrap();
+    let found = found.unwrap().findings;
+    assert!(found.iter().any(|found| found.subject == "pooler"));
+    let table = resource.decision_table();
+    let at = EpochSlot {
+        epoch: own.epoch,
+        slot: 0,
+    };
+    let mut refused = 0;
+    for sequence in 1..=20 {
+        let gtrid = own.gtrid(sequence);
+        let row = DecisionRow {
+            gtrid,
+            branches: "b".to_owned(),
+        };
+        let decided = table.decide(at, None, &[row]).await;
+        let there = direct.find(gtrid, None).await.unwrap().row.is_some();
+        assert_eq!(decided.is_ok(), there, "{decided:?}");
+        if let Err(error) = decided {
+            assert_eq!(error.kind(), TableErrorKind::Refused, "{error}");
+            assert!(error.to_string().contains("pooler"), "{error}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "the pooler never gave another session");
+}
+
 on_own!(
+    behind_a_pooler_that_was_missed_nothing_is_decided,
     a_pooler_in_transaction_mode_is_unfit,
     a_pooler_in_session_mode_does_no_harm,
     behind_a_pooler_that_was_missed_nothing_is_prepared,

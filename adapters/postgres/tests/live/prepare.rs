@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use unanimous_core::ports::{
-    Absence, Branch, BranchErrorKind, Cause, PrepareReply, Resource, ResourceManager, XidOwner,
+    Branch, BranchErrorKind, Cause, PrepareReply, Resource, ResourceManager, XidOwner,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_postgres::tokio_postgres::{self, NoTls};
 use unanimous_postgres::{Isolation, PgBranch};
-use xtask::servers::{Kind, Options, Server};
 
 use crate::support::{
     Db, backend_pid, eventually, expect_cause, expect_prepared, expect_rolled_back,
@@ -364,112 +363,3 @@ on_both!(
     a_prepare_that_is_given_up_leaves_no_session,
     a_prepare_whose_process_dies_surfaces_later,
 );
-
-/// Are commits to wait for standbys of that name? Returns when sessions know.
-async fn wait_for_standbys(db: &Db, names: &str) {
-    let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
-    db.admin(&set).await;
-    db.admin("SELECT pg_reload_conf()").await;
-    // Another process of the server's tells all sessions, at its leisure.
-    eventually("the server knows", async || {
-        let commit =
-            db.admin("SET synchronous_commit = on; SELECT pg_logical_emit_message(true, '', '')");
-        let answer = tokio::time::timeout(Duration::from_millis(500), commit).await;
-        answer.is_err() != names.is_empty()
-    })
-    .await;
-}
-
-/// Somebody cancels whatever waits for a standby, until `request` is answered.
-async fn cancelled<T>(db: &Db, request: impl Future<Output = T>) -> T {
-    let cancelling = async {
-        loop {
-            db.sql(
-                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
-            )
-            .await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::select! {
-        answer = request => answer,
-        () = cancelling => unreachable!("it never ends"),
-    }
-}
-
-/// Although commits of the branch's own would not wait for standbys. The server answers success to
-/// a prepare whose wait somebody has cancelled; a fail-over to the standby would lose the branch.
-async fn i1_a_prepare_that_no_standby_has_confirmed_is_no_vote_to_commit(kind: Kind) {
-    let server = Server::start(kind, &Options::new()).unwrap();
-    let db = Db::on(&server).await;
-    let resource = db.build(|builder| builder.pool_size(1));
-    let mut branch = resource.open(db.env(1)).await.unwrap();
-    db.insert(&branch, 1).await;
-    branch
-        .batch_execute("SET LOCAL synchronous_commit = off")
-        .await
-        .unwrap();
-    wait_for_standbys(&db, "nobody").await;
-    let error = expect_undetermined(cancelled(&db, branch.prepare()).await);
-    assert!(error.to_string().contains("synchronous standby"), "{error}");
-    wait_for_standbys(&db, "").await;
-    assert!(db.is_prepared(1).await, "and is for recovery to roll back");
-    db.resource
-        .finish(&db.xid(1), Decision::Rollback, None)
-        .await
-        .unwrap();
-    drop(branch);
-
-    // A warning that says nothing of a commit does not spoil the next branch of the session.
-    let mut branch = resource.open(db.env(2)).await.unwrap();
-    let pid = backend_pid(&branch).await;
-    db.insert(&branch, 2).await;
-    expect_prepared(branch.prepare().await);
-    wait_for_standbys(&db, "nobody").await;
-    cancelled(&db, branch.rollback()).await.unwrap();
-    wait_for_standbys(&db, "").await;
-    Box::new(branch).release().await;
-    let mut next = resource.open(db.env(3)).await.unwrap();
-    assert_eq!(backend_pid(&next).await, pid, "the session is used again");
-    db.insert(&next, 3).await;
-    expect_prepared(next.prepare().await);
-    next.commit().await.unwrap();
-}
-
-/// Although the account's commits wait for nobody. A standby that takes over without the end of the
-/// branch has it prepared still, and finds no decision if that was forgotten.
-async fn i1_a_commit_that_no_standby_has_confirmed_keeps_its_decision(kind: Kind) {
-    let lazy = Options::new().args(["-c", "synchronous_commit=off"]);
-    let server = Server::start(kind, &lazy).unwrap();
-    let db = Db::on(&server).await;
-    let (mut branch, own) = db.prepared(1).await;
-    let (other, by_xid) = db.prepared(2).await;
-    wait_for_standbys(&db, "nobody").await;
-    let error = cancelled(&db, branch.commit()).await.unwrap_err();
-    assert_eq!(error.kind(), BranchErrorKind::Undetermined, "{error}");
-    drop(other);
-    let xid = db.xid(2);
-    let finish = db.resource.finish(&xid, Decision::Commit, None);
-    let error = cancelled(&db, finish).await.unwrap_err();
-    assert_eq!(error.kind(), BranchErrorKind::Undetermined, "{error}");
-    for (sequence, record) in [(1, &own), (2, &by_xid)] {
-        assert!(db.has_row(sequence).await && !db.is_prepared(sequence).await);
-        let xid = db.xid(sequence);
-        let proof = db.resource.absent(&xid, record);
-        let absence = cancelled(&db, proof).await.unwrap();
-        assert!(matches!(absence, Absence::InDoubt(_)), "{absence:?}");
-    }
-    wait_for_standbys(&db, "").await;
-    for (sequence, record) in [(1, &own), (2, &by_xid)] {
-        let proof = db.resource.absent(&db.xid(sequence), record).await;
-        assert_eq!(proof.unwrap(), Absence::Finished);
-    }
-}
-
-mod own {
-    use super::*;
-    on_own!(
-        i1_a_prepare_that_no_standby_has_confirmed_is_no_vote_to_commit,
-        i1_a_commit_that_no_standby_has_confirmed_keeps_its_decision,
-    );
-}

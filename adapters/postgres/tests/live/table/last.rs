@@ -224,18 +224,26 @@ async fn i3_a_lost_reply_is_undetermined_and_the_row_tells(db: &Db) {
         );
         assert_eq!(t.db.has_row(sequence).await, happened, "{put:?}");
     }
-    // Running on: a deferred trigger keeps the commit at the server.
+    // Running on: a deferred trigger keeps the commit at the server, which notices no end of the
+    // connection, unless it is asked to cancel, as at the deadline.
     crate::prepare::deferred_trigger(&t.db, "PERFORM pg_sleep(1)").await;
-    let mut running = branch(&t, &t.db.resource, &own, 3).await;
-    let pid = backend_pid(&running).await;
-    let last = statement(&t.table, &own, 3);
-    let committing = tokio::spawn(async move { running.commit_last(&last).await });
-    crate::prepare::during_sleep(&t.db, pid).await;
-    // Its connection is closed, as its deadline does; nothing is cancelled.
-    committing.abort();
-    let put = until_put(&t, own.opening.gtrid(3)).await;
-    assert_eq!(put, RowState::Pending);
-    t.assert_both(&own, 3, true).await;
+    for (sequence, is_given_up) in [(3, false), (4, true)] {
+        wire.set(WireFault::None);
+        let mut running = branch(&t, &super::support::resource(&url), &own, sequence).await;
+        let pid = backend_pid(&running).await;
+        let last = statement(&t.table, &own, sequence);
+        let committing = tokio::spawn(async move { running.commit_last(&last).await });
+        crate::prepare::during_sleep(&t.db, pid).await;
+        if is_given_up {
+            committing.abort();
+        } else {
+            wire.set(WireFault::Down);
+        }
+        let put = until_put(&t, own.opening.gtrid(sequence)).await;
+        let happened = put == RowState::Pending;
+        assert!(happened || is_given_up, "nobody has cancelled it");
+        assert_eq!(t.db.has_row(sequence).await, happened, "{put:?}");
+    }
     t.drop_from(db).await;
 }
 
@@ -287,7 +295,26 @@ async fn a_role_without_rights_rolls_back_and_says_what_it_needs(db: &Db) {
     t.drop_from(db).await;
 }
 
+/// Ours is for the epoch and the key; what a deferred trigger locks at the commit is the branch's.
+async fn the_branchs_own_limit_for_locks_holds_at_its_commit(db: &Db) {
+    let t = TableDb::new(db).await;
+    let own = t.join().await;
+    let tell = "RAISE EXCEPTION 'limited to %', current_setting('lock_timeout')";
+    crate::prepare::deferred_trigger(&t.db, tell).await;
+    let mut last = branch(&t, &t.db.resource, &own, 1).await;
+    let set = "SET LOCAL lock_timeout = 98765";
+    last.batch_execute(set).await.unwrap();
+    match last.commit_last(&statement(&t.table, &own, 1)).await {
+        OnePhaseReply::RolledBack(error) => {
+            assert!(error.to_string().contains("limited to 98765ms"), "{error}");
+        }
+        reply => panic!("{reply:?}"),
+    }
+    t.drop_from(db).await;
+}
+
 on_both!(
+    the_branchs_own_limit_for_locks_holds_at_its_commit,
     a_branch_that_is_no_longer_its_own_records_nothing,
     a_close_after_the_snapshot_is_seen_at_every_isolation_level,
     last_resources_do_not_conflict_with_each_other,
@@ -311,7 +338,8 @@ async fn i2_what_a_last_resource_has_committed_survives_a_crash(kind: Kind) {
 
 /// The server answers success to a commit whose wait for the standby somebody has cancelled.
 async fn i2_what_a_standby_may_not_have_is_not_answered_as_done(kind: Kind) {
-    let server = Server::start(kind, &Options::new()).unwrap();
+    let quietly = Options::new().args(["-c", "client_min_messages=error"]);
+    let server = Server::start(kind, &quietly).unwrap();
     let t = TableDb::new(&Db::on(&server).await).await;
     let own = t.join().await;
     t.db.admin("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
@@ -359,7 +387,7 @@ async fn i6_slow_ends_do_not_keep_the_table_waiting(kind: Kind) {
         .await;
     t.db.admin("SELECT pg_reload_conf()").await;
     let (slow, xid) = (resource.clone(), t.db.xid(1));
-    let ending = tokio::spawn(async move { slow.finish(&xid, Decision::Rollback, None).await });
+    let ending = tokio::spawn(async move { slow.finish(&xid, Decision::Commit, None).await });
     let waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
     eventually("it waits for a standby", async || {
         !t.db.sql(waiting).await.is_empty()
