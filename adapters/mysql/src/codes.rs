@@ -50,6 +50,8 @@ const SERVER_SHUTDOWN: u16 = 1053;
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
 const LOCK_DEADLOCK: u16 = 1213;
 const READ_ONLY_OPTION: u16 = 1290;
+/// ER_DATA_OUT_OF_RANGE: what the tables' own condition says on a read-only server.
+const OUT_OF_RANGE: u16 = 1690;
 const QUERY_INTERRUPTED: u16 = 1317;
 const XAER_NOTA: u16 = 1397;
 const XAER_INVAL: u16 = 1398;
@@ -305,6 +307,9 @@ pub(crate) fn last(error: &Error) -> (Cause, &'static str) {
     if let Some(1142 | 1143) = server_code(error) {
         return (Cause::NoRightsAsLast, "; grant what a last resource needs");
     }
+    if server_code(error) == Some(OUT_OF_RANGE) {
+        return (Cause::Refused, READ_ONLY);
+    }
     (statement(error).cause, "")
 }
 
@@ -319,6 +324,9 @@ pub(crate) enum TablePhase {
     /// A statement that commits by itself, and may be repeated.
     Ddl,
 }
+
+const READ_ONLY: &str = "; the server is read-only: connect to the primary; if it is the primary: \
+    SET GLOBAL read_only = 0";
 
 /// What an error of the decision table means, and what to do, as the end of a sentence.
 pub(crate) fn table(error: &Error, phase: TablePhase) -> (TableErrorKind, &'static str) {
@@ -339,11 +347,7 @@ fn of_table(code: u16) -> (TableErrorKind, &'static str) {
         // 1020: MariaDB's snapshot isolation.
         LOCK_DEADLOCK | 1020 => (Busy, "; two requests were in each other's way: ask again"),
         // 1792, 1836: a transaction, or a server, that may not write.
-        READ_ONLY_OPTION | 1792 | 1836 => (
-            Refused,
-            "; the server is read-only: connect to the primary; if it is the primary: SET GLOBAL \
-             read_only = 0",
-        ),
+        READ_ONLY_OPTION | OUT_OF_RANGE | 1792 | 1836 => (Refused, READ_ONLY),
         // ER_DISK_FULL, ER_ERROR_ON_WRITE, ER_GET_ERRNO, ER_RECORD_FILE_FULL.
         1021 | 1026 | 1030 | 1114 => (
             Refused,

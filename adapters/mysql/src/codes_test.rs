@@ -410,7 +410,9 @@ fn what_a_table_refuses_before_the_commit_has_not_happened_and_nothing_else_is_k
     for code in [1205, 1213, 1020] {
         assert_eq!(of_request(code), [Busy, Lost], "{code}");
     }
-    for code in [1290, 1792, 1836, 1021, 1114, 1142, 1227, 1665, 1317, 1053] {
+    for code in [
+        1290, 1690, 1792, 1836, 1021, 1114, 1142, 1227, 1665, 1317, 1053,
+    ] {
         assert_eq!(of_request(code), [Refused, Lost], "{code}");
     }
     for code in [1049, 1146] {
@@ -431,6 +433,7 @@ fn what_a_table_cannot_do_comes_with_the_mend() {
         (1205, "ask again"),
         (1213, "ask again"),
         (1290, "connect to the primary"),
+        (1690, "connect to the primary"),
         (1114, "make room"),
         (1142, "grant the account"),
         (1665, "binlog_format = ROW"),

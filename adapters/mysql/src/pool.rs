@@ -30,9 +30,10 @@ const WIPE_TIMEOUT: Duration = Duration::from_secs(10);
 const BRANCHES_USED_UP: &str = "end transactions sooner, enlist all resources in one call or \
     always in the same order, or raise pool_size";
 
-/// How many sessions the tables of a decision log may use: one writes decisions, the others do what
-/// may wait for a lock meanwhile. Opened when needed.
-pub(crate) const TABLE_SESSIONS: usize = 3;
+/// How many sessions the tables of a decision log may use: for decisions that wait for a lock (one
+/// written first, two repeated or settled), and one for what has to go on beside them, such as a
+/// sign of life. Opened when needed.
+pub(crate) const TABLE_SESSIONS: usize = 4;
 
 /// In which the tables' requests run, unless they ask for a snapshot.
 const TABLE_ISOLATION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";

@@ -22,8 +22,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use unanimous_core::ports::{
     Beat, Decided, DecisionRow, DecisionTable, Ends, EpochSlot, Found, HandRow, HeldDecisions,
-    OpeningRow, RowAnswer, RowState, ServerIdentity, Snapshot, TableError, TableErrorKind,
-    TableHome, TableState, UnixTime,
+    OpeningRow, Preflight, ResourceError, RowAnswer, RowState, ServerIdentity, Snapshot,
+    TableError, TableErrorKind, TableHome, TableState, UnixTime,
 };
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, ResourceName};
 
@@ -194,7 +194,7 @@ impl DecisionTable for MysqlTable {
                 tables.engines(),
             ];
             statements.extend(tables.check());
-            Request::new(statements)
+            Request::of(Reads::CurrentAnywhere, statements)
         });
         let answer = asked.await?;
         if let Some(why) = settings::why_not_writable(answer.rows(0)) {
@@ -229,6 +229,10 @@ impl DecisionTable for MysqlTable {
                 Err(self.unfit(doing, &why))
             }
         }
+    }
+
+    async fn preflight(&self) -> Result<Option<Preflight>, ResourceError> {
+        preflight::check(&self.resource).await.map(Some)
     }
 
     async fn join(&self, random: u64, label: &str) -> Result<OpeningRow, TableError> {
@@ -373,7 +377,7 @@ impl DecisionTable for MysqlTable {
             return Ok(Vec::new());
         }
         let tables = self.names(doing).await?;
-        let request = Request::new(tables.decided_at(gtrids));
+        let request = Request::of(Reads::CurrentAnywhere, tables.decided_at(gtrids));
         let answer = self.ask(doing, |_, _| request).await?;
         self.parsed(
             doing,
@@ -447,7 +451,7 @@ impl DecisionTable for MysqlTable {
     async fn closed_for(&self, age: Duration) -> Result<Vec<Epoch>, TableError> {
         let doing = "list closed epochs";
         let tables = self.names(doing).await?;
-        let request = Request::new(tables.closed_for(age));
+        let request = Request::of(Reads::CurrentAnywhere, tables.closed_for(age));
         let answer = self.ask(doing, |_, _| request).await?;
         let rows = answer.rows(0);
         self.parsed(doing, "unanimous_opening", rows, |row| rows::epoch(row, 0))

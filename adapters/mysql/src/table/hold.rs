@@ -5,6 +5,7 @@ use mysql_async::Error;
 use unanimous_core::ports::{HELD_SILENCE_MAX, HeldDecisions, TableError, TableErrorKind};
 
 use super::MysqlTable;
+use super::sql::IF_WRITABLE;
 use crate::codes::{self, TablePhase};
 use crate::session::Session;
 
@@ -38,6 +39,7 @@ impl MysqlTable {
             "START TRANSACTION",
             &log,
             &slots,
+            IF_WRITABLE,
         ];
         let mut held = Held {
             table: Self {

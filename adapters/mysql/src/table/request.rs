@@ -11,6 +11,7 @@ use unanimous_core::ports::{
 };
 
 use super::MysqlTable;
+use super::sql::IF_WRITABLE;
 use crate::codes::{self, TablePhase};
 use crate::pool::Lease;
 use crate::session::Server;
@@ -22,8 +23,11 @@ const ROLLBACK: &str = "ROLLBACK AND NO CHAIN NO RELEASE";
 /// What a request begins with.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Reads {
-    /// Every statement reads what is committed when it begins.
+    /// Every statement reads what is committed when it begins, and may write: but not on a server
+    /// that is read-only.
     Current,
+    /// The same without that condition, to find out what is so.
+    CurrentAnywhere,
     /// All statements read the same: what was committed when the request began.
     Snapshot,
 }
@@ -32,11 +36,22 @@ impl Reads {
     /// The tables' sessions are in READ COMMITTED.
     fn begin(self) -> &'static [&'static str] {
         match self {
-            Self::Current => &["START TRANSACTION"],
+            Self::Current | Self::CurrentAnywhere => &["START TRANSACTION"],
             Self::Snapshot => &[
                 "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
                 "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
             ],
+        }
+    }
+
+    /// The account may be one that writes all the same (CONNECTION_ADMIN, which recovery has, lets
+    /// it on MySQL), and sessions outlive the end of a primary: what it then wrote would be on no
+    /// other server. Asked last, so that nothing that was waited for comes between it and the
+    /// commit.
+    fn condition(self) -> Option<&'static str> {
+        match self {
+            Self::Current => Some(IF_WRITABLE),
+            Self::CurrentAnywhere | Self::Snapshot => None,
         }
     }
 }
@@ -71,8 +86,12 @@ pub(super) struct Request {
 
 impl Request {
     pub(super) fn new(statements: Vec<String>) -> Self {
+        Self::of(Reads::Current, statements)
+    }
+
+    pub(super) const fn of(reads: Reads, statements: Vec<String>) -> Self {
         Self {
-            reads: Reads::Current,
+            reads,
             statements,
             after: Vec::new(),
         }
@@ -104,18 +123,21 @@ impl MysqlTable {
         let identity = identity.map_err(|error| self.unidentified(doing, error))?;
         let request = request(session.server(), &identity);
         let begin = request.reads.begin();
-        let commit = begin.len() + request.statements.len();
+        let condition = request.reads.condition();
+        let answered = begin.len() + request.statements.len();
+        let commit = answered + usize::from(condition.is_some());
         let packet: Vec<&str> = begin
             .iter()
             .copied()
             .chain(request.statements.iter().map(String::as_str))
+            .chain(condition)
             .chain([COMMIT])
             .chain(request.after.iter().map(String::as_str))
             .collect();
         match session.rows_of_all(&packet).await {
             Ok(mut results) => {
                 lease.give_back();
-                results.remove(commit);
+                results.drain(answered..=commit);
                 results.drain(..begin.len());
                 Ok(Answer { identity, results })
             }
@@ -138,7 +160,8 @@ impl MysqlTable {
         home: &ServerIdentity,
     ) -> Result<bool, TableError> {
         let tables = self.names(doing).await?;
-        let asked = self.ask(doing, |_, _| Request::new(vec![tables.released(at.epoch)]));
+        let request = Request::of(Reads::CurrentAnywhere, vec![tables.released(at.epoch)]);
+        let asked = self.ask(doing, |_, _| request);
         let answer = asked.await?;
         if answer.identity != *home {
             let why = "another server has answered meanwhile";

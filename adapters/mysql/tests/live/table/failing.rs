@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use unanimous_core::ports::{DecisionTable, ResourceManager, RowState, TableErrorKind, TableHome};
+use unanimous_core::ports::{
+    Branch, DecisionTable, OnePhaseReply, ResourceManager, RowState, TableErrorKind, TableHome,
+};
 use unanimous_core::protocol::Decision;
 use unanimous_mysql::Mysql;
 use unanimous_mysql::mysql_async::Opts;
@@ -273,6 +275,59 @@ async fn a_read_only_server_is_refused(kind: Kind) {
     assert!(t.table.check().await.is_ok());
 }
 
+/// Nor by an account that may write there all the same, on sessions that were there before: what it
+/// decided would be on no other server.
+async fn i1_a_server_that_turned_read_only_decides_nothing_for_anybody(kind: Kind) {
+    let server = start(kind, &[]);
+    let t = TableDb::of(Db::on(&server).await).await;
+    let mut admin = t.db.admin().await;
+    let right = if t.db.is_mariadb() {
+        "READ_ONLY ADMIN"
+    } else {
+        "CONNECTION_ADMIN"
+    };
+    let account: String = t.db.one("SELECT CURRENT_USER()").await;
+    let (user, host) = account.split_once('@').unwrap();
+    let grant = format!("GRANT {right} ON *.* TO '{user}'@'{host}'");
+    admin.query_drop(grant).await.unwrap();
+    let resource = Mysql::builder("ledger", &t.db.url).build().unwrap();
+    let table = resource.decision_table();
+    let decide = |sequence| {
+        let row = t.row(sequence);
+        let (table, at) = (&table, t.slot());
+        async move { table.decide(at, None, &[row]).await }
+    };
+    assert_eq!(decide(1).await.unwrap().answers, [PENDING]);
+    let mut last = t.branch(&resource, 2).await;
+    admin.query_drop("SET GLOBAL read_only = 1").await.unwrap();
+    t.db.plain()
+        .await
+        .query_drop("CREATE TABLE it_may_write (id INTEGER)")
+        .await
+        .unwrap();
+    let own = t.own.opening.epoch;
+    let says = ["the server is read-only", "connect to the primary"];
+    let refused = TableErrorKind::Refused;
+    assert_error(decide(3).await, refused, &says);
+    assert_error(table.beat(own).await, refused, &says);
+    assert_error(table.close(own).await, refused, &says);
+    let gtrid = t.row(4).gtrid;
+    assert_error(table.put_rollback(gtrid).await, refused, &says);
+    assert_error(table.join(7, "another").await, refused, &says);
+    assert_error(table.hold().await.map(drop), refused, &says);
+    match last.commit_last(&t.last(2)).await {
+        OnePhaseReply::RolledBack(error) => {
+            assert!(error.to_string().contains(says[0]), "{error}");
+        }
+        reply => panic!("{reply:?}"),
+    }
+    admin.query_drop("SET GLOBAL read_only = 0").await.unwrap();
+    for sequence in 2..=4 {
+        assert_eq!(t.state(t.row(sequence).gtrid).await, None, "{sequence}");
+    }
+    assert_eq!(decide(3).await.unwrap().answers, [PENDING]);
+}
+
 /// The settings by which what was forced can be lost.
 async fn preflight_finds_what_forgets_forced_writes(kind: Kind) {
     let args = [
@@ -325,5 +380,6 @@ on_both!(
 
 on_own!(
     a_read_only_server_is_refused,
+    i1_a_server_that_turned_read_only_decides_nothing_for_anybody,
     preflight_finds_what_forgets_forced_writes,
 );
