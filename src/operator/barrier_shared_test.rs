@@ -43,8 +43,10 @@ impl World {
     }
 
     async fn stand(&self) -> Result<HeldTable, OperatorError> {
-        let mut wanted = BarrierOptions::default();
-        wanted.within = Duration::from_millis(300);
+        let wanted = BarrierOptions {
+            within: Duration::from_millis(300),
+            ..BarrierOptions::default()
+        };
         let stood = stand_shared(Arc::new(self.table.another_link()), &wanted);
         stood.await.map(|(held, _, _)| held)
     }
