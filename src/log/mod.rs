@@ -46,7 +46,8 @@ mod next_segment;
 mod no_log;
 #[cfg(feature = "operator")]
 mod observed;
-#[cfg(all(test, feature = "operator"))]
+#[cfg(test)]
+#[cfg(feature = "operator")]
 mod observed_test;
 mod open;
 #[cfg(test)]
