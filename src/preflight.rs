@@ -2,7 +2,6 @@
 //! is told in tracing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,7 +74,7 @@ pub(crate) fn judge(
 }
 
 /// Says what does not keep the server from being used.
-pub(crate) fn tell(resource: &dyn Display, preflight: &Preflight) {
+fn tell(resource: &ResourceName, preflight: &Preflight) {
     for finding in &preflight.findings {
         let (subject, evidence, mend) = (&finding.subject, &finding.evidence, &finding.mend);
         match finding.severity {

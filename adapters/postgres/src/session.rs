@@ -262,10 +262,10 @@ impl Session {
     /// Closes the socket, whatever is under way.
     ///
     /// The server would notice that only when the statement under way is at its end, and keep its
-    /// locks, and one of its connections, until then; for ever, if a commit waits for a standby that
-    /// does not come. So it is asked to cancel it, in the background; that can hit nobody else, for
-    /// the session is not used again. Whoever asked takes no answer from here, and what a cancelled
-    /// wait leaves without its standby is found when somebody asks what became of it.
+    /// locks, and one of its connections, until then; for ever, if a commit waits for a standby
+    /// that does not come. So it is asked to cancel it, in the background; that can hit nobody
+    /// else, for the session is not used again. Whoever asked takes no answer from here, and what
+    /// a cancelled wait leaves without its standby is found when somebody asks what became of it.
     pub(crate) fn close(&self) {
         let is_closed = self.client.is_closed();
         self.link.task.abort();

@@ -51,8 +51,8 @@ pub(crate) fn durability() -> String {
     format!("SELECT {AT_LEAST_ON}")
 }
 
-/// Sets that for all that the session commits, and that the server tells what no synchronous standby
-/// has: below `warning` it would say nothing (observed).
+/// Sets that for all that the session commits, and that the server tells what no synchronous
+/// standby has: below `warning` it would say nothing (observed).
 pub(crate) fn durable() -> String {
     let told = tell_warnings(false);
     format!("SELECT pg_catalog.set_config('synchronous_commit', {AT_LEAST_ON}, false), {told}")
@@ -221,7 +221,8 @@ pub(crate) fn account(seen: &Seen) -> String {
 /// 15.9, 16.5 and 17.1 (CVE-2024-10978).
 pub(crate) fn wipe(vanished_after: Duration) -> String {
     format!(
-        "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; {}; UNLISTEN *; DISCARD TEMP; \
+        "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; {}; \
+         UNLISTEN *; DISCARD TEMP; \
          DISCARD SEQUENCES; SELECT pg_catalog.pg_advisory_unlock_all(); \
          SELECT (pg_catalog.pg_prepared_statement()).from_sql",
         limits(vanished_after)

@@ -1,14 +1,13 @@
-//! The server that holds the tables: whether what is forced there is kept, and whether the way to it
-//! leads to one and the same session. Nobody else may have looked: the log's database need not be
-//! one of the resources.
+//! The server that holds the tables: whether what is forced there is kept, and whether the way to
+//! it leads to one and the same session. Nobody else may have looked: the log's database need not
+//! be one of the resources.
 
 use std::time::Duration;
 
 use tracing::warn;
-use unanimous_core::ports::{DecisionTable, Finding, LogError, Preflight};
+use unanimous_core::ports::{DecisionTable, Finding, LogError, Preflight, Severity};
 
 use crate::bounded::bounded;
-use crate::preflight::tell;
 
 /// After that it is used unchecked, as it has answered already that it may be.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -48,7 +47,7 @@ pub(crate) fn is_of_a_logs_server(found: &Finding) -> bool {
     OF_A_LOGS_SERVER.contains(&found.subject.as_str())
 }
 
-/// Refuses a server that could lose what is recorded there; tells the rest.
+/// Refuses a server that could lose what is recorded there; tells of the rest what may harm.
 pub(super) async fn judge(table: &dyn DecisionTable) -> Result<(), LogError> {
     let place = table.place();
     match bounded(LIMIT, table.preflight()).await {
@@ -71,7 +70,11 @@ fn judged(place: &str, mut preflight: Preflight) -> Result<(), LogError> {
     // One of the two ways may lead to another server just now. The tables' own does not: whether
     // that server takes writes was asked already.
     if errors.is_empty() || preflight.is_read_only {
-        tell(&place, &preflight);
+        let told = preflight.findings.iter();
+        for found in told.filter(|found| found.severity == Severity::Warning) {
+            let (subject, evidence, mend) = (&found.subject, &found.evidence, &found.mend);
+            warn!(target: "unanimous", place, %subject, %mend, "{evidence}");
+        }
         return Ok(());
     }
     Err(LogError::new(format!(
@@ -83,7 +86,6 @@ fn judged(place: &str, mut preflight: Preflight) -> Result<(), LogError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use unanimous_core::ports::Severity;
 
     #[test]
     fn i2_a_server_that_loses_what_is_forced_is_no_home_for_a_log() {

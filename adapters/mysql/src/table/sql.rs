@@ -226,14 +226,14 @@ impl Tables {
 
     /// One row and no upsert: a row that stands fails it (1062), and a slot that is closed or
     /// missing makes the epoch NULL, which a row of its own cannot hold under any SQL mode (1048).
-    /// The slot is read as it is now, however old the transaction's snapshot is. On a server that is
-    /// read-only it fails as well.
+    /// The slot is read as it is now, however old the transaction's snapshot is. On a server that
+    /// is read-only it fails as well.
     pub(super) fn last_statement(&self, at: EpochSlot, row: &DecisionRow) -> String {
         let EpochSlot { epoch, slot } = at;
         format!(
             "INSERT INTO {} (gtrid, epoch, state, branches) VALUES ('{}', (SELECT e.epoch FROM {} \
-             e WHERE e.epoch = {epoch} AND e.slot = {slot} AND e.closed = 0 AND ({IF_WRITABLE}) > 0 \
-             LOCK IN SHARE MODE), 'C', {})",
+             e WHERE e.epoch = {epoch} AND e.slot = {slot} AND e.closed = 0 \
+             AND ({IF_WRITABLE}) > 0 LOCK IN SHARE MODE), 'C', {})",
             self.decision,
             row.gtrid,
             self.epoch,

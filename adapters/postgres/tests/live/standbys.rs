@@ -116,8 +116,8 @@ async fn prepared_as(db: &Db, role: &str, sequence: u64) -> PgBranch {
     branch
 }
 
-/// The first request is refused, and the wipe behind it undoes what prepare had set; the second one,
-/// with the owner's role or as somebody who needs none, waits for the standbys like the first.
+/// The first request is refused, and the wipe behind it undoes what prepare had set; the second
+/// one, with the owner's role or as somebody who needs none, waits for the standbys like the first.
 async fn i1_a_commit_that_was_refused_first_waits_for_the_standbys_too(kind: Kind) {
     let server = lazy_and_quiet(kind);
     let db = Db::on(&server).await;
