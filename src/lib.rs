@@ -87,6 +87,7 @@ mod places;
 mod preflight;
 mod recovery;
 mod retry;
+mod shutdown;
 mod transaction;
 
 pub use unanimous_core::ports::{

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 use unanimous_core::ports::{
     Cause, DecisionLog, LogError, LogHome, Lookup, Resource, ResourceManager,
@@ -17,7 +17,6 @@ use unanimous_core::ports::{
 use unanimous_core::xid::{Gtrid, ResourceName};
 
 use crate::active::{ActiveSet, ActiveToken};
-use crate::bounded::bounded;
 use crate::config::Config;
 use crate::error::StartError;
 use crate::gate::Gate;
@@ -26,8 +25,9 @@ use crate::outcome::{RecentEnds, TransactionOutcome};
 use crate::places::Places;
 use crate::preflight;
 use crate::recovery::{
-    Recovery, RecoveryReport, ResourceReport, Survey, run_passes, survey, unknown_resources,
+    Recovery, RecoveryReport, ResourceReport, Survey, run_passes, settle, survey, unknown_resources,
 };
+use crate::shutdown::{RecoveryTasks, end};
 use crate::transaction::Transaction;
 
 /// A registered resource, whose type is found again by whoever enlists it.
@@ -75,36 +75,6 @@ impl fmt::Debug for TransactionManager {
             &self.inner.resources.keys().collect::<Vec<_>>(),
         );
         debug.finish_non_exhaustive()
-    }
-}
-
-struct RecoveryTasks {
-    inner: Arc<Inner>,
-    tasks: Vec<AbortHandle>,
-    /// Taken away before the log is closed: whoever opens it next makes a socket of its own.
-    #[cfg(feature = "operator")]
-    control: std::sync::Mutex<Option<crate::operator::Control>>,
-}
-
-impl RecoveryTasks {
-    fn stop(&self) {
-        for task in &self.tasks {
-            task.abort();
-        }
-        #[cfg(feature = "operator")]
-        drop(
-            self.control
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .take(),
-        );
-    }
-}
-
-impl Drop for RecoveryTasks {
-    fn drop(&mut self) {
-        self.stop();
-        self.inner.recovery.stop();
     }
 }
 
@@ -317,10 +287,13 @@ async fn recover_some(
     // Running into the limit is told by `unfinished`.
     let _ = within(until, collect).await;
     report.resources.sort_by(|a, b| a.resource.cmp(&b.resource));
-    report.unfinished = unfinished.into_iter().collect();
-    if report.unfinished.is_empty() {
-        let _ = within(until, crate::recovery::settle(inner)).await;
+    let is_over =
+        |at: &&Arc<dyn AnyResource>| is_meant(&at.name()) && !unfinished.contains(at.name());
+    for resource in inner.resources.values().filter(is_over) {
+        // What had to wait for the passes at the other resources. What is left is told by a pass.
+        let _ = within(until, settle(inner, &**resource)).await;
     }
+    report.unfinished = unfinished.into_iter().collect();
     match within(until, unknown_resources(inner)).await {
         Some(Ok(unknown)) => report.unknown_resources = unknown,
         Some(Err(error)) => report.log_error = Some(error),
@@ -332,7 +305,7 @@ async fn recover_some(
 /// `None`: not until then.
 async fn within<T>(until: Option<Instant>, task: impl Future<Output = T>) -> Option<T> {
     match until {
-        Some(until) => tokio::time::timeout_at(until, task).await.ok(),
+        Some(until) => timeout_at(until, task).await.ok(),
         None => Some(task.await),
     }
 }
@@ -464,9 +437,13 @@ impl TransactionManager {
         &self.start_report
     }
 
-    /// Refuses new branches, waits (up to `drain_timeout`) for running transactions, makes a last
-    /// recovery pass (up to `start_timeout`) and closes the log (up to `drain_timeout`). A
-    /// transaction that is still undecided then can only be rolled back.
+    /// Refuses new branches, waits (up to `drain_timeout`) for running transactions and for people
+    /// who are ending branches by hand, makes a last recovery pass (up to `start_timeout`) and
+    /// closes the log (up to `drain_timeout`). A transaction that is still undecided then can only
+    /// be rolled back.
+    ///
+    /// Cancel safe: dropped while transactions are running, it may be called again; after that it
+    /// goes on to its end.
     ///
     /// # Errors
     /// The log could not be closed properly, or a decision on its way to it did not end; nothing is
@@ -475,25 +452,20 @@ impl TransactionManager {
         let inner = &self.inner;
         inner.shutting_down.store(true, Ordering::SeqCst);
         inner.probes.reached(|| Point::ShutdownBegun).await;
-        if timeout(inner.config.drain_timeout, inner.active.drained())
-            .await
-            .is_err()
-        {
+        let until = Instant::now() + inner.config.drain_timeout;
+        if timeout_at(until, inner.active.drained()).await.is_err() {
             let count = inner.active.len();
             warn!(target: "unanimous", count, "shutting down with transactions still running");
         }
         inner.probes.reached(|| Point::Drained).await;
         self.tasks.stop();
-        inner.probes.reached(|| Point::RecoveryStopped).await;
-        recover_all(inner, Some(inner.config.start_timeout)).await;
-        inner.probes.reached(|| Point::LastPassDone).await;
-        inner.recovery.stop();
-        let closed = bounded(inner.config.drain_timeout, inner.log.shutdown()).await;
-        inner.probes.reached(|| Point::LogClosed).await;
-        closed.unwrap_or_else(|silence| {
-            Err(LogError::new(format!(
-                "the decision log did not close: {silence}; nothing is lost, the next start goes on"
-            )))
-        })
+        // Half stopped, it would neither end what is left nor say that it does not: this goes on if
+        // the caller gives up.
+        let ending = inner.runtime.spawn(end(Arc::clone(inner), until));
+        match ending.await {
+            Ok(closed) => closed,
+            // That runtime is gone.
+            Err(_) => end(Arc::clone(inner), until).await,
+        }
     }
 }

@@ -95,12 +95,17 @@ impl Committed {
                     let branches = ends;
                     return Err(CommitError::Heuristic { gtrid, branches });
                 }
-                Ok(_) => return Ok(()),
+                // It was decided: it is complete if it is not pending, be its record kept or not.
+                Ok(Lookup::Completed | Lookup::NoRecord | Lookup::Open) => return Ok(()),
+                Ok(Lookup::UnknownOpening | Lookup::MayBeLost | _) => {
+                    let reason = "its log does not know its opening any more, or may have lost \
+                                  its decision"
+                        .to_owned();
+                    return Err(CommitError::Undetermined { gtrid, reason });
+                }
                 Err(error) => {
-                    return Err(CommitError::Undetermined {
-                        gtrid,
-                        reason: error.to_string(),
-                    });
+                    let reason = error.to_string();
+                    return Err(CommitError::Undetermined { gtrid, reason });
                 }
             }
             // The last handle may be dropped meanwhile.

@@ -18,6 +18,7 @@ use crate::StartError;
 use crate::bounded::bounded;
 use crate::log::{FileLog, NoLog, held_by, in_use_by};
 use crate::manager::Inner;
+use crate::shutdown::close_log;
 
 /// How often to look for a socket while the log is held: an application that starts opens its log a
 /// moment before it listens.
@@ -151,7 +152,7 @@ impl OwnLog {
         let Some(Holder::Alone(inner)) = self.holder.get() else {
             return Ok(());
         };
-        match bounded(LOG_LIMIT, inner.log.shutdown()).await {
+        match close_log(inner, LOG_LIMIT).await {
             Ok(closed) => Ok(closed?),
             Err(silence) => Err(failed(&format!(
                 "the log did not close: {silence}; nothing is lost"

@@ -28,6 +28,7 @@ use crate::StartError;
 use crate::bounded::bounded;
 use crate::log::{NO_MANAGER, TableLog};
 use crate::manager::{Inner, recover_at};
+use crate::shutdown::close_log;
 
 /// How much longer than the members' own patience a pass waits for the end of silent ones.
 const GRACE: Duration = Duration::from_secs(10);
@@ -148,7 +149,7 @@ impl SharedLog {
         let label = format!("unanimous {verb}, {}", host_and_process());
         let inner = open(&self.parts, self.log.clone().label(label)).await?;
         let done = act(&inner).await;
-        if !matches!(bounded(LOG_LIMIT, inner.log.shutdown()).await, Ok(Ok(()))) {
+        if !matches!(close_log(&inner, LOG_LIMIT).await, Ok(Ok(()))) {
             // What was done is done; the other members close the epoch.
             tracing::warn!(target: "unanimous", "the log could not be left properly");
         }

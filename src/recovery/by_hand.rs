@@ -15,7 +15,7 @@
 //! (I3): see [`settle`], and `prove_absent` for a decision to commit.
 
 use tracing::{error, warn};
-use unanimous_core::ports::{ByHand, HandState, LogError, Lookup};
+use unanimous_core::ports::{ByHand, HandState, LogError, Lookup, ResourceManager};
 use unanimous_core::protocol::{Decision, Heuristic};
 #[cfg(feature = "operator")]
 use unanimous_core::xid::Gtrid;
@@ -93,71 +93,104 @@ fn of_branch<'h>(hands: &'h [ByHand], xid: &'h Xid) -> impl Iterator<Item = &'h 
     hands.iter().filter(is_of)
 }
 
-/// Finds out what became of records whose owners are gone. After a pass over all resources, which
-/// ends what is still prepared by the decision.
-pub(crate) async fn settle(inner: &Inner) {
+/// Finds out what became of records of branches here whose owners are gone. After a pass, which
+/// ends by the decision what is still prepared. What could not be found out is told, and looked at
+/// again after the next one.
+pub(crate) async fn settle(inner: &Inner, resource: &dyn ResourceManager) -> Vec<String> {
     let hands = match ask_log(inner, inner.log.hands()).await {
         Ok(hands) => hands.legible,
-        Err(error) => {
-            warn!(target: "unanimous", %error, "what people did cannot be read");
-            return;
-        }
+        Err(error) => return vec![format!("what people did cannot be read: {error}")],
     };
-    let is_open = |hand: &&ByHand| hand.state == HandState::Intended && hand.ended().is_some();
+    let is_open = |hand: &&ByHand| {
+        hand.resource == *resource.name()
+            && hand.state == HandState::Intended
+            && hand.ended().is_some()
+    };
+    let mut left = Vec::new();
     for by_hand in hands.iter().filter(is_open) {
-        if let Err(why) = settle_one(inner, by_hand, &hands).await {
-            let gtrid = by_hand.gtrid;
-            warn!(target: "unanimous", %gtrid, %why, "what a person did is looked at again later");
+        if let Err(why) = settle_one(inner, resource, by_hand).await {
+            let (gtrid, who) = (by_hand.gtrid, &by_hand.who);
+            left.push(format!(
+                "what {who} did with the branch of {gtrid} at {} is looked at again later: {why}",
+                resource.name()
+            ));
         }
     }
+    left
 }
 
-async fn settle_one(inner: &Inner, by_hand: &ByHand, hands: &[ByHand]) -> Result<(), String> {
-    let Some(resource) = inner.resources.get(&by_hand.resource) else {
-        return Ok(());
-    };
-    let xid = Xid {
-        gtrid: by_hand.gtrid,
-        bqual: by_hand.resource.clone(),
-    };
+async fn settle_one(
+    inner: &Inner,
+    resource: &dyn ResourceManager,
+    by_hand: &ByHand,
+) -> Result<(), String> {
+    let (gtrid, bqual) = (by_hand.gtrid, by_hand.resource.clone());
+    let xid = Xid { gtrid, bqual };
     let unread = |error: LogError| error.to_string();
     let own = inner.log.opening();
     let openings = ask_log(inner, inner.log.openings()).await;
-    let mut openings = openings.map_err(unread)?.into_iter();
-    let is_its = |listed: &unanimous_core::ports::OpeningState| listed.opening == by_hand.by;
-    if by_hand.by != own && openings.find(is_its).is_some_and(|listed| !listed.closed) {
+    let mut others = openings.map_err(unread)?;
+    others.retain(|listed| listed.opening != own && !listed.closed);
+    if others.iter().any(|listed| listed.opening == by_hand.by) {
         // Another member's, who may be about to act.
         return Ok(());
     }
     let Some(_claim) = inner.recovery.claim(&xid) else {
         return Ok(());
     };
-    let listed = scan(inner, &**resource).await;
-    let listed = listed.map_err(|error| error.to_string())?;
-    if ours(listed, &mut Vec::new()).contains(&xid) || inner.active.contains(xid.gtrid) {
+    // Once more: nobody here, and not its owner, does anything about it from now on.
+    let hands = ask_log(inner, inner.log.hands()).await;
+    let hands = hands.map_err(unread)?.legible;
+    let is_it = |hand: &ByHand| hand.id == by_hand.id && hand.state == HandState::Intended;
+    if !hands.iter().any(is_it) {
         return Ok(());
     }
-    let found = ask_log(inner, inner.log.lookup(xid.gtrid)).await;
-    let state = what_became(inner, by_hand, hands, found.map_err(unread)?).await;
-    if let Some(state) = state {
-        mark(inner, by_hand, state).await;
+    let listed = scan(inner, resource).await;
+    let listed = listed.map_err(|error| error.to_string())?;
+    if ours(listed, &mut Vec::new()).contains(&xid) || inner.active.contains(gtrid) {
+        return Ok(());
     }
+    if let Some(end) = inner.recovery.unrecorded(&xid) {
+        let recorded = inner
+            .recovery
+            .record_heuristic(inner, gtrid, &xid.bqual, end);
+        if !recorded.await {
+            return Err("how it ended is not recorded yet".to_owned());
+        }
+    }
+    let found = ask_log(inner, inner.log.lookup(gtrid)).await;
+    let state = match what_became(by_hand, &hands, found.map_err(unread)?) {
+        Became::NotKnown => return Ok(()),
+        Became::Known(state) => state,
+        // Another member's pass may have ended it by the decision, and be about to record that.
+        Became::Unproven if !others.is_empty() && !inner.recovery.is_gone_for_long(inner, &xid) => {
+            return Ok(());
+        }
+        Became::Unproven if hazard(inner, by_hand).await => HandState::Unproven,
+        Became::Unproven => return Err("that it is a hazard is not recorded yet".to_owned()),
+    };
+    mark(inner, by_hand, state).await;
     Ok(())
 }
 
-/// Of a branch that is gone. `None`: not known yet.
-async fn what_became(
-    inner: &Inner,
-    by_hand: &ByHand,
-    hands: &[ByHand],
-    found: Lookup,
-) -> Option<HandState> {
+/// What became of a branch that is gone.
+enum Became {
+    /// A pass finds out.
+    NotKnown,
+    Known(HandState),
+    /// It may have been ended as was intended, and that was against the decision.
+    Unproven,
+}
+
+fn what_became(by_hand: &ByHand, hands: &[ByHand], found: Lookup) -> Became {
     let (ends, beside) = found.apart();
     let mut ends = ends.into_iter();
     let end = ends.find(|(name, _)| *name == by_hand.resource);
-    let wanted = by_hand.ended()?;
+    let Some(wanted) = by_hand.ended() else {
+        return Became::NotKnown;
+    };
     if let Some((_, end)) = end {
-        return Some(match (end, wanted) {
+        return Became::Known(match (end, wanted) {
             (Heuristic::Commit, Decision::Commit) | (Heuristic::Rollback, Decision::Rollback) => {
                 HandState::Done
             }
@@ -170,29 +203,29 @@ async fn what_became(
     let is_done = |hand: &ByHand| hand.ended().is_some() && hand.state == HandState::Done;
     let is_its = |hand: &ByHand| (hand.gtrid, &hand.resource) == (by_hand.gtrid, &by_hand.resource);
     if hands.iter().any(|hand| is_its(hand) && is_done(hand)) {
-        return Some(HandState::Void);
+        return Became::Known(HandState::Void);
     }
     match (beside, wanted) {
         // A pass proves how it ended.
-        (Lookup::Pending(_), _) => None,
+        (Lookup::Pending(_), _) => Became::NotKnown,
         // As was decided; by whose hand, nobody can tell.
-        (Lookup::Completed, Decision::Commit) => Some(HandState::Unproven),
+        (Lookup::Completed, Decision::Commit) => Became::Known(HandState::Unproven),
         // A pass would not have completed what it could neither prove nor record.
         (Lookup::Completed | Lookup::NoRecord | Lookup::Open, Decision::Rollback)
             if by_hand.proof.is_some() =>
         {
-            Some(HandState::Void)
+            Became::Known(HandState::Void)
         }
-        (Lookup::NoRecord | Lookup::Open, Decision::Rollback) => Some(HandState::Unproven),
+        (Lookup::NoRecord | Lookup::Open, Decision::Rollback) => Became::Known(HandState::Unproven),
         (Lookup::Completed, Decision::Rollback)
-        | (Lookup::NoRecord | Lookup::Open, Decision::Commit) => hazard(inner, by_hand).await,
-        (Lookup::UnknownOpening | Lookup::MayBeLost, _) => Some(HandState::Unproven),
-        (Lookup::Heuristic { .. } | _, _) => None,
+        | (Lookup::NoRecord | Lookup::Open, Decision::Commit) => Became::Unproven,
+        (Lookup::UnknownOpening | Lookup::MayBeLost, _) => Became::Known(HandState::Unproven),
+        (Lookup::Heuristic { .. } | _, _) => Became::NotKnown,
     }
 }
 
-/// It may have been ended as was intended, and that was against the decision.
-async fn hazard(inner: &Inner, by_hand: &ByHand) -> Option<HandState> {
+/// It may have been ended as was intended, and that was against the decision. Recorded?
+async fn hazard(inner: &Inner, by_hand: &ByHand) -> bool {
     let (gtrid, resource) = (by_hand.gtrid, &by_hand.resource);
     let (who, reason) = (&by_hand.who, &by_hand.reason);
     error!(target: "unanimous", %gtrid, %resource, %who, %reason,
@@ -200,5 +233,5 @@ async fn hazard(inner: &Inner, by_hand: &ByHand) -> Option<HandState> {
          as was intended");
     let recovery = &inner.recovery;
     let recorded = recovery.record_heuristic(inner, gtrid, resource, Heuristic::Hazard);
-    recorded.await.then_some(HandState::Unproven)
+    recorded.await
 }

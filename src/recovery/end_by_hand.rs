@@ -15,6 +15,7 @@ use unanimous_core::ports::{BranchErrorKind, ByHand, HandState, LogError, Openin
 use unanimous_core::protocol::{ByHandCase, Decision, Heuristic};
 use unanimous_core::xid::{Gtrid, Xid};
 
+use super::SHUTTING_DOWN;
 use super::by_hand::{mark, stand_against};
 use super::look_for_hand::ForHand;
 use super::pass::{ask_log, ours, scan};
@@ -76,6 +77,9 @@ pub(crate) async fn end_by_hand(
     ends: &[HandEnd<'_>],
     excused: &[u64],
 ) -> Result<Vec<HandEnded>, String> {
+    let Some(_act) = inner.recovery.act() else {
+        return Err(SHUTTING_DOWN.to_owned());
+    };
     let mut claims = Vec::new();
     for HandEnd { branch, .. } in ends {
         let xid = &branch.xid;

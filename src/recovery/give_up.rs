@@ -9,6 +9,7 @@ use unanimous_core::ports::{
 use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
+use super::SHUTTING_DOWN;
 use super::by_hand::mark;
 use super::end_by_hand::complete_pending;
 use super::lost::is_dealt_with;
@@ -207,6 +208,9 @@ pub(crate) async fn give_up(inner: &Inner, by_hand: &ByHand) -> Result<(), Strin
     let xid = Xid {
         gtrid,
         bqual: name.clone(),
+    };
+    let Some(_act) = inner.recovery.act() else {
+        return Err(SHUTTING_DOWN.to_owned());
     };
     let Some(_claim) = inner.recovery.claim(&xid) else {
         return Err("recovery is proving it just now: look again".to_owned());

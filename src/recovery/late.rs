@@ -1,15 +1,17 @@
 //! Resources that did not answer when they were checked at the start (I2).
 //!
 //! Nothing that writes is opened there before a check has found it fit: what is unfit could lose
-//! what it acknowledged. Whoever wants to enlist it checks it; so does its recovery task. One check
-//! at a time, and whoever waited takes the result of one that began after he had asked: an older
-//! one may have seen what is mended by now.
+//! what it acknowledged. Whoever wants to enlist it checks it, as long as no check has told; its
+//! recovery task does before every pass, also where one has found it unfit. One check at a time,
+//! and whoever waited takes the result of one that began after he had asked: an older one may have
+//! seen what is mended by now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
+use tracing::warn;
 use unanimous_core::ports::{
     BranchError, BranchErrorKind, Problem, ResourceError, ResourceManager,
 };
@@ -80,8 +82,13 @@ impl LateChecks {
             let (shared, resource) = (Arc::clone(inner), inner.resources.get(name).cloned());
             // Goes on for others if this caller gives up.
             let check = inner.runtime.spawn(async move {
-                if let Some(resource) = resource {
-                    shared.recovery.late.check(&shared, &*resource).await;
+                let Some(resource) = resource else { return };
+                tokio::select! {
+                    // The same run for the same luck.
+                    biased;
+                    () = shared.recovery.late.check(&shared, &*resource) => {}
+                    // No check outlives the manager (I8).
+                    () = shared.recovery.stopped() => {}
                 }
             });
             let limit = until.saturating_duration_since(Instant::now());
@@ -130,17 +137,23 @@ impl LateChecks {
                 ResourceError::new(Problem::Unavailable, name.clone(), text)
             }
         };
+        self.note(name, why);
+    }
+
+    fn note(&self, name: &ResourceName, why: ResourceError) {
+        let mut unchecked = lock(&self.unchecked);
+        let Some(unchecked) = unchecked.get_mut(name) else {
+            return;
+        };
         let is_unfit = why.problem() == Problem::Unfit;
-        // That it cannot be reached is the pass's to say.
-        if is_unfit {
-            let text = format!("unfit for two-phase commit: {why}");
-            inner.recovery.warn_once(&text);
+        let said = unchecked.why.as_ref().map(ToString::to_string);
+        // Said once, not once a check. That it cannot be reached is the pass's to say.
+        if is_unfit && said != Some(why.to_string()) {
+            warn!(target: "unanimous", "unfit for two-phase commit: {why}");
         }
-        if let Some(unchecked) = lock(&self.unchecked).get_mut(name) {
-            // What was found unfit is, until it is seen to be mended.
-            if is_unfit || !unchecked.is_unfit() {
-                unchecked.why = Some(why);
-            }
+        // What was found unfit is, until it is seen to be mended.
+        if is_unfit || !unchecked.is_unfit() {
+            unchecked.why = Some(why);
         }
     }
 }
@@ -152,7 +165,7 @@ fn not_used(name: &ResourceName, unchecked: Unchecked) -> BranchError {
         return BranchError::new(BranchErrorKind::Unavailable, name, message);
     };
     let (kind, message) = if is_unfit {
-        let message = format!("it is not used until this is mended: {why}");
+        let message = format!("it is not used until a recovery pass has seen this mended: {why}");
         (BranchErrorKind::Failed, message)
     } else {
         let message = format!("cannot open a branch: not checked since the start: {why}");

@@ -26,9 +26,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+#[cfg(feature = "operator")]
+use tokio::time::timeout_at;
 use tracing::{error, info, warn};
 use unanimous_core::ports::{BranchError, DecisionRecord, Problem, ResourceError, ResourceManager};
 use unanimous_core::protocol::Heuristic;
@@ -54,6 +56,9 @@ pub use self::survey::{ForeignBranch, Planned, ResourceSurvey, Survey, SurveyedB
 use crate::bounded::bounded;
 use crate::manager::{AnyResource, Inner};
 use crate::observe::Point;
+
+#[cfg(feature = "operator")]
+const SHUTTING_DOWN: &str = "the application is being shut down: nothing was done";
 
 /// Wakes the recovery task of a resource.
 #[derive(Clone)]
@@ -92,9 +97,15 @@ pub(crate) struct Recovery {
     /// Heuristic ends that were seen, but that the log has not taken yet. Kept here, because not
     /// every server can be asked again.
     unrecorded: Mutex<HashMap<Xid, Heuristic>>,
+    /// Branches that people had meant to end, that are gone, and nobody says how: since when that
+    /// is seen.
+    gone: Mutex<HashMap<Xid, Instant>>,
     /// Branches that some pass is ending or proving right now: two resources on one server list
     /// the same ones.
     claimed: Mutex<HashSet<Xid>>,
+    /// Read by whoever ends branches by hand; written by a shutdown, which waits for them.
+    #[cfg(feature = "operator")]
+    acts: tokio::sync::RwLock<()>,
     /// At most one pass per resource at a time.
     turns: BTreeMap<ResourceName, tokio::sync::Mutex<()>>,
     /// Resources that did not answer when they were checked at the start.
@@ -103,6 +114,8 @@ pub(crate) struct Recovery {
     warned: Mutex<warned::Warned>,
     /// Resources whose account has not the rights that a last resource needs.
     no_last: Mutex<BTreeSet<ResourceName>>,
+    /// How many transactions the log is asked for at once.
+    asked_max: recorded::AskedMax,
     progress: watch::Sender<Progress>,
     /// When each resource's next pass is due; nothing while one is under way.
     due: Mutex<BTreeMap<ResourceName, Instant>>,
@@ -128,12 +141,16 @@ impl Recovery {
             wake: Wake::new(names.clone()),
             resolved: Mutex::default(),
             unrecorded: Mutex::default(),
+            gone: Mutex::default(),
             claimed: Mutex::default(),
+            #[cfg(feature = "operator")]
+            acts: tokio::sync::RwLock::default(),
             turns: names
                 .map(|name| (name.clone(), tokio::sync::Mutex::default()))
                 .collect(),
             warned: Mutex::default(),
             no_last: Mutex::default(),
+            asked_max: recorded::AskedMax::default(),
             progress: watch::Sender::default(),
             due: Mutex::default(),
             ended: AtomicU64::default(),
@@ -206,8 +223,8 @@ impl Recovery {
     }
 
     /// Records a heuristic end durably. If the log cannot take it now, or whoever asks is stopped
-    /// meanwhile, the branch stays unresolved, and the next pass tries again: see
-    /// [`unrecorded`](Self::unrecorded).
+    /// meanwhile, the branch stays unresolved, and every later pass tries again, and the end of the
+    /// manager: see [`record_left`](Self::record_left).
     pub(crate) async fn record_heuristic(
         &self,
         inner: &Inner,
@@ -218,7 +235,7 @@ impl Recovery {
         let bqual = resource.clone();
         let xid = Xid { gtrid, bqual };
         // Before the log is asked: a shutdown ends passes, and the server will not say it again.
-        lock(&self.unrecorded).insert(xid.clone(), heuristic);
+        let heuristic = self.note_unrecorded(&xid, heuristic);
         inner.probes.at(resource, Point::BeforeHeuristic).await;
         let recording = inner.log.record_heuristic(gtrid, resource, heuristic);
         let recorded = bounded(inner.config.finish_timeout, recording).await;
@@ -229,9 +246,11 @@ impl Recovery {
         };
         match recorded {
             Ok(()) => {
-                lock(&self.unrecorded).remove(&xid);
-                error!(target: "unanimous", %gtrid, %resource, ?heuristic,
-                    "a branch ended against the decision; a person has to look");
+                let mut unrecorded = lock(&self.unrecorded);
+                // Perhaps more is known by now.
+                if unrecorded.get(&xid) == Some(&heuristic) {
+                    unrecorded.remove(&xid);
+                }
                 true
             }
             Err(error) => {
@@ -242,9 +261,53 @@ impl Recovery {
         }
     }
 
+    /// Tells it, and keeps it until the log has taken it. What has to be recorded: that it may have
+    /// ended so takes nothing back that is known.
+    fn note_unrecorded(&self, xid: &Xid, heuristic: Heuristic) -> Heuristic {
+        let mut unrecorded = lock(&self.unrecorded);
+        match unrecorded.get(xid) {
+            Some(known) if *known == heuristic || heuristic == Heuristic::Hazard => *known,
+            Some(_) | None => {
+                let (gtrid, resource) = (xid.gtrid, &xid.bqual);
+                error!(target: "unanimous", %gtrid, %resource, ?heuristic,
+                    "a branch ended against the decision; a person has to look");
+                unrecorded.insert(xid.clone(), heuristic);
+                heuristic
+            }
+        }
+    }
+
+    /// Offers the log once more the heuristic ends that it has not taken yet.
+    pub(crate) async fn record_left(&self, inner: &Inner) {
+        // The same order for the same luck.
+        let left = BTreeMap::from_iter(lock(&self.unrecorded).clone());
+        let recording = stream::iter(left).for_each_concurrent(
+            inner.config.recovery_concurrency.max(1),
+            |(xid, end)| async move {
+                // What it does not take now is offered again.
+                let _ = { self.record_heuristic(inner, xid.gtrid, &xid.bqual, end) }.await;
+            },
+        );
+        recording.await;
+    }
+
     /// A heuristic end of this branch that the log has still to take.
     pub(crate) fn unrecorded(&self, xid: &Xid) -> Option<Heuristic> {
         lock(&self.unrecorded).get(xid).copied()
+    }
+
+    /// Whether there is one of any branch.
+    pub(crate) fn is_any_unrecorded(&self) -> bool {
+        !lock(&self.unrecorded).is_empty()
+    }
+
+    /// Whether it has been gone for longer than another member's pass takes to record what it has
+    /// ended, the first look being now.
+    fn is_gone_for_long(&self, inner: &Inner, xid: &Xid) -> bool {
+        let mut gone = lock(&self.gone);
+        let since = *gone.entry(xid.clone()).or_insert_with(Instant::now);
+        // One answer of the server, and one of the log.
+        since.elapsed() > inner.config.recovery_timeout * 2
     }
 
     /// How many branches passes have ended so far.
@@ -259,6 +322,22 @@ impl Recovery {
         let due = lock(&self.due);
         let (_, due) = due.iter().find(|(name, _)| name.as_str() == resource)?;
         Some(due.saturating_duration_since(Instant::now()))
+    }
+
+    /// To be kept while branches are ended by hand. `None`: the manager is being shut down.
+    #[cfg(feature = "operator")]
+    fn act(&self) -> Option<tokio::sync::RwLockReadGuard<'_, ()>> {
+        self.acts.try_read().ok()
+    }
+
+    /// Waits, until then at most, as long as people are ending branches by hand.
+    pub(crate) async fn hands_off(&self, until: Instant) {
+        #[cfg(feature = "operator")]
+        if { timeout_at(until, self.acts.write()) }.await.is_err() {
+            warn!(target: "unanimous", "shutting down while a person is ending branches by hand");
+        }
+        #[cfg(not(feature = "operator"))]
+        let _ = until;
     }
 
     /// The right to end or prove a branch, until it is dropped. `None` while another pass has it.
@@ -280,12 +359,6 @@ impl Recovery {
         !lock(&self.no_last).contains(resource)
     }
 
-    fn warn_once(&self, text: &str) {
-        if lock(&self.warned).of_anything(text) {
-            warn!(target: "unanimous", "{text}");
-        }
-    }
-
     /// One pass at one resource; waits for one that is under way.
     pub(crate) async fn pass(
         &self,
@@ -304,17 +377,24 @@ impl Recovery {
             report.error = Some(ResourceError::new(Problem::Unavailable, name, text));
             report
         });
+        let mut unsettled = Vec::new();
+        if report.log_error.is_none() {
+            self.record_left(inner).await;
+            if report.error.is_none() {
+                unsettled = settle(inner, resource).await;
+            }
+        }
         drop(turn);
-        self.log_report(&report);
+        self.log_report(&report, unsettled);
         report
     }
 
-    fn log_report(&self, report: &ResourceReport) {
+    fn log_report(&self, report: &ResourceReport, unsettled: Vec<String>) {
         if report.committed + report.rolled_back > 0 {
             info!(target: "unanimous", resource = %report.resource, committed = report.committed,
                 rolled_back = report.rolled_back, "in-doubt branches were resolved");
         }
-        let news = lock(&self.warned).of_pass(report);
+        let news = lock(&self.warned).of_pass(report, unsettled);
         for text in news {
             // Whoever shows the report has no need of these.
             warn!(target: "unanimous::pass", "{text}");

@@ -1,6 +1,7 @@
 //! T: what the log says, and what follows from it for a branch.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use unanimous_core::ports::{
     BranchRecord, DecisionRecord, LogError, LogSnapshot, Lookup, ResourceManager,
@@ -143,15 +144,39 @@ impl Recorded {
 /// What was found of transactions that are not pending.
 #[derive(Default)]
 pub(super) struct LookedUp {
-    found: HashMap<Gtrid, Lookup>,
+    found: HashMap<Gtrid, Result<Lookup, LogError>>,
     /// Why it is not known of the others.
     error: Option<LogError>,
 }
 
-impl LookedUp {
-    /// How many are asked for within one `recovery_timeout`.
-    const ASKED_MAX: usize = 500;
+/// How many are asked for within one `recovery_timeout`: fewer as long as the log is too slow.
+pub(super) struct AskedMax(AtomicUsize);
 
+impl Default for AskedMax {
+    fn default() -> Self {
+        Self(AtomicUsize::new(Self::MOST))
+    }
+}
+
+impl AskedMax {
+    const MOST: usize = 500;
+
+    /// Relaxed: whoever reads an older one asks for more, or fewer, than is best.
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn was_too_many(&self, asked: usize) {
+        self.0.store((asked / 2).max(1), Ordering::Relaxed);
+    }
+
+    fn was_answered(&self, asked: usize) {
+        let more = (asked + asked / 8 + 1).min(Self::MOST);
+        self.0.fetch_max(more, Ordering::Relaxed);
+    }
+}
+
+impl LookedUp {
     /// Asks the log for all of these branches that are not pending and that may be ended here.
     pub(super) async fn read(inner: &Inner, t: &Recorded, xids: &[Xid]) -> Self {
         let is_asked = |xid: &&Xid| {
@@ -165,16 +190,39 @@ impl LookedUp {
         let mut asked: Vec<Gtrid> = asked.into_iter().collect();
         asked.sort_unstable();
         let mut looked_up = Self::default();
-        for some in asked.chunks(Self::ASKED_MAX) {
-            match ask_log(inner, inner.log.lookup_all(some)).await {
-                Ok(found) => looked_up.found.extend(some.iter().copied().zip(found)),
-                Err(error) => {
-                    looked_up.error = Some(error);
-                    break;
-                }
+        let mut asked = asked.as_slice();
+        while !asked.is_empty() {
+            let count = inner.recovery.asked_max.get().min(asked.len());
+            let (some, rest) = asked.split_at(count);
+            if let Err(error) = looked_up.ask(inner, some).await {
+                looked_up.error = Some(error);
+                break;
             }
+            asked = rest;
         }
         looked_up
+    }
+
+    /// # Errors
+    /// The log answers for none of them.
+    async fn ask(&mut self, inner: &Inner, some: &[Gtrid]) -> Result<(), LogError> {
+        let asked_max = &inner.recovery.asked_max;
+        let asking = inner.log.lookup_all(some);
+        let found = match bounded(inner.config.recovery_timeout, asking).await {
+            Ok(found) => found?,
+            Err(silence) => {
+                asked_max.was_too_many(some.len());
+                return Err(LogError::new(silence.to_string()));
+            }
+        };
+        asked_max.was_answered(some.len());
+        let is_mute = found.iter().all(Result::is_err);
+        let error = found.iter().find_map(|found| found.as_ref().err()).cloned();
+        self.found.extend(some.iter().copied().zip(found));
+        match error {
+            Some(error) if is_mute => Err(error),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The view of its epoch in the light of what the log answers, and whether it is decided, if
@@ -202,7 +250,7 @@ impl LookedUp {
         let unknown = || LogError::new("it has not answered");
         let found = self.found.get(&xid.gtrid);
         let found = found.ok_or_else(|| self.error.clone().unwrap_or_else(unknown))?;
-        let (ends, beside) = found.clone().apart();
+        let (ends, beside) = found.clone()?.apart();
         // Who has ended this very branch otherwise is on record, and it is back: what holds now is
         // for a person to say. That one was rolled back against the decision says what that was,
         // also where the decision itself is kept no longer.

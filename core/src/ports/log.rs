@@ -369,13 +369,18 @@ pub trait DecisionLog: Send + Sync + 'static {
     async fn lookup(&self, gtrid: Gtrid) -> Result<Lookup, LogError>;
 
     /// The same of many, in their order: what a recovery pass asks of all that it found prepared.
+    /// What cannot be told of one keeps no other from being told. If it takes too long, the caller
+    /// drops it, and asks for fewer the next time.
     ///
     /// # Errors
-    /// The log could not be read.
-    async fn lookup_all(&self, gtrids: &[Gtrid]) -> Result<Vec<Lookup>, LogError> {
+    /// The log could not be read: nothing is told of any of them.
+    async fn lookup_all(
+        &self,
+        gtrids: &[Gtrid],
+    ) -> Result<Vec<Result<Lookup, LogError>>, LogError> {
         let mut all = Vec::with_capacity(gtrids.len());
         for gtrid in gtrids {
-            all.push(self.lookup(*gtrid).await?);
+            all.push(self.lookup(*gtrid).await);
         }
         Ok(all)
     }

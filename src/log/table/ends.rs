@@ -69,8 +69,8 @@ impl OpenTableLog {
     pub(super) async fn look_up_some(
         &self,
         gtrids: &[Gtrid],
-        all: &mut Vec<Lookup>,
-    ) -> Result<(), LogError> {
+        all: &mut Vec<Result<Lookup, LogError>>,
+    ) {
         let asked = match self.find(gtrids).await {
             Ok(found) => {
                 let mut found = found.into_iter();
@@ -79,12 +79,12 @@ impl OpenTableLog {
             Err(error) => gtrids.iter().map(|_| Err(error.clone())).collect(),
         };
         for (gtrid, asked) in gtrids.iter().zip(asked) {
-            all.push(match self.judge(*gtrid, asked, Turn::First)? {
-                Some(lookup) => lookup,
-                None => self.lookup(*gtrid).await?,
+            all.push(match self.judge(*gtrid, asked, Turn::First) {
+                Ok(Some(lookup)) => Ok(lookup),
+                Ok(None) => self.lookup(*gtrid).await,
+                Err(error) => Err(error),
             });
         }
-        Ok(())
     }
 
     /// What the table's answer means, and what this process remembers, all of it at one time.

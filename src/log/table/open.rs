@@ -402,10 +402,13 @@ impl DecisionLog for OpenTableLog {
         Err(self.unreadable(gtrid))
     }
 
-    async fn lookup_all(&self, gtrids: &[Gtrid]) -> Result<Vec<Lookup>, LogError> {
+    async fn lookup_all(
+        &self,
+        gtrids: &[Gtrid],
+    ) -> Result<Vec<Result<Lookup, LogError>>, LogError> {
         let mut all = Vec::with_capacity(gtrids.len());
         for some in gtrids.chunks(BATCH_MAX) {
-            self.look_up_some(some, &mut all).await?;
+            self.look_up_some(some, &mut all).await;
         }
         Ok(all)
     }

@@ -23,7 +23,7 @@ pub(super) struct Scene {
     pub(super) owner: Arc<dyn DecisionLog>,
     pub(super) gtrid: Gtrid,
     pub(super) tool: TransactionManager,
-    wanted: Decision,
+    pub(super) wanted: Decision,
 }
 
 impl Scene {
@@ -107,13 +107,13 @@ impl Scene {
         }
     }
 
-    fn is_prepared(&self) -> bool {
+    pub(super) fn is_prepared(&self) -> bool {
         let prepared = self.world.orders.server().prepared();
         prepared.contains(&self.xid("orders"))
     }
 
     /// A person's command, with every word that may be asked for.
-    async fn resolve(&self, wanted: Decision) -> Resolved {
+    pub(super) async fn resolve(&self, wanted: Decision) -> Resolved {
         let is_commit = wanted == Decision::Commit;
         let mut asked = Resolve::new(self.gtrid.to_string(), is_commit, "me@here", "because");
         asked.resource = Some("orders".to_owned());
@@ -123,7 +123,7 @@ impl Scene {
     }
 
     /// The same, and the tool dies in this call.
-    async fn dies_at(&self, call: Call, at: At) {
+    pub(super) async fn dies_at(&self, call: Call, at: At) {
         let fates = match at {
             At::Log => &self.log,
             At::Orders => &self.orders.fates,
@@ -138,14 +138,20 @@ impl Scene {
         self.orders.fates.die();
     }
 
-    /// The tool is gone, and another member has closed its epoch and looked after everything.
-    async fn recovered(self) -> Told {
+    /// The tool is gone. Another member, which lives, looks after everything by itself.
+    pub(super) async fn recovered(self) -> Told {
         let epoch = self.tool.begin().gtrid().opening.epoch;
         drop(self.tool);
-        self.owner.close(epoch).await.unwrap();
         let tm = self.world.start().await;
-        tm.recover().await;
+        self.owner.close(epoch).await.unwrap();
         self.world.settle().await;
+        let is_decided = self.wanted == Decision::Rollback;
+        let log = &self.world.log;
+        eventually("its decision is complete", || {
+            log.is_completed(self.gtrid) == is_decided
+        })
+        .await;
+        let hands = settled(&*self.owner).await;
         let outcome = tm.outcome(self.gtrid).await.unwrap();
         let ends = if let TransactionOutcome::Heuristic(ends) = outcome {
             ends
@@ -158,9 +164,6 @@ impl Scene {
             assert_eq!(outcome, expected);
             Vec::new()
         };
-        let hands = self.owner.by_hand().await.unwrap();
-        let is_decided = self.wanted == Decision::Rollback;
-        assert_eq!(self.world.log.is_completed(self.gtrid), is_decided);
         let ledger = is_decided.then(|| "1".to_owned());
         assert_eq!(
             self.world.ledger.server().row("k"),
@@ -173,21 +176,35 @@ impl Scene {
                 assert_eq!((name.as_str(), ends.len()), ("orders", 1));
                 *end
             }),
-            hands: hands.iter().map(|hand: &ByHand| hand.state).collect(),
+            hands,
         }
     }
 }
 
+/// The states of all records, once none is open but what nobody can prove.
+pub(super) async fn settled(log: &dyn DecisionLog) -> Vec<HandState> {
+    let mut states = Vec::new();
+    for _ in 0..2000 {
+        let hands = log.by_hand().await.unwrap();
+        states = hands.iter().map(|hand: &ByHand| hand.state).collect();
+        if !states.contains(&HandState::Intended) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    states
+}
+
 /// Of whom a call is asked.
 #[derive(Debug, Clone, Copy)]
-enum At {
+pub(super) enum At {
     Log,
     Orders,
 }
 
 /// How the branch ended, and what is on record of it.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
+pub(super) struct Told {
     is_committed: bool,
     end: Option<Heuristic>,
     hands: Vec<HandState>,
@@ -195,7 +212,7 @@ struct Told {
 
 const TICK: Duration = Duration::from_millis(1);
 
-const FLAVOURS: [Flavour; 3] = [Flavour::Postgres, Flavour::Mysql, Flavour::Mariadb];
+pub(super) const FLAVOURS: [Flavour; 3] = [Flavour::Postgres, Flavour::Mysql, Flavour::Mariadb];
 
 /// Every flavour, against a decision and against none.
 fn scenes() -> impl Iterator<Item = (Flavour, bool)> {
@@ -219,7 +236,7 @@ fn unheard(flavour: Flavour, is_decided: bool) -> Told {
     }
 }
 
-fn done(is_decided: bool) -> Told {
+pub(super) fn done(is_decided: bool) -> Told {
     let end = if is_decided {
         Heuristic::Rollback
     } else {

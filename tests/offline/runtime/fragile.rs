@@ -72,19 +72,28 @@ pub(crate) struct Fates {
     plan: Arc<Mutex<Vec<(Call, Fate)>>>,
     go: Arc<Semaphore>,
     is_dead: Arc<AtomicBool>,
+    unreadable: Arc<Mutex<Option<Gtrid>>>,
 }
 
 impl Default for Fates {
     fn default() -> Self {
-        let (plan, go) = (Arc::default(), Arc::new(Semaphore::new(0)));
-        let is_dead = Arc::default();
-        Self { plan, go, is_dead }
+        Self {
+            plan: Arc::default(),
+            go: Arc::new(Semaphore::new(0)),
+            is_dead: Arc::default(),
+            unreadable: Arc::default(),
+        }
     }
 }
 
 impl Fates {
     pub(crate) fn next(&self, call: Call, fate: Fate) {
         self.plan().push((call, fate));
+    }
+
+    /// From now on the log cannot tell what became of this transaction.
+    pub(crate) fn make_unreadable(&self, gtrid: Gtrid) {
+        *self.unreadable.lock().unwrap() = Some(gtrid);
     }
 
     /// Lets one call go on that waits, or that will.
@@ -296,14 +305,18 @@ pub(crate) struct FragileLog {
 struct FragileMember {
     inner: Arc<dyn DecisionLog>,
     fates: Fates,
+    is_shut: AtomicBool,
 }
 
 #[async_trait]
 impl LogHome for FragileLog {
     async fn open(self: Box<Self>) -> Result<Arc<dyn DecisionLog>, LogError> {
         let inner = Box::new(self.inner).open().await?;
-        let fates = self.fates;
-        Ok(Arc::new(FragileMember { inner, fates }))
+        Ok(Arc::new(FragileMember {
+            inner,
+            fates: self.fates,
+            is_shut: AtomicBool::new(false),
+        }))
     }
 }
 
@@ -339,7 +352,8 @@ impl DecisionLog for FragileMember {
         resource: &ResourceName,
         heuristic: Heuristic,
     ) -> Result<(), LogError> {
-        if self.fates.meet(Call::RecordHeuristic).await.is_some() {
+        let fate = self.fates.meet(Call::RecordHeuristic).await;
+        if fate.is_some() || self.is_shut.load(Ordering::SeqCst) {
             return unwell();
         }
         let recorded = self.inner.record_heuristic(gtrid, resource, heuristic);
@@ -354,7 +368,8 @@ impl DecisionLog for FragileMember {
     }
 
     async fn record_by_hand(&self, by_hand: &ByHand) -> Result<(), LogError> {
-        if self.fates.meet(Call::RecordByHand).await.is_some() {
+        let fate = self.fates.meet(Call::RecordByHand).await;
+        if fate.is_some() || self.is_shut.load(Ordering::SeqCst) {
             return unwell();
         }
         let recorded = self.inner.record_by_hand(by_hand).await;
@@ -375,6 +390,9 @@ impl DecisionLog for FragileMember {
         if self.fates.meet(Call::Lookup).await.is_some() {
             return Ok(Lookup::UnknownOpening);
         }
+        if *self.fates.unreadable.lock().unwrap() == Some(gtrid) {
+            return unwell();
+        }
         let found = self.inner.lookup(gtrid).await;
         self.fates.meet(Call::LookupAnswered).await;
         found
@@ -394,6 +412,7 @@ impl DecisionLog for FragileMember {
     }
 
     async fn shutdown(&self) -> Result<(), LogError> {
+        self.is_shut.store(true, Ordering::SeqCst);
         self.inner.shutdown().await
     }
 }

@@ -36,33 +36,45 @@ async fn shutdown_waits_for_running_transactions_and_refuses_new_ones() {
 
 /// MySQL tells it once: after that the branch is absent, as one is that was committed.
 #[tokio::test]
-async fn i1_a_heuristic_end_that_a_shutdown_keeps_a_pass_from_recording_is_recorded() {
-    let mut world = World::new();
-    let server = MemoryServer::with("orders", Flavour::Mysql, world.journal.clone());
-    world.orders = server.resource("orders");
-    let gtrid = die_after_the_decision(&world).await;
-    let (inner, fates) = (world.log.clone(), Fates::default());
-    fates.next(Call::RecordHeuristic, Fate::Hang);
-    let log = FragileLog {
-        inner,
-        fates: fates.clone(),
-    };
-    server.set_reachable(false);
-    let builder = world.builder().log(log).config(|config| {
-        config.finish_timeout = Duration::from_secs(60);
-    });
-    let builder = builder.resource(&world.orders).resource(&world.ledger);
-    let tm = builder.start().await.unwrap();
-    server.fail_next(Step::Finish, Fault::CONFLICT);
-    server.set_reachable(true);
-    eventually("a pass records the end", || fates.are_met()).await;
-    tm.shutdown().await.unwrap();
-    assert_eq!(world.rows(), (None, Some("1".to_owned())));
-    let outcome = world.start().await.outcome(gtrid).await.unwrap();
-    let TransactionOutcome::Heuristic(ends) = outcome else {
-        panic!("{outcome:?}: silent");
-    };
-    assert_eq!(ends, [("orders".parse().unwrap(), Heuristic::Rollback)]);
+async fn i1_a_heuristic_end_that_no_pass_has_the_time_to_record_is_recorded() {
+    // The log hangs in a pass; also in the last one; and the last handle is dropped.
+    for (hangs, shuts_down) in [(1, true), (2, true), (1, false)] {
+        let mut world = World::new();
+        let server = MemoryServer::with("orders", Flavour::Mysql, world.journal.clone());
+        world.orders = server.resource("orders");
+        let gtrid = die_after_the_decision(&world).await;
+        let (inner, fates) = (world.log.clone(), Fates::default());
+        for _ in 0..hangs {
+            fates.next(Call::RecordHeuristic, Fate::Hang);
+        }
+        let log = FragileLog {
+            inner,
+            fates: fates.clone(),
+        };
+        server.set_reachable(false);
+        let builder = world.builder().log(log).config(|config| {
+            config.finish_timeout = Duration::from_secs(60);
+        });
+        let builder = builder.resource(&world.orders).resource(&world.ledger);
+        let tm = builder.start().await.unwrap();
+        server.fail_next(Step::Finish, Fault::CONFLICT);
+        server.set_reachable(true);
+        let is_asked = || fates.left(Call::RecordHeuristic) == hangs - 1;
+        eventually("a pass records the end", is_asked).await;
+        // Met by whoever has recorded it.
+        fates.next(Call::HeuristicAnswered, Fate::Fail);
+        if shuts_down {
+            tm.shutdown().await.unwrap();
+        }
+        drop(tm);
+        eventually("it is recorded", || fates.are_met()).await;
+        assert_eq!(world.rows(), (None, Some("1".to_owned())));
+        let outcome = world.start().await.outcome(gtrid).await.unwrap();
+        let TransactionOutcome::Heuristic(ends) = outcome else {
+            panic!("{outcome:?}: silent");
+        };
+        assert_eq!(ends, [("orders".parse().unwrap(), Heuristic::Rollback)]);
+    }
 }
 
 #[tokio::test]

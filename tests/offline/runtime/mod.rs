@@ -5,6 +5,7 @@ mod attack_shared;
 mod bad_input;
 mod barrier;
 mod by_hand;
+mod by_hand_later;
 mod by_hands;
 mod cancel;
 mod commit;

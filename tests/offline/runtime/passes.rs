@@ -10,7 +10,7 @@ use unanimous_testing::{
     Event, Fault, Flavour, LogStep, MemoryResource, MemoryServer, MemoryTable, Step, TableStep,
 };
 
-use super::fragile::{Call, Fate, FragileResource};
+use super::fragile::{Call, Fate, Fates, FragileLog, FragileResource};
 use super::recovery::die_after_the_decision;
 use super::{World, eventually};
 
@@ -194,14 +194,89 @@ async fn i8_no_pass_outlives_the_manager() {
             second.shutdown().await.unwrap();
         }
         drop(second);
-        let mut is_open = false;
-        for _ in 0..400 {
-            is_open = Box::new(log()).open().await.is_ok();
-            if is_open {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        assert!(is_open, "the log is held, shut down: {shuts_down}");
+        opens_again(log).await;
     }
+}
+
+/// Nor does a check that somebody had asked for, and given up.
+#[tokio::test]
+async fn i8_no_late_check_outlives_the_manager() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let log = || FileLog::at(folder.path().join("log"));
+    let orders = FragileResource::new(&world.orders);
+    // Of the start, of the resource's task, and of whoever enlists it.
+    for _ in 0..3 {
+        orders.fates.next(Call::Preflight, Fate::Hang);
+    }
+    let builder = world.builder().log(log()).config(|config| {
+        config.start_timeout = Duration::from_millis(100);
+        config.recovery_timeout = Duration::from_secs(600);
+    });
+    let tm = builder.resource(&orders).start().await.unwrap();
+    let left = || orders.fates.left(Call::Preflight);
+    eventually("the task checks it", || left() == 1).await;
+    let mut tx = tm.begin();
+    let enlisting = tx.enlist(&orders);
+    let given_up = tokio::time::timeout(Duration::from_millis(50), enlisting).await;
+    assert!(given_up.is_err());
+    drop(tx);
+    drop(tm);
+    opens_again(log).await;
+}
+
+/// Within seconds.
+async fn opens_again(log: impl Fn() -> FileLog) {
+    let mut opened = Ok(());
+    for _ in 0..400 {
+        opened = Box::new(log()).open().await.map(drop);
+        if opened.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    opened.unwrap();
+}
+
+/// Six hundred orphans of an earlier life, and the log on which they are found.
+async fn orphans(world: &World, count: usize) -> (Vec<unanimous::Gtrid>, FragileLog) {
+    let first = world.start().await;
+    let gtrids: Vec<_> = (0..count).map(|_| first.begin().gtrid()).collect();
+    first.shutdown().await.unwrap();
+    for gtrid in &gtrids {
+        world
+            .orders
+            .server()
+            .plant(&xid(*gtrid, &world.orders), &[]);
+    }
+    let log = FragileLog {
+        inner: world.log.clone(),
+        fates: Fates::default(),
+    };
+    (gtrids, log)
+}
+
+#[tokio::test]
+async fn i6_a_record_that_cannot_be_read_keeps_no_other_orphan() {
+    let world = World::new();
+    let (gtrids, log) = orphans(&world, 601).await;
+    log.fates.make_unreadable(gtrids[7]);
+    let builder = world.builder().log(log).resource(&world.orders);
+    let tm = builder.start().await.unwrap();
+    let server = world.orders.server();
+    eventually("the others are ended", || server.prepared().len() < 2).await;
+    assert_eq!(server.prepared(), [xid(gtrids[7], &world.orders)]);
+    let text = tm.recover().await.to_string();
+    assert!(text.contains("the log cannot be read"), "{text}");
+}
+
+/// It is asked for fewer at a time.
+#[tokio::test(start_paused = true)]
+async fn i6_a_log_that_is_slow_to_answer_keeps_no_orphan() {
+    let world = World::new();
+    let (_, log) = orphans(&world, 600).await;
+    world.log.slow_down(Duration::from_millis(1));
+    let builder = world.builder().log(log).resource(&world.orders);
+    let _tm = builder.start().await.unwrap();
+    let server = world.orders.server();
+    eventually("they are ended", || server.prepared().is_empty()).await;
 }

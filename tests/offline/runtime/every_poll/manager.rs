@@ -5,7 +5,7 @@ use std::time::Duration;
 use unanimous::ports::{
     BranchRecord, DecisionLog, DecisionRecord, Evidence, LogHome, ServerIdentity,
 };
-use unanimous::{EnlistError, Gtrid, TransactionManager, TransactionOutcome, Xid};
+use unanimous::{CommitError, EnlistError, Gtrid, TransactionManager, TransactionOutcome, Xid};
 use unanimous_testing::{Fault, Step};
 
 use super::{at_every_poll, ended, polled, soon};
@@ -194,6 +194,34 @@ async fn i7_shutdown() {
             .await;
         }
     }
+}
+
+/// Whoever waits for a commit hears of its end, wherever the shutdown is dropped.
+#[tokio::test(start_paused = true)]
+async fn i7_shutdown_beside_a_commit_that_is_not_complete() {
+    at_every_poll(10, async |world, polls| {
+        let tm = world.start_slow().await;
+        let ledger = world.ledger.server();
+        ledger.fail_next(Step::Commit, Fault::LoseRequest);
+        let mut tx = tm.begin();
+        world.write(&mut tx, "1").await;
+        let committed = tx.commit().await.unwrap();
+        ledger.set_reachable(false);
+        let shutdown = polled(polls, tm.shutdown()).await;
+        ledger.set_reachable(true);
+        match soon("its end", committed.completed()).await {
+            Ok(()) | Err(CommitError::Undetermined { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        soon("the shutdown", tm.shutdown()).await.unwrap();
+        drop(tm);
+        let next = soon("the next start", world.start()).await;
+        world.settle().await;
+        assert_eq!(world.rows(), World::both("1"), "{polls} polls");
+        world.goes_on(next).await;
+        shutdown.is_some()
+    })
+    .await;
 }
 
 async fn shut_down(world: &World, running: Running, polls: usize, is_repeated: bool) -> bool {
