@@ -44,6 +44,15 @@ impl Service {
         application
     }
 
+    /// Starts one that has nothing to do, and whose first passes are over: what is prepared from now
+    /// on stays until its next.
+    pub(crate) fn start_idle(&self) -> Application {
+        let application = self.start(Plan::Idle);
+        // A pass takes its turn behind the one that runs.
+        self.run(&["recover", "--yes"]).exits(0);
+        application
+    }
+
     /// Starts an application that has not said anything yet.
     pub(crate) fn launch(&self, plan: Plan) -> Application {
         let mut command = Command::new("sh");

@@ -77,7 +77,7 @@ async fn nothing_is_ended_by_hand_in_an_application_whose_decisions_are_held() {
     let service = Service::new("barrier_hand");
     service.configure("[limits]\nrecovery_interval = \"1h\"\nrecovery_interval_max = \"1h\"\n");
     service.create_tables().await;
-    let application = service.start(Plan::Idle);
+    let application = service.start_idle();
     let mut tool = Standing::new(&service, &[]);
     tool.line();
     let gtrid = other_of(&application.gtrid);

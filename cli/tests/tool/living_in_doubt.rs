@@ -14,7 +14,7 @@ const RARELY: &str = "[limits]\nrecovery_interval = \"1h\"\nrecovery_interval_ma
 async fn late_branches_are_ended_by_the_application(service: Service) {
     service.configure(RARELY);
     service.create_tables().await;
-    let application = service.start(Plan::Idle);
+    let application = service.start_idle();
     // Two prepares that came late: of its open epoch, and not of a transaction that is running.
     let gtrid = other_of(&application.gtrid);
     service.prepare_orders(&gid(&gtrid, "orders"), 10).await;

@@ -346,7 +346,7 @@ async fn i1_of_two_people_at_once_one_ends_the_branch() {
     let service = Service::new("handtwo");
     service.configure(RARELY);
     service.create_tables().await;
-    let application = service.start(Plan::Idle);
+    let application = service.start_idle();
     let gtrid = other_of(&application.gtrid);
     service.prepare_orders(&gid(&gtrid, "orders"), 10).await;
     let start = |end: &str, reason: &str| {

@@ -131,7 +131,7 @@ async fn a_living_application_says_when_it_will_act() {
     let service = Service::new("shown_living");
     service.configure("[limits]\nrecovery_interval = \"1h\"\nrecovery_interval_max = \"1h\"\n");
     service.create_tables().await;
-    let application = service.start(Plan::Idle);
+    let application = service.start_idle();
     let gtrid = other_of(&application.gtrid);
     service.prepare_orders(&gid(&gtrid, "orders"), 10).await;
     let shown = service.run(&["show", &gtrid]).exits(1);
