@@ -8,8 +8,8 @@
 //!   statement, `XA END` with `XA PREPARE`. If `BEGIN` alone is refused, the first statement
 //!   commits by itself.
 //!
-//! Connections go back to their pool as they are: nothing that the work has left there is wiped. But
-//! for the *guarded*, which is the same with the statements of ours: see [`guarded`](crate::guarded).
+//! Connections go back to their pool as they are: nothing that the work has left there is wiped.
+//! But for the *guarded*, the same with the statements of ours: see [`guarded`](crate::guarded).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,5 +1,5 @@
-//! Two phases by hand with the very statements of ours: the limits of a branch, the guard before its
-//! prepare, the wipe of its session. No log, no recovery.
+//! Two phases by hand with the very statements of ours: the limits of a branch, the guard before
+//! its prepare, the wipe of its session. No log, no recovery.
 //!
 //! It is the limit of whatever leaves nothing of one branch to the next, and prepares nothing that
 //! is not what was begun: what it takes, no coordinator can save.
@@ -12,7 +12,7 @@ use unanimous::postgres::tokio_postgres::Client;
 use crate::Error;
 
 /// As in `unanimous_postgres`.
-const WIPE: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; \
+const WIPE: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; \
     SET tcp_user_timeout = 60000; SET tcp_keepalives_idle = 15; \
     SET tcp_keepalives_interval = 15; SET tcp_keepalives_count = 3; UNLISTEN *; DISCARD TEMP; \
     DISCARD SEQUENCES; SELECT pg_catalog.pg_advisory_unlock_all(); \
@@ -52,7 +52,7 @@ pub(crate) async fn two_phases(
              WHEN pg_catalog.current_setting('unanimous.xid', true) IS DISTINCT FROM {xid} \
              THEN pg_catalog.current_setting('unanimous.the_marker_of_the_branch_is_gone') \
              ELSE pg_catalog.pg_current_xact_id()::text END; SET synchronous_commit = on; \
-             SAVEPOINT unanimous_guard; PREPARE TRANSACTION {xid}"
+             SET client_min_messages = warning; SAVEPOINT unanimous_guard; PREPARE TRANSACTION {xid}"
         );
         Ok::<_, Error>(pg.batch_execute(&prepare).await?)
     };
