@@ -51,8 +51,9 @@ pub(crate) async fn two_phases(
              THEN pg_catalog.current_setting('unanimous.another_server_session_answers') \
              WHEN pg_catalog.current_setting('unanimous.xid', true) IS DISTINCT FROM {xid} \
              THEN pg_catalog.current_setting('unanimous.the_marker_of_the_branch_is_gone') \
-             ELSE pg_catalog.pg_current_xact_id()::text END; SET synchronous_commit = on; \
-             SET client_min_messages = warning; SAVEPOINT unanimous_guard; PREPARE TRANSACTION {xid}"
+             ELSE pg_catalog.pg_current_xact_id()::text END; \
+             SET client_min_messages = warning; SET synchronous_commit = on; \
+             SAVEPOINT unanimous_guard; PREPARE TRANSACTION {xid}"
         );
         Ok::<_, Error>(pg.batch_execute(&prepare).await?)
     };

@@ -44,8 +44,8 @@ impl Service {
         application
     }
 
-    /// Starts one that has nothing to do, and whose first passes are over: what is prepared from now
-    /// on stays until its next.
+    /// Starts one that has nothing to do, and whose first passes are over: what is prepared from
+    /// now on stays until its next.
     pub(crate) fn start_idle(&self) -> Application {
         let application = self.start(Plan::Idle);
         // A pass takes its turn behind the one that runs.
