@@ -65,9 +65,11 @@ fn every_finding_has_a_severity_a_mend_and_a_test_or_was_never_run() {
 #[test]
 fn what_is_picked_out_for_a_logs_server_exists() {
     let (subjects, _) = subjects_of_the_code();
-    let source = root().join("src/operator/check_table.rs");
-    let text = fs::read_to_string(source).expect("the source is there");
-    for list in ["ASYNCHRONOUS: [", "OF_A_LOGS_SERVER: ["] {
+    for (source, list) in [
+        ("src/operator/check_table.rs", "ASYNCHRONOUS: ["),
+        ("src/log/table/server.rs", "OF_A_LOGS_SERVER: ["),
+    ] {
+        let text = fs::read_to_string(root().join(source)).expect("the source is there");
         let (_, rest) = text.split_once(list).expect("the list is there");
         let (names, _) = rest.split_once("];").expect("its end");
         let names: Vec<_> = names.split('"').skip(1).step_by(2).collect();

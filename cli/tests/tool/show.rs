@@ -84,7 +84,7 @@ async fn a_transaction_is_shown_with_what_was_decided_whom_it_blocks_and_what_to
     assert!(
         locked
             .iter()
-            .any(|lock| lock["object"] == service.table.as_str()),
+            .any(|lock| lock["object"] == format!("public.{}", service.table)),
         "{held}"
     );
     assert_eq!(held["horizon"]["limit"], 200_000_000);

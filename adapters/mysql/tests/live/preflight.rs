@@ -176,10 +176,10 @@ async fn an_account_with_too_few_connections_is_found(kind: Kind) {
     let found = db.resource.preflight().await.unwrap();
     let finding = the(&found, "max_user_connections");
     assert!(
-        finding.mend.contains("WITH MAX_USER_CONNECTIONS 27"),
+        finding.mend.contains("WITH MAX_USER_CONNECTIONS 28"),
         "{finding}"
     );
-    admin.query_drop(format!("{limit} 27")).await.unwrap();
+    admin.query_drop(format!("{limit} 28")).await.unwrap();
     let after = db.resource.preflight().await.unwrap();
     assert!(
         !subjects(&after).contains(&"max_user_connections"),

@@ -36,6 +36,16 @@ async fn a_pooler_in_session_mode_does_no_harm(kind: Kind) {
     db.assert_works_through(&resource).await;
 }
 
+/// Several branches at once, so that the pooler has several sessions to choose from.
+async fn let_it_have_several_sessions(db: &Db, resource: &Postgres) {
+    for sequences in [[101, 102], [103, 104]] {
+        let open = sequences.map(|sequence| resource.open(db.env(sequence)));
+        for branch in futures_util::future::join_all(open).await {
+            branch.unwrap().rollback().await.unwrap();
+        }
+    }
+}
+
 /// Where the preflight was left out or has missed it: the guard sees another server process, and
 /// nothing is prepared.
 async fn behind_a_pooler_that_was_missed_nothing_is_prepared(kind: Kind) {
@@ -48,13 +58,7 @@ async fn behind_a_pooler_that_was_missed_nothing_is_prepared(kind: Kind) {
     ];
     let pooler = PgBouncer::start(&server, &Options::new().args(lines)).unwrap();
     let resource = Postgres::builder("orders", pooler.url()).build().unwrap();
-    // Several at once, so that the pooler has several sessions to choose from.
-    for sequences in [[101, 102], [103, 104]] {
-        let open = sequences.map(|sequence| resource.open(db.env(sequence)));
-        for branch in futures_util::future::join_all(open).await {
-            branch.unwrap().rollback().await.unwrap();
-        }
-    }
+    let_it_have_several_sessions(&db, &resource).await;
     let mut seen = false;
     for sequence in 1..=20 {
         let mut branch = resource.open(db.env(sequence)).await.unwrap();
@@ -93,6 +97,7 @@ async fn behind_a_pooler_that_was_missed_nothing_is_decided(kind: Kind) {
     let found = resource.decision_table().preflight().await.unwrap();
     let found = found.unwrap().findings;
     assert!(found.iter().any(|found| found.subject == "pooler"));
+    let_it_have_several_sessions(&db, &resource).await;
     let table = resource.decision_table();
     let at = EpochSlot {
         epoch: own.epoch,
