@@ -230,6 +230,9 @@ fn tell_ends(plan: &Heuristics) {
 }
 
 fn show_ends(listed: &Heuristics, format: Format) -> Result<(), Failure> {
+    for note in &listed.notes {
+        talk(&format!("note: {}", plain(note)));
+    }
     if format == Format::Json {
         return to_json(serde_json::to_value(listed));
     }

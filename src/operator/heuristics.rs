@@ -1,13 +1,14 @@
 //! Heuristic ends and what people did: the list, and what was dealt with.
 
 use serde::{Deserialize, Serialize};
-use unanimous_core::ports::{ByHand, HandAct, HandState, HeuristicEnd, LogError};
+use unanimous_core::ports::{ByHand, HandAct, HandState, Hands, HeuristicEnd, LogError};
 use unanimous_core::protocol::Decision;
+use unanimous_core::xid::Gtrid;
 
 use super::lines::end_word;
 use super::person::Person;
 use crate::manager::Inner;
-use crate::recovery::{ask, is_dealt_with};
+use crate::recovery::{ILLEGIBLE, ask, hands_of, is_dealt_with};
 
 /// Branches that ended otherwise than was decided, and what people did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub struct Heuristics {
     pub ends: Vec<ListedEnd>,
     /// What people did, oldest first.
     pub by_hand: Vec<ListedHand>,
+    /// What is on record and cannot be read.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// A branch that ended otherwise.
@@ -91,14 +95,8 @@ impl Forget {
     }
 }
 
-async fn read(inner: &Inner) -> Result<(Vec<HeuristicEnd>, Vec<ByHand>), String> {
-    let reading = async {
-        let ends = inner.log.heuristics().await?;
-        let hands = inner.log.by_hand().await?;
-        Ok::<_, LogError>((ends, hands))
-    };
-    let read = ask(inner, reading).await;
-    read.map_err(|error| format!("the log cannot be read: {error}"))
+fn unread(error: LogError) -> String {
+    format!("the log cannot be read: {error}")
 }
 
 fn is_forgotten(end: &HeuristicEnd, hands: &[ByHand]) -> bool {
@@ -122,14 +120,23 @@ impl Heuristics {
             application: None,
             ends: listed.collect(),
             by_hand: of_hands.map(ListedHand::from).collect(),
+            notes: Vec::new(),
         }
     }
 }
 
 /// What is on record.
 pub(super) async fn list(inner: &Inner) -> Result<Heuristics, String> {
-    let (ends, hands) = read(inner).await?;
-    Ok(Heuristics::of(ends.iter(), hands.iter(), &hands))
+    let reading = async {
+        let ends = inner.log.heuristics().await?;
+        Ok::<_, LogError>((ends, inner.log.hands().await?))
+    };
+    let (ends, Hands { legible, illegible }) = ask(inner, reading).await.map_err(unread)?;
+    let mut listed = Heuristics::of(ends.iter(), legible.iter(), &legible);
+    let notes = illegible.iter();
+    let notes = notes.map(|(gtrid, name)| format!("{gtrid} at {name}: {ILLEGIBLE}"));
+    listed.notes.extend(notes);
+    Ok(listed)
 }
 
 impl From<&ByHand> for ListedHand {
@@ -157,44 +164,48 @@ impl From<&ByHand> for ListedHand {
     }
 }
 
-/// The heuristic ends of this transaction that nobody has dealt with.
-fn left<'r>(
-    wanted: &Forget,
-    ends: &'r [HeuristicEnd],
-    hands: &[ByHand],
-) -> Result<Vec<&'r HeuristicEnd>, String> {
-    let of_gtrid = |end: &&HeuristicEnd| end.gtrid.to_string() == wanted.gtrid;
-    let left = ends.iter().filter(of_gtrid);
-    let left: Vec<_> = left.filter(|end| !is_forgotten(end, hands)).collect();
-    if left.is_empty() {
-        return Err(format!(
+/// The heuristic ends of this transaction that nobody has dealt with, and what people did with it.
+async fn left(inner: &Inner, wanted: &Forget) -> Result<(Vec<HeuristicEnd>, Vec<ByHand>), String> {
+    let nothing = || {
+        format!(
             "no heuristic end of {} is on record that was not dealt with: unanimous list \
              --heuristic shows them",
             wanted.gtrid
-        ));
+        )
+    };
+    let gtrid: Gtrid = wanted.gtrid.parse().map_err(|_| nothing())?;
+    let reading = async {
+        let ends = inner.log.heuristics().await?;
+        Ok::<_, LogError>((ends, hands_of(inner, gtrid).await?))
+    };
+    let (mut ends, hands) = ask(inner, reading).await.map_err(unread)?;
+    ends.retain(|end| end.gtrid == gtrid && !is_forgotten(end, &hands));
+    if ends.is_empty() {
+        return Err(nothing());
     }
-    Ok(left)
+    Ok((ends, hands))
 }
 
 /// What would be recorded as dealt with, and what people did with the transaction.
 pub(super) async fn plan_forget(inner: &Inner, wanted: &Forget) -> Result<Heuristics, String> {
     Person::of(&wanted.who, &wanted.reason)?;
-    let (ends, hands) = read(inner).await?;
-    let left = left(wanted, &ends, &hands)?;
-    let of_gtrid = |hand: &&ByHand| hand.gtrid.to_string() == wanted.gtrid;
-    let of_hands = hands.iter().filter(of_gtrid);
-    Ok(Heuristics::of(left.into_iter(), of_hands, &hands))
+    let (ends, hands) = left(inner, wanted).await?;
+    Ok(Heuristics::of(ends.iter(), hands.iter(), &hands))
 }
 
 /// Records that they were dealt with. What they were stays on record.
 pub(super) async fn forget(inner: &Inner, wanted: &Forget) -> Result<Heuristics, String> {
     let person = Person::of(&wanted.who, &wanted.reason)?;
-    let (ends, hands) = read(inner).await?;
-    for end in left(wanted, &ends, &hands)? {
-        let branch = (end.gtrid, end.resource.clone());
+    let (ends, _) = left(inner, wanted).await?;
+    for end in ends {
+        let branch = (end.gtrid, end.resource);
         let by_hand = person.record(inner, branch, HandAct::Forget, None, HandState::Done)?;
         let recorded = ask(inner, inner.log.record_by_hand(&by_hand)).await;
         recorded.map_err(|error| format!("it cannot be recorded: {error}"))?;
     }
     list(inner).await
 }
+
+#[cfg(test)]
+#[path = "heuristics_test.rs"]
+mod heuristics_test;

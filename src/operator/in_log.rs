@@ -7,7 +7,7 @@ use unanimous_core::xid::{Gtrid, ResourceName};
 use super::lines::end_word;
 use super::show::DecisionShown;
 use crate::manager::Inner;
-use crate::recovery::{ask, decided_by, is_dealt_with};
+use crate::recovery::{ask, decided_by, hands_of, is_dealt_with};
 
 /// See the module.
 pub(super) struct InLog {
@@ -48,8 +48,7 @@ impl InLog {
             return Self::unknown("its own manager knows");
         };
         let asking = async {
-            let mut hands = inner.log.by_hand().await?;
-            hands.retain(|hand| hand.gtrid == gtrid);
+            let hands = hands_of(inner, gtrid).await?;
             if !is_ours {
                 return Ok::<_, LogError>((hands, None));
             }

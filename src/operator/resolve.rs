@@ -21,7 +21,7 @@ use super::resolved::{Resolve, Resolved, ResolvedBranch};
 use crate::TransactionManager;
 use crate::manager::{AnyResource, Inner};
 use crate::recovery::{
-    Absent, EndedByHand, ForHand, HandEnd, HandEnded, Left, ask, decided_by, end_by_hand,
+    Absent, EndedByHand, ForHand, HandEnd, HandEnded, Left, ask, decided_by, end_by_hand, hands_of,
     look_for_hand, stand_against,
 };
 
@@ -329,7 +329,7 @@ async fn tell_log(
 ) -> Result<Vec<u64>, String> {
     let asking = async {
         let found = inner.log.lookup(asked.gtrid).await?;
-        let hands = inner.log.by_hand().await?;
+        let hands = hands_of(inner, asked.gtrid).await?;
         let when = inner.log.decided_at(&[asked.gtrid]).await?;
         Ok::<_, LogError>((found, hands, when))
     };
@@ -344,7 +344,7 @@ async fn tell_log(
         told.notes
             .push(format!("{name}: recorded as a heuristic end: {end:?}"));
     }
-    for hand in hands.iter().filter(|hand| hand.gtrid == asked.gtrid) {
+    for hand in &hands {
         told.notes.push(was_here(hand));
     }
     let opposite = stand_against(&hands, asked.gtrid, asked.wanted.decision());

@@ -17,10 +17,12 @@
 use tracing::{error, warn};
 use unanimous_core::ports::{ByHand, HandState, LogError, Lookup, ResourceManager};
 use unanimous_core::protocol::{Decision, Heuristic};
-#[cfg(feature = "operator")]
-use unanimous_core::xid::Gtrid;
 use unanimous_core::xid::Xid;
+#[cfg(feature = "operator")]
+use unanimous_core::{ports::Hands, xid::Gtrid};
 
+#[cfg(feature = "operator")]
+use super::pass::ILLEGIBLE;
 use super::pass::{ask_log, ours, scan};
 use crate::manager::Inner;
 
@@ -86,6 +88,24 @@ pub(crate) fn stand_against(
         let is_opposite = hand.ended().is_some_and(|ended| ended != wanted);
         hand.gtrid == gtrid && is_opposite && hand.state != HandState::Void
     })
+}
+
+/// What people did with this transaction, for whoever acts by hand, to whom every record of it
+/// matters.
+///
+/// # Errors
+/// The log, or a record of this transaction, cannot be read.
+#[cfg(feature = "operator")]
+pub(crate) async fn hands_of(inner: &Inner, gtrid: Gtrid) -> Result<Vec<ByHand>, LogError> {
+    let Hands {
+        mut legible,
+        illegible,
+    } = inner.log.hands().await?;
+    if let Some((_, name)) = illegible.iter().find(|(of, _)| *of == gtrid) {
+        return Err(LogError::new(format!("{gtrid} at {name}: {ILLEGIBLE}")));
+    }
+    legible.retain(|hand| hand.gtrid == gtrid);
+    Ok(legible)
 }
 
 fn of_branch<'h>(hands: &'h [ByHand], xid: &'h Xid) -> impl Iterator<Item = &'h ByHand> {

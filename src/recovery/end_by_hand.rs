@@ -16,7 +16,7 @@ use unanimous_core::protocol::{ByHandCase, Decision, Heuristic};
 use unanimous_core::xid::{Gtrid, Xid};
 
 use super::SHUTTING_DOWN;
-use super::by_hand::{mark, stand_against};
+use super::by_hand::{hands_of, mark, stand_against};
 use super::look_for_hand::ForHand;
 use super::pass::{ask_log, ours, scan};
 use crate::bounded::bounded;
@@ -166,12 +166,13 @@ async fn gives_way(
     let Some(HandEnd { branch, .. }) = ends.first() else {
         return Ok(());
     };
+    let gtrid = branch.xid.gtrid;
     let reading = async {
-        let hands = inner.log.by_hand().await?;
+        let hands = hands_of(inner, gtrid).await?;
         Ok::<_, LogError>((hands, inner.log.openings().await?))
     };
     let (hands, openings) = ask_log(inner, reading).await.map_err(unread)?;
-    let opposite: Vec<_> = stand_against(&hands, branch.xid.gtrid, wanted).collect();
+    let opposite: Vec<_> = stand_against(&hands, gtrid, wanted).collect();
     for other in &opposite {
         if !excused.contains(&other.id) || is_under_way(inner, ends, &openings, other) {
             let (name, who) = (&other.resource, &other.who);
@@ -241,10 +242,12 @@ async fn take_back(
             void.push(other);
         }
     }
-    if void.is_empty() {
+    let Some(gtrid) = void.first().map(|other| other.gtrid) else {
         return Ok(());
-    }
-    let hands = ask_log(inner, inner.log.by_hand()).await.map_err(unread)?;
+    };
+    let hands = ask_log(inner, hands_of(inner, gtrid))
+        .await
+        .map_err(unread)?;
     let is_void = |other: &ByHand| state_of(&hands, other) == Some(HandState::Void);
     match void.into_iter().find(|other| !is_void(other)) {
         None => Ok(()),
@@ -265,7 +268,9 @@ fn state_of(hands: &[ByHand], by_hand: &ByHand) -> Option<HandState> {
 async fn still_holds(inner: &Inner, by_hand: &ByHand) -> Result<(), String> {
     let recording = ask_log(inner, inner.log.record_by_hand(by_hand)).await;
     recording.map_err(|error| unrecorded(&error))?;
-    let hands = ask_log(inner, inner.log.by_hand()).await.map_err(unread)?;
+    let hands = ask_log(inner, hands_of(inner, by_hand.gtrid))
+        .await
+        .map_err(unread)?;
     if state_of(&hands, by_hand) == Some(HandState::Intended) {
         Ok(())
     } else {

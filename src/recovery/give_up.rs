@@ -10,7 +10,7 @@ use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
 use super::SHUTTING_DOWN;
-use super::by_hand::mark;
+use super::by_hand::{hands_of, mark};
 use super::end_by_hand::complete_pending;
 use super::lost::is_dealt_with;
 use super::pass::{Recorded, ask_log, ours, scan};
@@ -76,7 +76,9 @@ pub(crate) async fn look_for_lost(
             names.join(", ")
         ));
     };
-    let hands = ask_log(inner, inner.log.by_hand()).await.map_err(unread)?;
+    let hands = ask_log(inner, hands_of(inner, gtrid))
+        .await
+        .map_err(unread)?;
     if is_dealt_with(&hands, gtrid, name) {
         return Err(format!(
             "{xid} was given up before: the decision waits for its other branches: unanimous \
@@ -253,7 +255,9 @@ async fn still_unproven(inner: &Inner, xid: &Xid) -> Result<Vec<ByHand>, String>
     let (gtrid, name) = (xid.gtrid, &xid.bqual);
     let t = ask_log(inner, Recorded::read(inner)).await;
     pending(inner, &t.map_err(unread)?, gtrid)?;
-    let hands = ask_log(inner, inner.log.by_hand()).await.map_err(unread)?;
+    let hands = ask_log(inner, hands_of(inner, gtrid))
+        .await
+        .map_err(unread)?;
     if inner.recovery.is_resolved(gtrid, name) || is_dealt_with(&hands, gtrid, name) {
         return Err(format!("the end of {xid} is known by now: look again"));
     }

@@ -82,7 +82,7 @@ pub(crate) async fn unknown_resources(inner: &Inner) -> Result<Vec<ResourceName>
             unknown.extend(names.map(|name| (*gtrid, name.clone())));
         }
         if !unknown.is_empty() {
-            let hands = inner.log.by_hand().await?;
+            let hands = inner.log.hands().await?.legible;
             unknown.retain(|(gtrid, name)| !is_dealt_with(&hands, *gtrid, name));
         }
         Ok::<_, LogError>(unknown)

@@ -38,7 +38,7 @@ use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
 pub(crate) use self::by_hand::settle;
 #[cfg(feature = "operator")]
-pub(crate) use self::by_hand::stand_against;
+pub(crate) use self::by_hand::{hands_of, stand_against};
 #[cfg(feature = "operator")]
 pub(crate) use self::end_by_hand::{EndedByHand, HandEnd, HandEnded, end_by_hand};
 #[cfg(feature = "operator")]
@@ -48,6 +48,8 @@ pub(crate) use self::look_for_hand::{Absent, ForHand, look_for_hand};
 #[cfg(feature = "operator")]
 pub(crate) use self::lost::is_dealt_with;
 pub(crate) use self::lost::unknown_resources;
+#[cfg(feature = "operator")]
+pub(crate) use self::pass::ILLEGIBLE;
 #[cfg(feature = "operator")]
 pub(crate) use self::recorded::{ask_log as ask, decided_by};
 pub use self::report::{Left, RecoveryReport, ResourceReport};

@@ -123,7 +123,7 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
     report
 }
 
-const ILLEGIBLE: &str = "what a person did with it is on record in words that cannot be read here: \
+pub(crate) const ILLEGIBLE: &str = "what a person did with it is on record in words that cannot be read here: \
     see unanimous log verify";
 
 /// Asks the log, after Q, for what steps 5 and 6 have to know.

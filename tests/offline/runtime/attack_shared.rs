@@ -419,7 +419,7 @@ async fn i6_a_record_by_hand_that_cannot_be_read_keeps_its_own_branch_and_no_oth
     let tm = builder.resource(&ledger).start().await.unwrap();
     tm.recover().await;
     assert_eq!(ledger.server().prepared(), [xids[0].clone()]);
-    // To whoever acts by hand, all of them matter.
+    // Whoever needs all of them is told.
     dead.by_hand().await.unwrap_err();
     tm.shutdown().await.unwrap();
 }
