@@ -2,7 +2,7 @@
 //! They do not hold the hands of people, who need no decision: it does not stand while somebody is
 //! ending a branch by hand, and has not held if somebody did so meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -69,13 +69,32 @@ struct Seen {
 }
 
 /// What people did with branches, and how far it has come.
-type Hands = BTreeSet<(u64, char)>;
+type Hands = BTreeMap<u64, char>;
 
 fn hands(rows: &[HandRow]) -> Hands {
     // Of one that cannot be read nobody knows what it does.
     let is_end = |row: &&HandRow| read_hand(row).is_none_or(|hand| hand.ended().is_some());
     let ends = rows.iter().filter(is_end);
     ends.map(|row| (row.id, row.state)).collect()
+}
+
+/// Why nobody knows that no branch was ended by hand in the time between.
+fn ended_between(before: &Hands, now: &Hands) -> Option<&'static str> {
+    let mut may_have_ended = false;
+    for (id, state) in now {
+        match (before.get(id), state) {
+            (Some(before), state) if before == state => {}
+            // A pass has found that it was not done: those go on under a shared barrier.
+            (Some('I' | 'U'), 'V') => {}
+            (Some(_), _) => may_have_ended = true,
+            (None, _) => return Some("somebody ended a branch by hand while the barrier stood"),
+        }
+    }
+    let is_gone = before.keys().any(|id| !now.contains_key(id));
+    (may_have_ended || is_gone).then_some(
+        "what a person had begun to do by hand before the barrier stood was perhaps done \
+         meanwhile",
+    )
 }
 
 impl Seen {
@@ -112,11 +131,18 @@ pub(super) async fn stand_shared(
     wanted: &BarrierOptions,
 ) -> Result<(HeldTable, Stood, Instant), OperatorError> {
     let (begun, until, by) = (Instant::now(), wanted.until(), wanted.stands_by());
-    let mut held = hold(&*table, by).await?;
-    let first = ask(table.read(Epoch(0), None)).await?;
-    let waited_for = first.pending.len();
-    let last = finished(&*table, &mut *held, first, by).await?;
-    let hands = hands_at_rest(&*table, &mut *held, by).await?;
+    let (held, waited_for, last, hands) = loop {
+        until_at_rest(&*table, by).await?;
+        let mut held = hold(&*table, by).await?;
+        let first = ask(table.read(Epoch(0), None)).await?;
+        let waited_for = first.pending.len();
+        let last = finished(&*table, &mut *held, first, by).await?;
+        match look_at_hands(&*table).await? {
+            Ok(hands) => break (held, waited_for, last, hands),
+            Err(_) if Instant::now() < by => ask(held.end()).await?,
+            Err(acting) => return Err(acting.refusal()),
+        }
+    };
     let unfinished: Vec<_> = last.pending.iter().map(unfinished).collect();
     if !unfinished.is_empty() && !wanted.allow_unfinished {
         return Err(failed(&format!(
@@ -179,34 +205,49 @@ async fn finished(
     Ok(last)
 }
 
-/// What people did, once nobody is about to do more.
-async fn hands_at_rest(
-    table: &dyn DecisionTable,
-    held: &mut dyn HeldDecisions,
-    by: Instant,
-) -> Result<Hands, OperatorError> {
-    loop {
-        let rows = ask(table.ends(None)).await?.by_hand;
-        // Who is not among the openings after that is a stranger to this log.
-        let openings = ask(table.read(Epoch(0), None)).await?.openings;
-        let may_act = |hand: &ByHand| {
-            let is_open = openings
-                .iter()
-                .any(|row| row.opening == hand.by && !row.is_closed);
-            hand.state == HandState::Intended && hand.ended().is_some() && is_open
-        };
-        let Some(acting) = rows.iter().filter_map(read_hand).find(may_act) else {
-            return Ok(hands(&rows));
-        };
+/// Whoever may be ending a branch by hand now.
+struct Acting(ByHand);
+
+impl Acting {
+    fn refusal(&self) -> OperatorError {
+        let ByHand {
+            resource,
+            who,
+            gtrid,
+            ..
+        } = &self.0;
+        failed(&format!(
+            "{resource}: {who} is ending a branch of {gtrid} by hand, or its tool has died over \
+             that: wait for its end, or: unanimous recover, which closes the epoch of a dead one"
+        ))
+    }
+}
+
+/// What people did, if nobody is about to do more.
+async fn look_at_hands(table: &dyn DecisionTable) -> Result<Result<Hands, Acting>, OperatorError> {
+    let rows = ask(table.ends(None)).await?.by_hand;
+    // Who is not among the openings after that is a stranger to this log.
+    let openings = ask(table.read(Epoch(0), None)).await?.openings;
+    let may_act = |hand: &ByHand| {
+        let is_open = openings
+            .iter()
+            .any(|row| row.opening == hand.by && !row.is_closed);
+        hand.state == HandState::Intended && hand.ended().is_some() && is_open
+    };
+    let acting = rows.iter().filter_map(read_hand).find(may_act);
+    Ok(acting.map_or_else(|| Ok(hands(&rows)), |acting| Err(Acting(acting))))
+}
+
+/// Waits until nobody is about to end a branch by hand. Holds nothing meanwhile: the epoch of
+/// somebody who has died over that has to be closed first, and no decision waits for that.
+async fn until_at_rest(table: &dyn DecisionTable, by: Instant) -> Result<(), OperatorError> {
+    while let Err(acting) = look_at_hands(table).await? {
         if Instant::now() >= by {
-            return Err(failed(&format!(
-                "{}: {} is ending a branch of {} by hand just now: wait for that",
-                acting.resource, acting.who, acting.gtrid
-            )));
+            return Err(acting.refusal());
         }
         sleep(LOOK_PAUSE).await;
-        ask(held.check()).await?;
     }
+    Ok(())
 }
 
 async fn keep(
@@ -227,11 +268,8 @@ async fn keep(
     let now = ask(table.read(Epoch(0), None)).await?;
     let hands = hands(&ask(table.ends(None)).await?.by_hand);
     ask(held.end()).await?;
-    if seen.hands != hands {
-        return Err(failed(
-            "somebody ended a branch by hand while the barrier stood: what was backed up may not \
-             agree",
-        ));
+    if let Some(why) = ended_between(&seen.hands, &hands) {
+        return Err(failed(&format!("{why}: what was backed up may not agree")));
     }
     if seen.has_held(&Seen::new(&now, hands)) {
         return Ok(());
