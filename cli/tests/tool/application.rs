@@ -1,10 +1,12 @@
 //! Applications that are this test program itself, run again, as a child that can be killed: each
 //! is built from the service's config file and says on its standard output how far it is.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use mysql_async::prelude::Queryable;
@@ -28,6 +30,8 @@ pub(crate) enum Plan {
     DecisionDurable,
     /// Says a gtrid that is used by nobody, and does nothing.
     Idle,
+    /// The same, once the first pass of its own at every resource has begun.
+    Rested,
     /// Commits one transaction after another.
     Busy,
     /// Says that it is ready. Told a number, it commits a row with it and says how that went. Told
@@ -47,7 +51,7 @@ impl Service {
     /// Starts one that has nothing to do, and whose first passes are over: what is prepared from
     /// now on stays until its next.
     pub(crate) fn start_idle(&self) -> Application {
-        let application = self.start(Plan::Idle);
+        let application = self.start(Plan::Rested);
         // A pass takes its turn behind the one that runs.
         self.run(&["recover", "--yes"]).exits(0);
         application
@@ -173,6 +177,7 @@ async fn application() {
         "BeforeDecide" => insert_and_stop(&parts, Point::BeforeDecide, table).await,
         "DecisionDurable" => insert_and_stop(&parts, Point::DecisionDurable, table).await,
         "Idle" => idle(&parts).await,
+        "Rested" => rested(&parts).await,
         "Busy" => busy(&parts, table).await,
         "Obedient" => obedient(&parts, table).await,
         other => panic!("no such plan: {other}"),
@@ -209,6 +214,36 @@ async fn idle(parts: &Parts) {
         Ok(tm) => tm,
         Err(error) => return say(error),
     };
+    say(tm.begin().gtrid());
+    std::future::pending::<()>().await;
+}
+
+/// Counts the passes that have begun at each resource.
+#[derive(Default)]
+struct Passes(std::sync::Mutex<BTreeMap<String, usize>>);
+
+impl Passes {
+    /// After the start's, at every resource. A pass that has begun has its turn.
+    fn are_under_way(&self) -> bool {
+        self.0.lock().unwrap().values().all(|count| *count > 1)
+    }
+}
+
+#[async_trait]
+impl Probe for Passes {
+    async fn reached(&self, point: Point) {
+        if let Point::PassBegun(name) = point {
+            *self.0.lock().unwrap().entry(name.to_string()).or_default() += 1;
+        }
+    }
+}
+
+async fn rested(parts: &Parts) {
+    let passes = Arc::new(Passes::default());
+    let tm = parts.builder().probe(passes.clone()).start().await.unwrap();
+    while !passes.are_under_way() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     say(tm.begin().gtrid());
     std::future::pending::<()>().await;
 }

@@ -82,14 +82,15 @@ async fn i6_an_application_starts_while_the_tool_hangs_at_a_database() {
     let mut said = BufReader::new(tool.stderr.take().unwrap()).lines();
     let first = said.next().unwrap().unwrap();
     assert!(first.contains("no application holds the log"), "{first}");
-    // It is connected, so it is at work.
-    drop(silent.accept().unwrap());
+    // It is connected, so it is at work, until somebody answers.
+    let (connection, _) = silent.accept().unwrap();
     service.write_config(&whole);
     let application = service.start(Plan::Idle);
     assert_eq!(service.rows().await, (1, 1), "{}", application.gtrid);
+    assert_eq!(tool.try_wait().unwrap(), None, "it waits yet");
     tool.kill().unwrap();
     tool.wait().unwrap();
-    drop(application);
+    drop((connection, application));
     let log = FileLog::at(service.log()).inspect().unwrap();
     assert_eq!(log.openings.len(), 2, "the tool has not opened it");
     service.drop_tables().await;
