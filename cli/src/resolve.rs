@@ -60,7 +60,8 @@ pub(crate) struct Forget {
     /// may have it, because none of them has.
     #[arg(long, requires = "lost")]
     pub(crate) nobody_has_it: bool,
-    /// Only show what it would mean.
+    /// Only show what it would mean. With --lost, a log in a folder that no application holds is
+    /// held meanwhile: databases are asked for proofs.
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Do not ask.

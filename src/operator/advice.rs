@@ -147,10 +147,20 @@ fn closing(listing: &Listing, found: &Found) -> String {
 }
 
 /// What a person may safely do, in plain words; the most important first.
-pub(super) fn advice(inner: &Inner, found: &Found, log: &InLog, unseen: &[String]) -> Vec<String> {
+/// Last, what could not be looked at, and whether that is, or may be, all of the log.
+pub(super) fn advice(
+    inner: &Inner,
+    found: &Found,
+    log: &InLog,
+    (unseen, is_log_unseen): (&[String], bool),
+) -> Vec<String> {
     let mut lines: Vec<String> = of_ends(&found.name, log).into_iter().collect();
     let epoch = found.gtrid.map_or(0, |gtrid| gtrid.opening.epoch.0);
-    lines.extend(states(found).into_iter().map(|s| of_state(s, epoch)));
+    lines.extend(
+        states(found)
+            .into_iter()
+            .map(|state| of_state(state, epoch, is_log_unseen)),
+    );
     lines.retain(|line| !line.is_empty());
     let away = log.unproven.iter();
     for name in away.filter(|name| !inner.resources.contains_key(*name)) {
@@ -206,7 +216,7 @@ fn of_ends(name: &str, log: &InLog) -> Option<String> {
     }
 }
 
-fn of_state(state: State, epoch: u32) -> String {
+fn of_state(state: State, epoch: u32, is_log_unseen: bool) -> String {
     match state {
         State::Active => "leave it alone: it is running, and its owner ends it".to_owned(),
         State::Decided => "unanimous recover is safe: it commits what was decided. Never roll a \
@@ -234,7 +244,12 @@ fn of_state(state: State, epoch: u32) -> String {
         State::Foreign => {
             "end nothing from here: ask the log of the manager that made it".to_owned()
         }
-        State::Unknown => "end nothing before the log can be read: mend that first".to_owned(),
+        State::Unknown if is_log_unseen => {
+            "end nothing before the log can be read: mend that first".to_owned()
+        }
+        State::Unknown => {
+            "end nothing before its database, or its record, can be looked at".to_owned()
+        }
         State::Ended => String::new(),
     }
 }

@@ -142,7 +142,7 @@ pub(super) async fn show(
         member: found.member.clone(),
         in_doubt: in_doubt || is_left || !unseen.is_empty(),
         recovery: advice::recovery(inner, &listing, &found, &log),
-        advice: advice::advice(inner, &found, &log, &unseen),
+        advice: advice::advice(inner, &found, &log, (&unseen, listing.log_error.is_some())),
         decision: log.decision,
         decided: log.words,
         decided_at: log.decided_at,

@@ -1,6 +1,9 @@
 //! One transaction among many, by every name it has.
 
+use unanimous_testing::{MemoryLog, MemoryResource};
+
 use super::*;
+use crate::TransactionManager;
 
 const GTRID: &str = "d2pvrbw7eznvf096-2-97d0c4mxdk4r9-1";
 const OTHER: &str = "d2pvrbw7eznvf096-2-97d0c4mxdk4r9-12";
@@ -107,4 +110,26 @@ fn a_gtrid_that_is_not_listed_is_looked_up() {
     assert!(find(&listing, gone).unwrap().is_ours);
     let others = "k19vvc3g4pqywgza-1-64h5ej5ytv0hp-1";
     assert!(!find(&listing, others).unwrap().is_ours);
+}
+
+/// A database that did not answer a second time is no reason to mend the log.
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_looked_at_is_called_by_its_name() {
+    let builder = TransactionManager::builder().log(MemoryLog::new());
+    let builder = builder.resource(&MemoryResource::new("ledger"));
+    let tm = builder.start().await.unwrap();
+    for (log_error, told) in [
+        (None, "its database, or its record"),
+        (Some("the disk hangs"), "the log can be read"),
+    ] {
+        let mut listing = listing();
+        listing.log_error = log_error.map(str::to_owned);
+        listing.resources[0].branches[0].state = State::Unknown;
+        listing.resources[1].branches.clear();
+        let shown = show(tm.inner(), listing, GTRID).await.unwrap();
+        let words = format!("end nothing before {told}");
+        let mut advice = shown.advice.iter();
+        assert!(advice.any(|line| line.starts_with(&words)), "{shown:?}");
+    }
+    tm.shutdown().await.unwrap();
 }
