@@ -200,6 +200,7 @@ pub(crate) async fn forget(
         Ok(true) => {}
         answer => return close(access, answer.map(|_| IN_DOUBT)).await,
     }
+    let wanted = wanted.as_shown(&plan);
     let listed = match patiently(access.forget(&wanted)).await {
         Ok(listed) => show_ends(&listed, format),
         Err(error) => Err(error.into()),

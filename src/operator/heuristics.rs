@@ -78,6 +78,10 @@ pub struct Forget {
     pub who: String,
     /// Why. One line.
     pub reason: String,
+    /// What was shown to the person who says so; `None` if nothing was. What is on record besides,
+    /// or otherwise, is refused.
+    #[serde(default)]
+    pub shown: Option<Vec<ListedEnd>>,
 }
 
 impl Forget {
@@ -91,7 +95,23 @@ impl Forget {
             gtrid: gtrid.into(),
             who: who.into(),
             reason: reason.into(),
+            shown: None,
         }
+    }
+
+    /// The same, said by a person who was shown this plan of it.
+    #[must_use]
+    pub fn as_shown(mut self, plan: &Heuristics) -> Self {
+        self.shown = Some(plan.ends.clone());
+        self
+    }
+
+    fn was_shown(&self, end: &HeuristicEnd) -> bool {
+        let (name, word) = (end.resource.as_str(), end_word(end.end));
+        let is_it = |shown: &ListedEnd| (&*shown.resource, &*shown.end) == (name, word);
+        self.shown
+            .as_ref()
+            .is_none_or(|shown| shown.iter().any(is_it))
     }
 }
 
@@ -197,6 +217,13 @@ pub(super) async fn plan_forget(inner: &Inner, wanted: &Forget) -> Result<Heuris
 pub(super) async fn forget(inner: &Inner, wanted: &Forget) -> Result<Heuristics, String> {
     let person = Person::of(&wanted.who, &wanted.reason)?;
     let (ends, _) = left(inner, wanted).await?;
+    if let Some(new) = ends.iter().find(|end| !wanted.was_shown(end)) {
+        return Err(format!(
+            "{}: how its branch of {} ended was recorded since this was shown, and nothing was \
+             noted: look again",
+            new.resource, wanted.gtrid
+        ));
+    }
     for end in ends {
         let branch = (end.gtrid, end.resource);
         let by_hand = person.record(inner, branch, HandAct::Forget, None, HandState::Done)?;

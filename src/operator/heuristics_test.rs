@@ -84,3 +84,35 @@ async fn i6_a_record_that_cannot_be_read_hides_its_own_transaction_and_no_other(
     plan_forget(inner, &wanted).await.unwrap_err();
     tm.shutdown().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_what_a_person_was_shown_is_noted_as_dealt_with() {
+    let table = MemoryTable::new("log");
+    let builder = TransactionManager::builder().log(TableLog::on(&table));
+    let names = ["ledger", "orders"].map(MemoryResource::new);
+    let builder = builder.resource(&names[0]).resource(&names[1]);
+    let tm = builder.start().await.unwrap();
+    let (inner, gtrid) = (tm.inner(), tm.begin().gtrid());
+    let record = async |at: &MemoryResource, end| {
+        let log = &inner.log;
+        log.record_heuristic(gtrid, at.name(), end).await.unwrap();
+    };
+    let wanted = Forget::new(gtrid.to_string(), "me@here", "compared");
+    let is_open = async || list(inner).await.unwrap().is_open();
+    record(&names[0], Heuristic::Hazard).await;
+    for (at, end) in [
+        (&names[1], Heuristic::Hazard),
+        (&names[0], Heuristic::Rollback),
+    ] {
+        let plan = plan_forget(inner, &wanted).await.unwrap();
+        record(at, end).await;
+        let refused = forget(inner, &wanted.clone().as_shown(&plan)).await;
+        let refused = refused.unwrap_err();
+        assert!(refused.contains("look again"), "{refused}");
+        assert!(is_open().await, "nothing was noted");
+    }
+    let plan = plan_forget(inner, &wanted).await.unwrap();
+    forget(inner, &wanted.as_shown(&plan)).await.unwrap();
+    assert!(!is_open().await);
+    tm.shutdown().await.unwrap();
+}

@@ -123,8 +123,8 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
     report
 }
 
-pub(crate) const ILLEGIBLE: &str = "what a person did with it is on record in words that cannot be read here: \
-    see unanimous log verify";
+pub(crate) const ILLEGIBLE: &str = "what a person did with it is on record in words that cannot be \
+    read here: see unanimous log verify";
 
 /// Asks the log, after Q, for what steps 5 and 6 have to know.
 async fn ask_of<P: Future<Output = ()>>(
