@@ -206,7 +206,7 @@ async fn finished(
 }
 
 /// Whoever may be ending a branch by hand now.
-struct Acting(ByHand);
+struct Acting(Box<ByHand>);
 
 impl Acting {
     fn refusal(&self) -> OperatorError {
@@ -215,7 +215,7 @@ impl Acting {
             who,
             gtrid,
             ..
-        } = &self.0;
+        } = &*self.0;
         failed(&format!(
             "{resource}: {who} is ending a branch of {gtrid} by hand, or its tool has died over \
              that: wait for its end, or: unanimous recover, which closes the epoch of a dead one"
@@ -235,7 +235,7 @@ async fn look_at_hands(table: &dyn DecisionTable) -> Result<Result<Hands, Acting
         hand.state == HandState::Intended && hand.ended().is_some() && is_open
     };
     let acting = rows.iter().filter_map(read_hand).find(may_act);
-    Ok(acting.map_or_else(|| Ok(hands(&rows)), |acting| Err(Acting(acting))))
+    Ok(acting.map_or_else(|| Ok(hands(&rows)), |acting| Err(Acting(Box::new(acting)))))
 }
 
 /// Waits until nobody is about to end a branch by hand. Holds nothing meanwhile: the epoch of

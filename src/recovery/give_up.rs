@@ -42,6 +42,11 @@ fn unread(error: LogError) -> String {
     format!("the log cannot be read: {error}")
 }
 
+async fn hands(inner: &Inner, gtrid: Gtrid) -> Result<Vec<ByHand>, String> {
+    let hands = ask_log(inner, hands_of(inner, gtrid)).await;
+    hands.map_err(unread)
+}
+
 /// Looks whether the branch is lost. `nobody_has_it`: a person says so of its resource.
 ///
 /// # Errors
@@ -76,9 +81,7 @@ pub(crate) async fn look_for_lost(
             names.join(", ")
         ));
     };
-    let hands = ask_log(inner, hands_of(inner, gtrid))
-        .await
-        .map_err(unread)?;
+    let hands = hands(inner, gtrid).await?;
     if is_dealt_with(&hands, gtrid, name) {
         return Err(format!(
             "{xid} was given up before: the decision waits for its other branches: unanimous \
@@ -255,9 +258,7 @@ async fn still_unproven(inner: &Inner, xid: &Xid) -> Result<Vec<ByHand>, String>
     let (gtrid, name) = (xid.gtrid, &xid.bqual);
     let t = ask_log(inner, Recorded::read(inner)).await;
     pending(inner, &t.map_err(unread)?, gtrid)?;
-    let hands = ask_log(inner, hands_of(inner, gtrid))
-        .await
-        .map_err(unread)?;
+    let hands = hands(inner, gtrid).await?;
     if inner.recovery.is_resolved(gtrid, name) || is_dealt_with(&hands, gtrid, name) {
         return Err(format!("the end of {xid} is known by now: look again"));
     }
