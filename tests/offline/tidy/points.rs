@@ -199,6 +199,7 @@ const REASONS: &[(&str, &[Place])] = &[
             ("src/recovery/end_by_hand.rs", "end_by_hand", 7),
             ("src/recovery/end_by_hand.rs", "end_one", 6),
             ("src/recovery/end_by_hand.rs", "gives_way", 4),
+            ("src/recovery/by_hand.rs", "hands_of", 1),
             ("src/recovery/by_hand.rs", "hazard", 1),
             ("src/recovery/end_by_hand.rs", "is_listed", 1),
             ("src/recovery/look_for_hand.rs", "look_for_hand", 5),
@@ -217,6 +218,7 @@ const REASONS: &[(&str, &[Place])] = &[
          die at every step",
         &[
             ("src/recovery/give_up.rs", "give_up", 7),
+            ("src/recovery/give_up.rs", "hands", 1),
             ("src/recovery/give_up.rs", "look_for_lost", 6),
             ("src/recovery/give_up.rs", "still_unproven", 2),
             ("src/recovery/give_up.rs", "unproven", 2),
