@@ -71,7 +71,7 @@ async fn i6_a_record_that_cannot_be_read_hides_its_own_transaction_and_no_other(
             }
         }
     }
-    assert_eq!(ledger.server().prepared(), [strange.clone()]);
+    assert_eq!(ledger.server().prepared(), std::slice::from_ref(&strange));
     let wanted = Forget::new(ended.gtrid.to_string(), "me@here", "compared");
     assert_eq!(plan_forget(inner, &wanted).await.unwrap().ends.len(), 1);
     let listed = forget(inner, &wanted).await.unwrap();
