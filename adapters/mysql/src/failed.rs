@@ -15,20 +15,29 @@
 //! that is not listed for committed: see `docs/servers.md`.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mysql_async::Error;
-use unanimous_core::ports::Absence;
+use unanimous_core::ports::{Absence, ScannedBranch, XidOwner};
 use unanimous_core::xid::Xid;
 
 use crate::codes::{self, During};
 
 /// See the module. Not more than pending decisions and those that were given up.
+///
+/// An error is disproved by a list, asked for after it was heard, that has the branch: the failed
+/// commit has left it as it was, and what becomes of it from then on is told by the list again.
 #[derive(Debug, Default)]
-pub(crate) struct FailedCommits(Mutex<HashMap<Xid, Failed>>);
+pub(crate) struct FailedCommits {
+    heard: Mutex<HashMap<Xid, Failed>>,
+    moments: AtomicU64,
+}
 
 #[derive(Debug)]
 struct Failed {
+    /// When it was heard.
+    at: u64,
     /// By the server that was started then.
     started: u64,
     why: String,
@@ -38,8 +47,29 @@ impl FailedCommits {
     /// This error came in answer to `XA COMMIT`, from the server that was started then.
     pub(crate) fn hear(&self, xid: &Xid, started: u64, error: &Error, during: During) {
         if codes::leaves_a_commit_undetermined(error, during) {
-            let why = error.to_string();
-            self.lock().insert(xid.clone(), Failed { started, why });
+            let (at, why) = (self.moment(), error.to_string());
+            let failed = Failed { at, started, why };
+            self.lock().insert(xid.clone(), failed);
+        }
+    }
+
+    /// What was heard so far was heard before this.
+    pub(crate) fn moment(&self) -> u64 {
+        self.moments.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// These are listed, as was asked after that moment.
+    pub(crate) fn disprove(&self, listed: &[ScannedBranch], asked: u64) {
+        let mut heard = self.lock();
+        if heard.is_empty() {
+            return;
+        }
+        for branch in listed {
+            if let XidOwner::Unanimous(xid) = &branch.owner
+                && heard.get(xid).is_some_and(|failed| failed.at < asked)
+            {
+                heard.remove(xid);
+            }
         }
     }
 
@@ -52,7 +82,9 @@ impl FailedCommits {
     /// failed.
     pub(crate) fn judge(&self, xid: &Xid, started: u64) -> Option<Absence> {
         let failed = self.lock();
-        let Failed { started: then, why } = failed.get(xid)?;
+        let Failed {
+            started: then, why, ..
+        } = failed.get(xid)?;
         Some(if *then == started {
             Absence::InDoubt(format!(
                 "the server has failed to commit {xid} ({why}), and may hold it without listing \
@@ -67,6 +99,45 @@ impl FailedCommits {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Xid, Failed>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mysql_async::ServerError;
+    use unanimous_core::xid::{Epoch, ManagerId, Opening};
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_disproved_by_a_list_that_was_asked_for_after_it() {
+        let opening = Opening {
+            manager: ManagerId::from_bytes([7; 10]),
+            epoch: Epoch(1),
+            nonce: 7,
+        };
+        let xid = Xid {
+            gtrid: opening.gtrid(1),
+            bqual: "ledger".parse().unwrap(),
+        };
+        let error = Error::Server(ServerError {
+            code: 1180,
+            message: "Got error 28 during COMMIT".to_owned(),
+            state: "HY000".to_owned(),
+        });
+        let listed = [ScannedBranch {
+            owner: XidOwner::Unanimous(xid.clone()),
+            age: None,
+        }];
+        let failed = FailedCommits::default();
+        let before = failed.moment();
+        failed.hear(&xid, 1, &error, During::Commit);
+        failed.disprove(&listed, before);
+        assert!(matches!(failed.judge(&xid, 1), Some(Absence::InDoubt(_))));
+        failed.disprove(&[], failed.moment());
+        assert!(matches!(failed.judge(&xid, 2), Some(Absence::Hazard(_))));
+        failed.disprove(&listed, failed.moment());
+        assert_eq!(failed.judge(&xid, 1), None);
     }
 }

@@ -156,7 +156,9 @@ pub(crate) async fn recover(resource: &Mysql) -> Result<RecoveryScan, ResourceEr
         return Err(resource.error(Problem::Unavailable, "the connection is closed"));
     };
     let identity = resource.identity_of(session).await?;
+    let asked = resource.inner.failed_commits.moment();
     let mut branches = scan(resource, session).await?;
+    resource.inner.failed_commits.disprove(&branches, asked);
     branches.sort_by(|a, b| newest_first(&a.owner, &b.owner));
     if session.server().flavour == Flavour::MariaDb {
         see_connections(resource, session, &branches).await?;
@@ -251,9 +253,12 @@ pub(crate) async fn absent(
     };
     let identity = resource.identity_of(session).await?;
     let started = session.server().started;
-    let listed = scan(resource, session).await?.into_iter();
+    let failed_commits = &resource.inner.failed_commits;
+    let before = failed_commits.moment();
+    let listed = scan(resource, session).await?;
+    failed_commits.disprove(&listed, before);
     lease.give_back();
-    let listed = listed.filter_map(|branch| match branch.owner {
+    let listed = listed.into_iter().filter_map(|branch| match branch.owner {
         XidOwner::Unanimous(xid) => Some(xid),
         XidOwner::Foreign(_) => None,
     });

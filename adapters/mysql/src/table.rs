@@ -29,7 +29,7 @@ use unanimous_core::xid::{Epoch, Gtrid, ManagerId, ResourceName};
 
 use crate::{Mysql, preflight, settings};
 use request::{Reads, Request};
-use sql::Tables;
+use sql::{IF_WRITABLE, Tables};
 
 mod find;
 mod hold;
@@ -123,11 +123,15 @@ impl MysqlTable {
         let request = Request {
             reads: Reads::Snapshot,
             statements,
-            after: forced_by.map_or_else(Vec::new, |member| tables.force_by(member)),
+            // What is read on a server that has turned read-only is nothing to act upon.
+            after: forced_by.map_or_else(Vec::new, |member| {
+                let writable = std::iter::once(IF_WRITABLE.to_owned());
+                writable.chain(tables.force_by(member)).collect()
+            }),
         };
         let answer = self.ask(doing, |_, _| request).await?;
         // A member whose epoch was closed and released has no row any more.
-        if forced_by.is_some() && !answer.is_counted(count + 1) {
+        if forced_by.is_some() && !answer.is_counted(count + 2) {
             self.force(doing).await?;
         }
         Ok(answer)

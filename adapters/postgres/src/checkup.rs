@@ -30,7 +30,7 @@ impl Postgres {
         let mut session = Session::connect(settings, &settings.access, "", None)
             .await
             .map_err(fail)?;
-        let rows = session.run(&sql::checkup()).await.map_err(fail)?;
+        let rows = session.ask(&sql::checkup()).await.map_err(fail)?;
         session.mark_clean();
         let Some(seen) = Seen::read(&rows) else {
             let text = format!("{ASKED}: it does not answer like PostgreSQL");

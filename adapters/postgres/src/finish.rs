@@ -24,8 +24,10 @@
 //! What cannot be seen is a server that was reset in place to an older copy of its own data on the
 //! same timeline, a file-system snapshot for example.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use unanimous_core::ports::{
     Absence, BranchError, BranchErrorKind, BranchRecord, Cause, OnePhaseReply, RecoveryScan,
     ResourceError, ScannedBranch, ServerIdentity,
@@ -126,13 +128,31 @@ impl Postgres {
         if fate != (Fate::Committed { are_awaited: true }) {
             return fate.absence();
         }
-        match self.ask_who_and(sql::AWAIT_STANDBYS).await {
-            Ok((facts, _)) if facts.identity == *identity => Absence::Finished,
-            Ok((facts, _)) => Fate::OtherServer(facts.identity).absence(),
+        match self.await_standbys().await {
+            Ok(asked) if asked == *identity => Absence::Finished,
+            Ok(asked) => Fate::OtherServer(asked).absence(),
             Err(failure) => Absence::InDoubt(format!(
                 "it is committed, and a synchronous standby may lack that: {failure}"
             )),
         }
+    }
+
+    /// Waits until the synchronous standbys of the server, which it names, have all that was
+    /// committed before. One wait serves all who had asked for it before it began, on one session:
+    /// a standby that is away takes no more of recovery's.
+    async fn await_standbys(&self) -> Result<ServerIdentity, Failure> {
+        let Awaited { last, moments } = &self.pools().awaited;
+        let moment = moments.fetch_add(1, Ordering::SeqCst);
+        let mut last = last.lock().await;
+        if let Some((begun, identity)) = &*last
+            && *begun > moment
+        {
+            return Ok(identity.clone());
+        }
+        let begun = moments.fetch_add(1, Ordering::SeqCst);
+        let (facts, _) = self.ask_who_and(sql::AWAIT_STANDBYS).await?;
+        *last = Some((begun, facts.identity.clone()));
+        Ok(facts.identity)
     }
 
     /// After a lost reply to a commit in one phase: the end of that very transaction, if it can be
@@ -246,6 +266,14 @@ impl Postgres {
     fn resource_error(&self, failure: Failure, asked: &str) -> ResourceError {
         failure.into_resource(&self.settings().name, asked)
     }
+}
+
+/// The newest wait for the synchronous standbys that has ended well.
+#[derive(Debug, Default)]
+pub(crate) struct Awaited {
+    /// It began after this moment, at this server.
+    last: Mutex<Option<(u64, ServerIdentity)>>,
+    moments: AtomicU64,
 }
 
 /// As whom a branch was ended.

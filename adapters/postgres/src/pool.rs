@@ -18,6 +18,7 @@ use unanimous_core::ports::Room;
 
 use crate::config::Settings;
 use crate::failure::Failure;
+use crate::finish::Awaited;
 use crate::session::{Replies, Session};
 use crate::{sql, table};
 
@@ -53,7 +54,7 @@ impl Manager for Connector {
         match self.purpose {
             Purpose::Branches => {
                 let setup = settings.session_setup.as_deref();
-                Session::connect(settings, &settings.access, sql::ALL_NAMES, setup).await
+                Session::connect(settings, &settings.access, "", setup).await
             }
             Purpose::Recovery => Session::connect(settings, recovery, &sql::durable(), None).await,
             Purpose::Table => Session::connect(settings, recovery, &table::session(), None).await,
@@ -76,6 +77,7 @@ pub(crate) struct Pools {
     branches: Pool<Connector>,
     recovery: Pool<Connector>,
     table: Pool<Connector>,
+    pub(crate) awaited: Awaited,
 }
 
 impl Pools {
@@ -95,6 +97,7 @@ impl Pools {
             branches: pool(Purpose::Branches, settings.pool_size),
             recovery: pool(Purpose::Recovery, settings.recovery_sessions),
             table: pool(Purpose::Table, TABLE_SESSIONS),
+            awaited: Awaited::default(),
             settings,
         }
     }
@@ -147,7 +150,7 @@ impl Pools {
         loop {
             let lease = self.recovery_session().await?;
             lease.watch_warnings();
-            match lease.run(question).await {
+            match lease.ask(question).await {
                 Ok(_) if lease.is_unreplicated() => return Err(Failure::unreplicated()),
                 Ok(replies) => {
                     lease.keep();

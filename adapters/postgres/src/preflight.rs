@@ -33,14 +33,14 @@ impl Postgres {
     pub(crate) async fn check(&self) -> Result<Preflight, ResourceError> {
         let settings = self.settings();
         let fail = |failure: Failure| failure.into_resource(&settings.name, ASKED);
-        let mut first = match self.log_in(&settings.access, "").await {
+        let mut first = match self.log_in(&settings.access).await {
             Err(failure) if failure.is_standby() => {
                 let found = vec![findings::standby("the address")];
                 return Ok(Preflight::new("PostgreSQL", None, found).read_only(true));
             }
             other => other.map_err(fail)?,
         };
-        let rows = first.run(&sql::preflight()).await.map_err(fail)?;
+        let rows = first.ask(&sql::preflight()).await.map_err(fail)?;
         let Some(seen) = Seen::read(&rows) else {
             let text = format!("{ASKED}: it does not answer like PostgreSQL");
             let name = settings.name.clone();
@@ -48,7 +48,7 @@ impl Postgres {
         };
         let mut found = findings::of_server(&seen, settings);
         // As the session of a branch, for the set-up SQL.
-        let second = self.log_in(&settings.access, sql::ALL_NAMES).await;
+        let second = self.log_in(&settings.access).await;
         let mut second = second.map_err(fail)?;
         let identity = Some(first.facts().identity.clone());
         if shares_sessions(&first, &second).await.map_err(fail)? {
@@ -70,8 +70,8 @@ impl Postgres {
     }
 
     /// A connection of its own, so that a pool cannot hide what is looked for.
-    async fn log_in(&self, access: &Access, own: &str) -> Result<Session, Failure> {
-        Session::connect(self.settings(), access, own, None).await
+    async fn log_in(&self, access: &Access) -> Result<Session, Failure> {
+        Session::connect(self.settings(), access, "", None).await
     }
 
     /// The set-up SQL runs in every session, so what is wrong with it is wrong with all.
@@ -98,7 +98,7 @@ impl Postgres {
     ) -> Result<Vec<Finding>, ResourceError> {
         let name = &self.settings().name;
         let asked = "cannot check the account of recovery_address";
-        let mut session = match self.log_in(recovery, "").await {
+        let mut session = match self.log_in(recovery).await {
             Ok(session) => session,
             Err(failure) if failure.is_standby() => {
                 return Ok(vec![findings::standby("recovery_address")]);
@@ -115,7 +115,7 @@ impl Postgres {
             let (own, other) = (&first.facts().identity, &session.facts().identity);
             return Ok(vec![findings::elsewhere(own, other)]);
         }
-        let rows = session.run(&sql::account(seen)).await;
+        let rows = session.ask(&sql::account(seen)).await;
         let rows = rows.map_err(|failure| failure.into_resource(name, asked))?;
         session.mark_clean();
         Ok(Account::read(&rows).map_or_else(Vec::new, |account| account.findings(seen)))

@@ -83,8 +83,7 @@ impl Session {
     /// Connects, reads the facts, sets the limits, and runs statements of our `own`: one round trip
     /// after the log-in, one more if there is set-up SQL of the application's.
     ///
-    /// Our statements find nothing but what is the server's [own](sql::OWN_NAMES); whoever runs the
-    /// application's in it, too, lets that end with [`sql::ALL_NAMES`].
+    /// Our statements find nothing but what is the server's [own](sql::OWN_NAMES).
     pub(crate) async fn connect(
         settings: &Settings,
         access: &Access,
@@ -170,12 +169,24 @@ impl Session {
         self.read(stream).await
     }
 
+    /// The same for a question in which names are the server's own: see [`sql::OWN_NAMES`].
+    pub(crate) async fn ask(&self, question: &str) -> Result<Replies, Failure> {
+        let replies = self.run(&format!("{}; {question}", sql::OWN_NAMES)).await?;
+        Ok(Replies {
+            completed: replies.completed.saturating_sub(1),
+            ..replies
+        })
+    }
+
     /// The same for a change that need not be on the synchronous standbys: its commit does not wait
-    /// for them. The next one's does again.
+    /// for them. The next one's does again. The level is that of this session alone, and not of
+    /// another one that a pooler lends.
     pub(crate) async fn run_unawaited(&self, text: &str) -> Result<Replies, Failure> {
-        let lowered = self.send(sql::AWAIT_NOBODY).await?;
+        let own = sql::own_session(self.facts.backend.pid);
+        let lowered = format!("{own}; {}", sql::AWAIT_NOBODY);
+        let lowered = self.send(&lowered).await?;
         let sent = self.send(text).await;
-        let raised = format!("SET synchronous_commit = {}", self.durability);
+        let raised = format!("{own}; SET synchronous_commit = {}", self.durability);
         let raised = self.send(&raised).await;
         // If it was refused, the change waits; no harm is done.
         let _ = self.read(lowered).await;

@@ -66,12 +66,14 @@ fn tell_warnings(is_local: bool) -> String {
 /// this server's disk only when it is answered.
 pub(crate) const AWAIT_NOBODY: &str = "SET synchronous_commit = local";
 
-/// Functions and operators of that name are the server's own, whoever may create others elsewhere:
-/// one in `public` that fits better would run with the rights of whoever asks (CVE-2018-1058).
-pub(crate) const OWN_NAMES: &str = "SET search_path = pg_catalog, pg_temp";
+/// In the string that begins with it, functions and operators of that name are the server's own,
+/// whoever may create others elsewhere: one in `public` that fits better would run with the rights
+/// of whoever asks (CVE-2018-1058). It ends with the string, which is one transaction: a pooler
+/// that nobody has noticed gives the session to others.
+pub(crate) const OWN_NAMES: &str = "SET LOCAL search_path = pg_catalog, pg_temp";
 
-/// Those of the application again, as its account or address says.
-pub(crate) const ALL_NAMES: &str = "RESET search_path";
+/// The same for a session in which nothing else is ever run.
+pub(crate) const OWN_NAMES_ALWAYS: &str = "SET search_path = pg_catalog, pg_temp";
 
 /// Does not return before the synchronous standbys have all that was committed before it: the
 /// commit of a transaction that has written to the log waits for them.

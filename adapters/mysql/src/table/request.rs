@@ -46,8 +46,8 @@ impl Reads {
 
     /// The account may be one that writes all the same (CONNECTION_ADMIN, which recovery has, lets
     /// it on MySQL), and sessions outlive the end of a primary: what it then wrote would be on no
-    /// other server. Asked last, so that nothing that was waited for comes between it and the
-    /// commit.
+    /// other server. Asked last, behind all waits but those of the commit itself (under `FLUSH
+    /// TABLES WITH READ LOCK`, for example), which only `super_read_only` stops.
     fn condition(self) -> Option<&'static str> {
         match self {
             Self::Current => Some(IF_WRITABLE),

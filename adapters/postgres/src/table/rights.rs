@@ -25,7 +25,7 @@ const RIGHTS: [&str; 3] = [
 
 /// Worth knowing, and no more: without them, it is prepared like any other.
 pub(crate) async fn as_last(session: &Session) -> Result<Option<Finding>, Failure> {
-    let replies = session.run(ASK).await?;
+    let replies = session.ask(ASK).await?;
     let account = replies.field(0).unwrap_or_default();
     let lacking = RIGHTS.iter().enumerate();
     let lacking = lacking.filter(|(number, _)| replies.field(number + 1) == Some("f"));

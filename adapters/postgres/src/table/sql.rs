@@ -56,7 +56,8 @@ pub(super) enum Durability {
 /// What a session of the table is set to, once: a limit for locks, and that a commit is forced.
 pub(crate) fn session() -> String {
     format!(
-        "{}; SET lock_timeout = {}",
+        "{}; {}; SET lock_timeout = {}",
+        crate::sql::OWN_NAMES_ALWAYS,
         crate::sql::durable(),
         lock_timeout()
     )

@@ -1,12 +1,13 @@
 //! A pooler in between, in transaction mode and in session mode.
 
 use unanimous_core::ports::{
-    Branch, DecisionRow, EpochSlot, PrepareReply, Resource, Severity, TableErrorKind, TableHome,
+    Branch, DecisionRow, EpochSlot, PrepareReply, Resource, ResourceManager, Severity,
+    TableErrorKind, TableHome,
 };
 use unanimous_postgres::Postgres;
 use xtask::servers::{Kind, Options, PgBouncer, Server};
 
-use crate::support::{Db, finding, findings};
+use crate::support::{Db, finding, findings, oracle};
 
 async fn a_pooler_in_transaction_mode_is_unfit(kind: Kind) {
     let server = Server::start(kind, &Options::new()).unwrap();
@@ -24,6 +25,13 @@ async fn a_pooler_in_transaction_mode_is_unfit(kind: Kind) {
         let found = finding(&resource, "pooler").await;
         assert_eq!(found.severity, Severity::Error, "{lines:?}: {found}");
         assert!(found.mend.contains("pool_mode = session"), "{found}");
+        // What was looked at is others' session now, who find their tables there.
+        resource.checkup().await.unwrap();
+        resource.recover().await.unwrap();
+        for _ in 0..6 {
+            let path = oracle(&pooler.url(), "SHOW search_path").await.unwrap();
+            assert_eq!(path, [["\"$user\", public"]], "{lines:?}");
+        }
     }
 }
 

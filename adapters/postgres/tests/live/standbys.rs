@@ -16,11 +16,26 @@ async fn wait_for_standbys(db: &Db, names: &str) {
     db.admin(&set).await;
     db.admin("SELECT pg_reload_conf()").await;
     // Another process of the server's tells all sessions, at its leisure.
+    let probe = "SET application_name = 'probe'; SET synchronous_commit = on; \
+        SELECT pg_logical_emit_message(true, '', '')";
+    let waits = "FROM pg_stat_activity \
+        WHERE application_name = 'probe' AND wait_event = 'SyncRep'";
+    let (is_waiting, cancel) = (
+        format!("SELECT 1 {waits}"),
+        format!("SELECT pg_cancel_backend(pid) {waits}"),
+    );
     eventually("the server knows", async || {
-        let commit =
-            db.admin("SET synchronous_commit = on; SELECT pg_logical_emit_message(true, '', '')");
-        let answer = tokio::time::timeout(Duration::from_millis(500), commit).await;
-        answer.is_err() != names.is_empty()
+        let seen_waiting = async {
+            while db.admin(&is_waiting).await.is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let does_wait = tokio::select! {
+            _ = db.admin(probe) => false,
+            () = seen_waiting => true,
+        };
+        db.admin(&cancel).await;
+        does_wait != names.is_empty()
     })
     .await;
 }

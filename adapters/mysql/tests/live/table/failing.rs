@@ -313,6 +313,8 @@ async fn i1_a_server_that_turned_read_only_decides_nothing_for_anybody(kind: Kin
     assert_error(table.close(own).await, refused, &says);
     let gtrid = t.row(4).gtrid;
     assert_error(table.put_rollback(gtrid).await, refused, &says);
+    let forced = table.find(gtrid, Some(own)).await.map(drop);
+    assert_error(forced, refused, &says);
     assert_error(table.join(7, "another").await, refused, &says);
     assert_error(table.hold().await.map(drop), refused, &says);
     match last.commit_last(&t.last(2)).await {
