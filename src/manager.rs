@@ -25,7 +25,7 @@ use crate::outcome::{RecentEnds, TransactionOutcome};
 use crate::places::Places;
 use crate::preflight;
 use crate::recovery::{
-    Recovery, RecoveryReport, ResourceReport, Survey, run_passes, settle, survey, unknown_resources,
+    Recovery, RecoveryReport, ResourceReport, Survey, run_passes, survey, unknown_resources,
 };
 use crate::shutdown::{RecoveryTasks, end};
 use crate::transaction::Transaction;
@@ -291,7 +291,7 @@ async fn recover_some(
         |at: &&Arc<dyn AnyResource>| is_meant(&at.name()) && !unfinished.contains(at.name());
     for resource in inner.resources.values().filter(is_over) {
         // What had to wait for the passes at the other resources. What is left is told by a pass.
-        let _ = within(until, settle(inner, &**resource)).await;
+        let _ = within(until, inner.recovery.settle(inner, &**resource)).await;
     }
     report.unfinished = unfinished.into_iter().collect();
     match within(until, unknown_resources(inner)).await {
@@ -443,7 +443,10 @@ impl TransactionManager {
     /// be rolled back.
     ///
     /// Cancel safe: dropped while transactions are running, it may be called again; after that it
-    /// goes on to its end.
+    /// goes on to its end, also if the last handle is dropped.
+    ///
+    /// It works on the runtime on which the manager was started: while nobody drives that one (a
+    /// current-thread runtime without a `block_on`), this waits, beyond its limits.
     ///
     /// # Errors
     /// The log could not be closed properly, or a decision on its way to it did not end; nothing is
@@ -461,7 +464,13 @@ impl TransactionManager {
         self.tasks.stop();
         // Half stopped, it would neither end what is left nor say that it does not: this goes on if
         // the caller gives up.
-        let ending = inner.runtime.spawn(end(Arc::clone(inner), until));
+        let tasks = Arc::clone(&self.tasks);
+        let ending = inner.runtime.spawn(async move {
+            let ended = end(Arc::clone(&tasks.inner), until).await;
+            // Not before: with the last of them the last pass would stop.
+            drop(tasks);
+            ended
+        });
         match ending.await {
             Ok(closed) => closed,
             // That runtime is gone.

@@ -14,17 +14,50 @@
 //! itself closes it. Where the branch is gone and nobody can prove how it ended, it is a hazard
 //! (I3): see [`settle`], and `prove_absent` for a decision to commit.
 
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
 use tracing::{error, warn};
-use unanimous_core::ports::{ByHand, HandState, LogError, Lookup, ResourceManager};
+use unanimous_core::ports::{ByHand, HandState, LogError, Lookup, OpeningState, ResourceManager};
 use unanimous_core::protocol::{Decision, Heuristic};
-use unanimous_core::xid::Xid;
+use unanimous_core::xid::{ResourceName, Xid};
 #[cfg(feature = "operator")]
 use unanimous_core::{ports::Hands, xid::Gtrid};
 
+use super::lock;
 #[cfg(feature = "operator")]
 use super::pass::ILLEGIBLE;
 use super::pass::{ask_log, ours, scan};
 use crate::manager::Inner;
+
+/// Branches that people had meant to end, that are gone, and nobody says how: since when that is
+/// seen.
+#[derive(Default)]
+pub(super) struct Gone(Mutex<HashMap<Xid, Instant>>);
+
+impl Gone {
+    /// Whether it has been gone for longer than another member's pass takes to record what it has
+    /// ended, the first look being now.
+    fn is_for_long(&self, inner: &Inner, xid: &Xid) -> bool {
+        let mut gone = lock(&self.0);
+        let since = *gone.entry(xid.clone()).or_insert_with(Instant::now);
+        // One answer of the server, and one of the log.
+        since.elapsed() > inner.config.recovery_timeout * 2
+    }
+
+    /// It is listed again.
+    fn forget(&self, xid: &Xid) {
+        lock(&self.0).remove(xid);
+    }
+
+    /// Of this resource, only what these records are about.
+    fn keep(&self, resource: &ResourceName, open: &[&ByHand]) {
+        let is_open = |xid: &Xid| of_branch(open.iter().copied(), xid).next().is_some();
+        lock(&self.0).retain(|xid, _| xid.bqual != *resource || is_open(xid));
+    }
+}
 
 /// The record takes its new state, or is found by [`settle`] later: whether it has.
 pub(super) async fn mark(inner: &Inner, by_hand: &ByHand, state: HandState) -> bool {
@@ -43,9 +76,9 @@ pub(super) async fn mark(inner: &Inner, by_hand: &ByHand, state: HandState) -> b
 
 /// A pass has ended the branch itself, so nobody else has: what people had meant to do is over.
 pub(super) async fn close_records(inner: &Inner, hands: &[ByHand], xid: &Xid) {
-    for by_hand in of_branch(hands, xid).filter(|hand| hand.state.is_open()) {
-        mark(inner, by_hand, HandState::Void).await;
-    }
+    let open = of_branch(hands, xid).filter(|hand| hand.state.is_open());
+    // All at once: other members wait for one answer of the log, see `Gone`.
+    join_all(open.map(|by_hand| mark(inner, by_hand, HandState::Void))).await;
 }
 
 /// Of a branch that was to be committed and is gone without proof: how it ended, if people are on
@@ -108,9 +141,12 @@ pub(crate) async fn hands_of(inner: &Inner, gtrid: Gtrid) -> Result<Vec<ByHand>,
     Ok(legible)
 }
 
-fn of_branch<'h>(hands: &'h [ByHand], xid: &'h Xid) -> impl Iterator<Item = &'h ByHand> {
+fn of_branch<'h>(
+    hands: impl IntoIterator<Item = &'h ByHand>,
+    xid: &Xid,
+) -> impl Iterator<Item = &'h ByHand> {
     let is_of = |hand: &&ByHand| hand.gtrid == xid.gtrid && hand.resource == xid.bqual;
-    hands.iter().filter(is_of)
+    hands.into_iter().filter(is_of)
 }
 
 /// Finds out what became of records of branches here whose owners are gone. After a pass, which
@@ -126,27 +162,46 @@ pub(crate) async fn settle(inner: &Inner, resource: &dyn ResourceManager) -> Vec
             && hand.state == HandState::Intended
             && hand.ended().is_some()
     };
+    let open: Vec<_> = hands.iter().filter(is_open).collect();
+    inner.recovery.gone.keep(resource.name(), &open);
     let mut left = Vec::new();
-    for by_hand in hands.iter().filter(is_open) {
-        if let Err(why) = settle_one(inner, resource, by_hand).await {
-            let (gtrid, who) = (by_hand.gtrid, &by_hand.who);
-            left.push(format!(
-                "what {who} did with the branch of {gtrid} at {} is looked at again later: {why}",
-                resource.name()
-            ));
+    for by_hand in open {
+        let Err(unsettled) = settle_one(inner, resource, by_hand).await else {
+            continue;
+        };
+        let (gtrid, who, name) = (by_hand.gtrid, &by_hand.who, resource.name());
+        let (why, is_mute) = match unsettled {
+            Unsettled::Server(why) => (why, true),
+            Unsettled::Log(why) => (why, false),
+        };
+        left.push(format!(
+            "what {who} did with the branch of {gtrid} at {name} is looked at again later: {why}"
+        ));
+        if is_mute {
+            // The others would be waited for as long, each.
+            break;
         }
     }
     left
+}
+
+/// Why a record could not be settled: who has not answered, in words.
+enum Unsettled {
+    Server(String),
+    Log(String),
+}
+
+fn unread(error: LogError) -> Unsettled {
+    Unsettled::Log(error.to_string())
 }
 
 async fn settle_one(
     inner: &Inner,
     resource: &dyn ResourceManager,
     by_hand: &ByHand,
-) -> Result<(), String> {
+) -> Result<(), Unsettled> {
     let (gtrid, bqual) = (by_hand.gtrid, by_hand.resource.clone());
     let xid = Xid { gtrid, bqual };
-    let unread = |error: LogError| error.to_string();
     let own = inner.log.opening();
     let openings = ask_log(inner, inner.log.openings()).await;
     let mut others = openings.map_err(unread)?;
@@ -166,8 +221,9 @@ async fn settle_one(
         return Ok(());
     }
     let listed = scan(inner, resource).await;
-    let listed = listed.map_err(|error| error.to_string())?;
+    let listed = listed.map_err(|error| Unsettled::Server(error.to_string()))?;
     if ours(listed, &mut Vec::new()).contains(&xid) || inner.active.contains(gtrid) {
+        inner.recovery.gone.forget(&xid);
         return Ok(());
     }
     if let Some(end) = inner.recovery.unrecorded(&xid) {
@@ -175,22 +231,42 @@ async fn settle_one(
             .recovery
             .record_heuristic(inner, gtrid, &xid.bqual, end);
         if !recorded.await {
-            return Err("how it ended is not recorded yet".to_owned());
+            let why = "how it ended is not recorded yet";
+            return Err(Unsettled::Log(why.to_owned()));
         }
     }
     let found = ask_log(inner, inner.log.lookup(gtrid)).await;
     let state = match what_became(by_hand, &hands, found.map_err(unread)?) {
         Became::NotKnown => return Ok(()),
         Became::Known(state) => state,
-        // Another member's pass may have ended it by the decision, and be about to record that.
-        Became::Unproven if !others.is_empty() && !inner.recovery.is_gone_for_long(inner, &xid) => {
+        Became::Unproven if may_be_told_yet(inner, &others, by_hand).await? => {
             return Ok(());
         }
         Became::Unproven if hazard(inner, by_hand).await => HandState::Unproven,
-        Became::Unproven => return Err("that it is a hazard is not recorded yet".to_owned()),
+        Became::Unproven => {
+            let why = "that it is a hazard is not recorded yet";
+            return Err(Unsettled::Log(why.to_owned()));
+        }
     };
     mark(inner, by_hand, state).await;
     Ok(())
+}
+
+/// Whether another member's pass may have ended it by the decision, and be about to record that:
+/// also one whose epoch is closed, for that one may only be slow.
+async fn may_be_told_yet(
+    inner: &Inner,
+    others: &[OpeningState],
+    by_hand: &ByHand,
+) -> Result<bool, Unsettled> {
+    let mut is_shared = !others.is_empty();
+    if !is_shared && by_hand.by != inner.log.opening() {
+        let members = ask_log(inner, inner.log.members()).await;
+        is_shared = !members.map_err(unread)?.is_empty();
+    }
+    let (gtrid, bqual) = (by_hand.gtrid, by_hand.resource.clone());
+    let xid = Xid { gtrid, bqual };
+    Ok(is_shared && !inner.recovery.gone.is_for_long(inner, &xid))
 }
 
 /// What became of a branch that is gone.

@@ -358,7 +358,7 @@ impl Heard {
 }
 
 /// After the end: first the heuristic end, then the record's new state. Answers what the log does
-/// not take now, and [`settle`](super::settle) finds, as far as it can be found.
+/// not take now, and [`settle`](super::by_hand::settle) finds, as far as it can be found.
 async fn note_end(
     inner: &Inner,
     branch: &ForHand,

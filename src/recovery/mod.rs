@@ -5,6 +5,8 @@
 //! after its transaction was rolled back, and MariaDB's `XA ROLLBACK` does not survive a crash of
 //! the server (observed with 10.11 and 11.8). They back off while there is nothing to do.
 
+#[cfg(feature = "operator")]
+mod acts;
 mod by_hand;
 #[cfg(feature = "operator")]
 mod end_by_hand;
@@ -29,14 +31,11 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-#[cfg(feature = "operator")]
-use tokio::time::timeout_at;
 use tracing::{error, info, warn};
-use unanimous_core::ports::{BranchError, DecisionRecord, Problem, ResourceError, ResourceManager};
+use unanimous_core::ports::{BranchError, DecisionRecord, ResourceManager};
 use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
-pub(crate) use self::by_hand::settle;
 #[cfg(feature = "operator")]
 pub(crate) use self::by_hand::{hands_of, stand_against};
 #[cfg(feature = "operator")]
@@ -99,15 +98,12 @@ pub(crate) struct Recovery {
     /// Heuristic ends that were seen, but that the log has not taken yet. Kept here, because not
     /// every server can be asked again.
     unrecorded: Mutex<HashMap<Xid, Heuristic>>,
-    /// Branches that people had meant to end, that are gone, and nobody says how: since when that
-    /// is seen.
-    gone: Mutex<HashMap<Xid, Instant>>,
+    gone: by_hand::Gone,
     /// Branches that some pass is ending or proving right now: two resources on one server list
     /// the same ones.
     claimed: Mutex<HashSet<Xid>>,
-    /// Read by whoever ends branches by hand; written by a shutdown, which waits for them.
     #[cfg(feature = "operator")]
-    acts: tokio::sync::RwLock<()>,
+    acts: acts::Acts,
     /// At most one pass per resource at a time.
     turns: BTreeMap<ResourceName, tokio::sync::Mutex<()>>,
     /// Resources that did not answer when they were checked at the start.
@@ -143,10 +139,10 @@ impl Recovery {
             wake: Wake::new(names.clone()),
             resolved: Mutex::default(),
             unrecorded: Mutex::default(),
-            gone: Mutex::default(),
+            gone: by_hand::Gone::default(),
             claimed: Mutex::default(),
             #[cfg(feature = "operator")]
-            acts: tokio::sync::RwLock::default(),
+            acts: acts::Acts::default(),
             turns: names
                 .map(|name| (name.clone(), tokio::sync::Mutex::default()))
                 .collect(),
@@ -286,6 +282,10 @@ impl Recovery {
         let recording = stream::iter(left).for_each_concurrent(
             inner.config.recovery_concurrency.max(1),
             |(xid, end)| async move {
+                if self.unrecorded(&xid) != Some(end) {
+                    // Somebody has recorded it meanwhile.
+                    return;
+                }
                 // What it does not take now is offered again.
                 let _ = { self.record_heuristic(inner, xid.gtrid, &xid.bqual, end) }.await;
             },
@@ -301,15 +301,6 @@ impl Recovery {
     /// Whether there is one of any branch.
     pub(crate) fn is_any_unrecorded(&self) -> bool {
         !lock(&self.unrecorded).is_empty()
-    }
-
-    /// Whether it has been gone for longer than another member's pass takes to record what it has
-    /// ended, the first look being now.
-    fn is_gone_for_long(&self, inner: &Inner, xid: &Xid) -> bool {
-        let mut gone = lock(&self.gone);
-        let since = *gone.entry(xid.clone()).or_insert_with(Instant::now);
-        // One answer of the server, and one of the log.
-        since.elapsed() > inner.config.recovery_timeout * 2
     }
 
     /// How many branches passes have ended so far.
@@ -329,15 +320,14 @@ impl Recovery {
     /// To be kept while branches are ended by hand. `None`: the manager is being shut down.
     #[cfg(feature = "operator")]
     fn act(&self) -> Option<tokio::sync::RwLockReadGuard<'_, ()>> {
-        self.acts.try_read().ok()
+        self.acts.begin()
     }
 
-    /// Waits, until then at most, as long as people are ending branches by hand.
+    /// From now on no person begins to end branches by hand. Waits, until then at most, for those
+    /// who have.
     pub(crate) async fn hands_off(&self, until: Instant) {
         #[cfg(feature = "operator")]
-        if { timeout_at(until, self.acts.write()) }.await.is_err() {
-            warn!(target: "unanimous", "shutting down while a person is ending branches by hand");
-        }
+        self.acts.end(until).await;
         #[cfg(not(feature = "operator"))]
         let _ = until;
     }
@@ -361,34 +351,52 @@ impl Recovery {
         !lock(&self.no_last).contains(resource)
     }
 
+    async fn turn(&self, name: &ResourceName) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        match self.turns.get(name) {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        }
+    }
+
+    /// Finds out what became of records of people here; waits for a pass that is under way.
+    pub(crate) async fn settle(&self, inner: &Inner, resource: &dyn ResourceManager) {
+        let _turn = self.turn(resource.name()).await;
+        // What is left is told by a pass.
+        by_hand::settle(inner, resource).await;
+    }
+
     /// One pass at one resource; waits for one that is under way.
     pub(crate) async fn pass(
         &self,
         inner: &Inner,
         resource: &dyn ResourceManager,
     ) -> ResourceReport {
-        let turn = match self.turns.get(resource.name()) {
-            Some(turn) => Some(turn.lock().await),
-            None => None,
-        };
+        let turn = self.turn(resource.name()).await;
         let pass = AssertUnwindSafe(pass::run(inner, resource)).catch_unwind();
-        let report = pass.await.unwrap_or_else(|_panic| {
-            let name = resource.name().clone();
-            let text = "the pass panicked, which is a bug; the next one tries again";
-            let mut report = ResourceReport::new(name.clone());
-            report.error = Some(ResourceError::new(Problem::Unavailable, name, text));
-            report
-        });
-        let mut unsettled = Vec::new();
-        if report.log_error.is_none() {
-            self.record_left(inner).await;
-            if report.error.is_none() {
-                unsettled = settle(inner, resource).await;
-            }
-        }
+        let report = pass.await;
+        let report = report.unwrap_or_else(|_| ResourceReport::panicked(resource.name().clone()));
+        let rest = AssertUnwindSafe(self.after(inner, resource, &report)).catch_unwind();
+        let unsettled = rest.await.unwrap_or_else(|_| vec![report::PANICKED.to_owned()]);
         drop(turn);
         self.log_report(&report, unsettled);
         report
+    }
+
+    /// What follows a pass. Answers what could not be settled.
+    async fn after(
+        &self,
+        inner: &Inner,
+        resource: &dyn ResourceManager,
+        report: &ResourceReport,
+    ) -> Vec<String> {
+        if report.log_error.is_some() {
+            return Vec::new();
+        }
+        self.record_left(inner).await;
+        if report.error.is_some() {
+            return Vec::new();
+        }
+        by_hand::settle(inner, resource).await
     }
 
     fn log_report(&self, report: &ResourceReport, unsettled: Vec<String>) {

@@ -96,9 +96,8 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
         let done = if told.illegible.contains(&xid) {
             Done::Left(Left::Refused(ILLEGIBLE.to_owned()))
         } else {
-            end_present(inner, resource, &xid, seen, &told.looked_up).await
+            end_present(inner, resource, &xid, seen, told).await
         };
-        note_hands(inner, &told.hands, &xid, &done).await;
         done.count(inner);
         (xid, done)
     });
@@ -126,6 +125,11 @@ pub(super) async fn run(inner: &Inner, resource: &dyn ResourceManager) -> Resour
 pub(crate) const ILLEGIBLE: &str = "what a person did with it is on record in words that cannot be \
     read here: see unanimous log verify";
 
+pub(super) fn illegible(branches: Vec<(Gtrid, ResourceName)>) -> HashSet<Xid> {
+    let xids = branches.into_iter();
+    xids.map(|(gtrid, bqual)| Xid { gtrid, bqual }).collect()
+}
+
 /// Asks the log, after Q, for what steps 5 and 6 have to know.
 async fn ask_of<P: Future<Output = ()>>(
     inner: &Inner,
@@ -137,7 +141,6 @@ async fn ask_of<P: Future<Output = ()>>(
     // After Q: whoever has ended a branch by hand had recorded it before.
     let hands = ask_log(inner, inner.log.hands()).await?;
     reached(Point::ByHandRead).await;
-    let illegible = hands.illegible.into_iter();
     let mut ends = HashSet::new();
     if !absent.is_empty() {
         let noted = ask_log(inner, inner.log.heuristics()).await?.into_iter();
@@ -153,10 +156,8 @@ async fn ask_of<P: Future<Output = ()>>(
     Ok(Told {
         looked_up: LookedUp::read(inner, &seen.t, &seen.p).await,
         absent,
+        illegible: illegible(hands.illegible),
         hands: hands.legible,
-        illegible: illegible
-            .map(|(gtrid, bqual)| Xid { gtrid, bqual })
-            .collect(),
         ends,
     })
 }
@@ -272,10 +273,9 @@ async fn end_present(
     resource: &dyn ResourceManager,
     xid: &Xid,
     Observed { a, t, q, .. }: &Observed,
-    looked_up: &LookedUp,
+    told: &Told,
 ) -> Done {
-    let reached = |point| inner.probes.at(resource.name(), point);
-    let (view, decided) = match looked_up.judge(t, xid) {
+    let (view, decided) = match told.looked_up.judge(t, xid) {
         Ok(found) => found,
         Err(error) => return Done::Left(Left::Retry(format!("the log cannot be read: {error}"))),
     };
@@ -293,6 +293,20 @@ async fn end_present(
     let Some(_claim) = inner.recovery.claim(xid) else {
         return Done::Left(Left::Retry(ENDED_ELSEWHERE.to_owned()));
     };
+    let done = end_claimed(inner, resource, xid, decision, t).await;
+    // Under the claim: whoever found it gone, and the records open, would take it for a hazard.
+    note_hands(inner, &told.hands, xid, &done).await;
+    done
+}
+
+async fn end_claimed(
+    inner: &Inner,
+    resource: &dyn ResourceManager,
+    xid: &Xid,
+    decision: Decision,
+    t: &Recorded,
+) -> Done {
+    let reached = |point| inner.probes.at(resource.name(), point);
     let finishing = resource.finish(xid, decision, t.branch(xid));
     reached(Point::BeforeFinish).await;
     let finished = bounded(inner.config.recovery_timeout, finishing).await;

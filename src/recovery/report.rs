@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use unanimous_core::ports::{LogError, ResourceError};
+use unanimous_core::ports::{LogError, Problem, ResourceError};
 use unanimous_core::protocol::LeaveReason;
 use unanimous_core::xid::{ResourceName, Xid};
 
@@ -69,6 +69,8 @@ impl fmt::Display for RecoveryReport {
     }
 }
 
+pub(super) const PANICKED: &str = "the pass panicked, which is a bug; the next one tries again";
+
 /// How many reasons are told for each resource: some name the branch, which makes as many.
 const REASONS_MAX: usize = 5;
 
@@ -108,6 +110,14 @@ impl ResourceReport {
             foreign,
             error: None,
             log_error: None,
+        }
+    }
+
+    pub(super) fn panicked(resource: ResourceName) -> Self {
+        let error = ResourceError::new(Problem::Unavailable, resource.clone(), PANICKED);
+        Self {
+            error: Some(error),
+            ..Self::new(resource)
         }
     }
 

@@ -12,7 +12,7 @@ use unanimous_core::protocol::{EpochView, LeaveReason, Resolution, plan};
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
 use super::Left;
-use super::pass::{ours, scan};
+use super::pass::{ILLEGIBLE, illegible, ours, scan};
 use super::recorded::{LookedUp, Recorded, ask_log};
 use crate::manager::Inner;
 
@@ -216,6 +216,10 @@ async fn plan_all(
     let q: HashSet<Xid> = ours(again, &mut Vec::new()).into_iter().collect();
     let xids: Vec<Xid> = p.iter().map(|(xid, _)| xid.clone()).collect();
     let looked_up = LookedUp::read(inner, &t, &xids).await;
+    let hands = ask_log(inner, inner.log.hands())
+        .await
+        .map_err(Unseen::Log)?;
+    let illegible = illegible(hands.illegible);
     let branches = p.iter().map(|(xid, age)| {
         let found = looked_up.judge(&t, xid);
         planned(xid.clone(), *age, &a, found, &q)
@@ -228,7 +232,11 @@ async fn plan_all(
         is_decided: Some(true),
         planned: Planned::Prove,
     });
-    Ok(branches.chain(absent).collect())
+    let mut branches: Vec<_> = branches.chain(absent).collect();
+    for branch in branches.iter_mut().filter(|b| illegible.contains(&b.xid)) {
+        branch.planned = Planned::Wait(ILLEGIBLE.to_owned());
+    }
+    Ok(branches)
 }
 
 fn planned(

@@ -10,7 +10,7 @@ use unanimous::ports::{
     BranchRecord, DecideError, DecisionLog, DecisionRecord, DecisionTable, Evidence, HandRow,
     LogHome, Lookup, ResourceManager, ServerIdentity,
 };
-use unanimous::{TransactionManager, Xid};
+use unanimous::{Planned, TransactionManager, Xid};
 use unanimous_core::xid::{ManagerId, Opening};
 use unanimous_testing::{MemoryResource, MemoryTable, TableFault, TableStep};
 
@@ -419,6 +419,12 @@ async fn i6_a_record_by_hand_that_cannot_be_read_keeps_its_own_branch_and_no_oth
     let tm = builder.resource(&ledger).start().await.unwrap();
     tm.recover().await;
     assert_eq!(ledger.server().prepared(), [xids[0].clone()]);
+    let survey = tm.survey().await;
+    let [branch] = &survey.resources[0].branches[..] else {
+        panic!("{survey:?}");
+    };
+    let waits = matches!(&branch.planned, Planned::Wait(why) if why.contains("cannot be read"));
+    assert!(waits, "as the pass says: {branch:?}");
     // Whoever needs all of them is told.
     dead.by_hand().await.unwrap_err();
     tm.shutdown().await.unwrap();

@@ -354,6 +354,24 @@ async fn i3_a_lost_answer_without_a_look_is_told_as_not_known() {
     assert!(!resolved.is_done(), "{resolved:?}");
 }
 
+/// It was still looking when all was over.
+#[tokio::test(start_paused = true)]
+async fn i1_nobody_acts_by_hand_after_the_shutdown() {
+    let lost = Lost::new().await;
+    let (tool, fates) = (&lost.scene.tool, &lost.scene.orders.fates);
+    fates.next(Call::RecoverAnswered, Fate::Wait);
+    let shutting_down = async {
+        eventually("it is looking", || fates.are_met()).await;
+        tool.shutdown().await.unwrap();
+        fates.go();
+    };
+    let (resolved, ()) = tokio::join!(lost.resolve(tool, Decision::Commit), shutting_down);
+    let refusal = refusal(&resolved);
+    assert!(refusal.contains("is being shut down"), "{resolved:?}");
+    assert_eq!(lost.ends(), [None; 2]);
+    assert_eq!(lost.hands().await, []);
+}
+
 /// They had both looked.
 #[tokio::test(start_paused = true)]
 async fn i3_what_another_has_given_up_meanwhile_is_not_given_up_again() {

@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use unanimous::ports::ResourceManager;
 use unanimous::{
     BoxError, BranchErrorKind, CommitError, EnlistError, Heuristic, StartError, TransactionManager,
-    TransactionOutcome,
+    TransactionOutcome, Xid,
 };
 use unanimous_testing::{Fault, Flavour, MemoryServer, Step};
 
@@ -37,8 +38,9 @@ async fn shutdown_waits_for_running_transactions_and_refuses_new_ones() {
 /// MySQL tells it once: after that the branch is absent, as one is that was committed.
 #[tokio::test]
 async fn i1_a_heuristic_end_that_no_pass_has_the_time_to_record_is_recorded() {
-    // The log hangs in a pass; also in the last one; and the last handle is dropped.
-    for (hangs, shuts_down) in [(1, true), (2, true), (1, false)] {
+    // The log hangs in a pass; also in the last one, at both resources; and the last handle is
+    // dropped.
+    for (hangs, shuts_down) in [(1, true), (3, true), (1, false)] {
         let mut world = World::new();
         let server = MemoryServer::with("orders", Flavour::Mysql, world.journal.clone());
         world.orders = server.resource("orders");
@@ -54,6 +56,9 @@ async fn i1_a_heuristic_end_that_no_pass_has_the_time_to_record_is_recorded() {
         server.set_reachable(false);
         let builder = world.builder().log(log).config(|config| {
             config.finish_timeout = Duration::from_secs(60);
+            // The ledger's next pass would meet what is for the last one.
+            config.recovery_interval = Duration::from_secs(3600);
+            config.recovery_interval_max = Duration::from_secs(3600);
         });
         let builder = builder.resource(&world.orders).resource(&world.ledger);
         let tm = builder.start().await.unwrap();
@@ -75,6 +80,32 @@ async fn i1_a_heuristic_end_that_no_pass_has_the_time_to_record_is_recorded() {
         };
         assert_eq!(ends, [("orders".parse().unwrap(), Heuristic::Rollback)]);
     }
+}
+
+/// Whoever waited for it had a limit of its own, and then went away.
+#[tokio::test(start_paused = true)]
+async fn i6_a_shutdown_that_is_dropped_ends_what_is_left_also_with_the_last_handle() {
+    let world = World::new();
+    let first = world.start().await;
+    let gtrid = first.begin().gtrid();
+    first.shutdown().await.unwrap();
+    drop(first);
+    let tm = world
+        .start_with(|config| {
+            config.recovery_interval = Duration::from_secs(3600);
+            config.recovery_interval_max = Duration::from_secs(3600);
+        })
+        .await;
+    // Its first passes find nothing; the next ones are far away.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (server, bqual) = (world.orders.server(), world.orders.name().clone());
+    server.plant(&Xid { gtrid, bqual }, &[("k", "1")]);
+    world.log.slow_down(Duration::from_millis(20));
+    let given_up = tokio::time::timeout(Duration::from_millis(5), tm.shutdown()).await;
+    assert!(given_up.is_err());
+    assert_eq!(server.prepared().len(), 1);
+    drop(tm);
+    eventually("it is ended", || server.prepared().is_empty()).await;
 }
 
 #[tokio::test]
