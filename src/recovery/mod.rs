@@ -283,8 +283,7 @@ impl Recovery {
             inner.config.recovery_concurrency.max(1),
             |(xid, end)| async move {
                 if self.unrecorded(&xid) != Some(end) {
-                    // Somebody has recorded it meanwhile.
-                    return;
+                    return; // Recorded meanwhile.
                 }
                 // What it does not take now is offered again.
                 let _ = { self.record_heuristic(inner, xid.gtrid, &xid.bqual, end) }.await;
@@ -373,10 +372,11 @@ impl Recovery {
     ) -> ResourceReport {
         let turn = self.turn(resource.name()).await;
         let pass = AssertUnwindSafe(pass::run(inner, resource)).catch_unwind();
-        let report = pass.await;
-        let report = report.unwrap_or_else(|_| ResourceReport::panicked(resource.name().clone()));
+        let panicked = |_| ResourceReport::panicked(resource.name().clone());
+        let report = pass.await.unwrap_or_else(panicked);
         let rest = AssertUnwindSafe(self.after(inner, resource, &report)).catch_unwind();
-        let unsettled = rest.await.unwrap_or_else(|_| vec![report::PANICKED.to_owned()]);
+        let panicked = |_| vec![report::PANICKED.to_owned()];
+        let unsettled = rest.await.unwrap_or_else(panicked);
         drop(turn);
         self.log_report(&report, unsettled);
         report
