@@ -239,9 +239,7 @@ async fn settle_one(
     let state = match what_became(by_hand, &hands, found.map_err(unread)?) {
         Became::NotKnown => return Ok(()),
         Became::Known(state) => state,
-        Became::Unproven if may_be_told_yet(inner, &others, by_hand).await? => {
-            return Ok(());
-        }
+        Became::Unproven if may_be_told_yet(inner, &others, by_hand) => return Ok(()),
         Became::Unproven if hazard(inner, by_hand).await => HandState::Unproven,
         Became::Unproven => {
             let why = "that it is a hazard is not recorded yet";
@@ -252,21 +250,15 @@ async fn settle_one(
     Ok(())
 }
 
-/// Whether another member's pass may have ended it by the decision, and be about to record that:
-/// also one whose epoch is closed, for that one may only be slow.
-async fn may_be_told_yet(
-    inner: &Inner,
-    others: &[OpeningState],
-    by_hand: &ByHand,
-) -> Result<bool, Unsettled> {
-    let mut is_shared = !others.is_empty();
-    if !is_shared && by_hand.by != inner.log.opening() {
-        let members = ask_log(inner, inner.log.members()).await;
-        is_shared = !members.map_err(unread)?.is_empty();
-    }
+/// Whether another member's pass may have ended it by the decision, and be about to record that. One
+/// whose epoch is closed may be slow, too: what it then records takes the place of the hazard.
+fn may_be_told_yet(inner: &Inner, others: &[OpeningState], by_hand: &ByHand) -> bool {
     let (gtrid, bqual) = (by_hand.gtrid, by_hand.resource.clone());
-    let xid = Xid { gtrid, bqual };
-    Ok(is_shared && !inner.recovery.gone.is_for_long(inner, &xid))
+    !others.is_empty()
+        && !inner
+            .recovery
+            .gone
+            .is_for_long(inner, &Xid { gtrid, bqual })
 }
 
 /// What became of a branch that is gone.

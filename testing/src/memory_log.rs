@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 use unanimous_core::ports::{
     ByHand, DecideError, DecisionLog, DecisionRecord, HeuristicEnd, LogError, LogHome, Lookup,
-    Member, OpeningState, Refusal, UnixTime,
+    OpeningState, Refusal, UnixTime,
 };
 use unanimous_core::protocol::{Heuristic, LogSeq};
 use unanimous_core::xid::{Epoch, Gtrid, ManagerId, Opening, ResourceName};
@@ -437,21 +437,6 @@ impl DecisionLog for MemoryLogMember {
     async fn openings(&self) -> Result<Vec<OpeningState>, LogError> {
         self.log.travel().await;
         Ok(self.log.lock().openings.clone())
-    }
-
-    async fn members(&self) -> Result<Vec<Member>, LogError> {
-        if self.log.0.is_exclusive {
-            return Ok(Vec::new());
-        }
-        let (own, openings) = (self.opening(), self.openings().await?);
-        let members = openings.into_iter().map(|listed| Member {
-            opening: listed.opening,
-            label: format!("epoch {}", listed.opening.epoch),
-            is_self: listed.opening == own,
-            silent_for: Duration::ZERO,
-            is_closed: listed.closed,
-        });
-        Ok(members.collect())
     }
 
     async fn shutdown(&self) -> Result<(), LogError> {

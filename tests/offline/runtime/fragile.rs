@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::yield_now;
 use unanimous::ports::{
     Absence, Branch, BranchEnv, BranchError, BranchRecord, ByHand, DecideError, DecisionLog,
-    DecisionRecord, HeuristicEnd, LogError, LogHome, Lookup, Member, OnePhaseReply, OpeningState,
+    DecisionRecord, HeuristicEnd, LogError, LogHome, Lookup, OnePhaseReply, OpeningState,
     Preflight, PrepareReply, Problem, RecoveryScan, Resource, ResourceError, ResourceManager, Room,
     ServerIdentity,
 };
@@ -409,11 +409,6 @@ impl DecisionLog for FragileMember {
         let openings = self.inner.openings().await;
         self.fates.meet(Call::OpeningsAnswered).await;
         openings
-    }
-
-    async fn members(&self) -> Result<Vec<Member>, LogError> {
-        self.fates.live().await;
-        self.inner.members().await
     }
 
     async fn shutdown(&self) -> Result<(), LogError> {
