@@ -83,7 +83,7 @@ impl Committed {
         let mut progress = manager.map(|manager| manager.recovery.progress());
         while let (Some(manager), Some(progress)) = (self.manager.upgrade(), &mut progress) {
             // Seen before looking: what changes after that is not missed.
-            let is_stopped = progress.borrow_and_update().is_stopped;
+            let is_stopped = *progress.borrow_and_update();
             let probes = manager.probes.clone();
             probes.reached(|| Point::BeforeCompletedLook).await;
             let found = manager.log.lookup(gtrid).await;

@@ -250,8 +250,8 @@ async fn settle_one(
     Ok(())
 }
 
-/// Whether another member's pass may have ended it by the decision, and be about to record that. One
-/// whose epoch is closed may be slow, too: what it then records takes the place of the hazard.
+/// Whether another member's pass may have ended it by the decision, and be about to record that.
+/// One whose epoch is closed may be slow, too: what it then records takes the place of the hazard.
 fn may_be_told_yet(inner: &Inner, others: &[OpeningState], by_hand: &ByHand) -> bool {
     let (gtrid, bqual) = (by_hand.gtrid, by_hand.resource.clone());
     !others.is_empty()

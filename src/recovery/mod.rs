@@ -114,19 +114,13 @@ pub(crate) struct Recovery {
     no_last: Mutex<BTreeSet<ResourceName>>,
     /// How many transactions the log is asked for at once.
     asked_max: recorded::AskedMax,
-    progress: watch::Sender<Progress>,
+    /// Told at each decision that is complete. Whether the manager was shut down, or its last
+    /// handle dropped: no pass comes by itself any more.
+    progress: watch::Sender<bool>,
     /// When each resource's next pass is due; nothing while one is under way.
     due: Mutex<BTreeMap<ResourceName, Instant>>,
     /// How many branches passes have ended so far.
     ended: AtomicU64,
-}
-
-/// What those who wait for a decision's branches want to know.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Progress {
-    completed: u64,
-    /// The manager was shut down, or its last handle dropped: no pass comes by itself any more.
-    pub(crate) is_stopped: bool,
 }
 
 impl Recovery {
@@ -156,20 +150,19 @@ impl Recovery {
     }
 
     /// Changes whenever a decision was completed, and at the end.
-    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+    pub(crate) fn progress(&self) -> watch::Receiver<bool> {
         self.progress.subscribe()
     }
 
     /// Resolves once nothing more comes by itself.
     pub(crate) async fn stopped(&self) {
         // Fails only when the sender is gone, and this holds it.
-        let _ = self.progress().wait_for(|told| told.is_stopped).await;
+        let _ = self.progress().wait_for(|is_stopped| *is_stopped).await;
     }
 
     /// Tells those who wait, and passes under way, that nothing more comes by itself.
     pub(crate) fn stop(&self) {
-        self.progress
-            .send_modify(|progress| progress.is_stopped = true);
+        self.progress.send_modify(|is_stopped| *is_stopped = true);
     }
 
     /// Notes branches that were seen committed.
@@ -215,8 +208,7 @@ impl Recovery {
             resolved.remove(&decision.gtrid);
             drop(resolved);
             inner.log.complete(decision.gtrid);
-            self.progress
-                .send_modify(|progress| progress.completed += 1);
+            self.progress.send_modify(|_| ());
         }
     }
 

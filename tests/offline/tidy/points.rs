@@ -211,7 +211,7 @@ const REASONS: &[(&str, &[Place])] = &[
             ("src/recovery/by_hand.rs", "may_be_told_yet", 1),
             ("src/recovery/end_by_hand.rs", "note_end", 3),
             ("src/recovery/by_hand.rs", "settle", 2),
-            ("src/recovery/by_hand.rs", "settle_one", 8),
+            ("src/recovery/by_hand.rs", "settle_one", 7),
             ("src/recovery/end_by_hand.rs", "still_holds", 2),
             ("src/recovery/end_by_hand.rs", "still_prepared", 2),
             ("src/recovery/end_by_hand.rs", "take_back", 3),
