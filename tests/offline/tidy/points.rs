@@ -208,7 +208,6 @@ const REASONS: &[(&str, &[Place])] = &[
             ("src/recovery/end_by_hand.rs", "is_listed", 1),
             ("src/recovery/look_for_hand.rs", "look_for_hand", 5),
             ("src/recovery/by_hand.rs", "mark", 1),
-            ("src/recovery/by_hand.rs", "may_be_told_yet", 1),
             ("src/recovery/end_by_hand.rs", "note_end", 3),
             ("src/recovery/by_hand.rs", "settle", 2),
             ("src/recovery/by_hand.rs", "settle_one", 7),
