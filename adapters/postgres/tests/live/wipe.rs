@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use unanimous_core::ports::{Branch, BranchEnv, BranchErrorKind, Resource, ResourceManager};
 use unanimous_postgres::{PgBranch, Postgres};
-use unanimous_testing::Wire;
+use unanimous_testing::{Wire, WireFault};
 
 use crate::support::{Db, backend_pid, eventually, expect_prepared, random};
 
@@ -197,8 +197,24 @@ async fn a_resource_that_is_dropped_closes_its_connections(db: &Db) {
     db.wait_gone(pid).await;
 }
 
-/// Begin, work, prepare, commit: as many as by hand. On one thread, so that nothing is sent before
-/// all that belongs together is there.
+/// Polls `ended` until it is done, and hands its answer out only when the server has the wipe of the
+/// session, too: whoever sends that behind the answer never comes to it.
+async fn ended_and_wiped<T>(db: &Db, wire: &Wire, pid: i32, ended: impl Future<Output = T>) -> T {
+    wire.set(WireFault::HoldReplies);
+    let question =
+        format!("SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND query LIKE 'CLOSE ALL;%'");
+    let seen = eventually("the wipe is sent with the end", async || {
+        !db.sql(&question).await.is_empty()
+    });
+    let answer = async {
+        seen.await;
+        wire.set(WireFault::None);
+    };
+    tokio::join!(ended, answer).0
+}
+
+/// Begin, work, prepare, commit: as many as by hand. All on one connection: a request to cancel
+/// would be counted, whenever it comes.
 #[tokio::test]
 async fn the_wipe_takes_no_round_trip_of_its_own() {
     let db = Db::shared(xtask::servers::Kind::PostgresNewest).await;
@@ -207,38 +223,45 @@ async fn the_wipe_takes_no_round_trip_of_its_own() {
         .pool_size(1)
         .build()
         .unwrap();
-    let mut trips = 0;
-    for sequence in 1..=3 {
-        // Waits until the only session is wiped.
-        let mut branch = resource.open(db.env(sequence)).await.unwrap();
-        if sequence > 1 {
-            assert_eq!(wire.round_trips() - trips, 5, "four, and the next BEGIN");
-        }
-        trips = wire.round_trips() - 1;
+    let mut branch = resource.open(db.env(1)).await.unwrap();
+    let pid = backend_pid(&branch).await;
+    branch.rollback().await.unwrap();
+    Box::new(branch).release().await;
+    // Waits until the only session is wiped, as each of the next does.
+    let mut branch = resource.open(db.env(2)).await.unwrap();
+    for sequence in 2..=4 {
+        let trips = wire.round_trips() - 1;
         db.insert_by_text(&branch, sequence).await;
         expect_prepared(branch.prepare().await);
-        branch.commit().await.unwrap();
+        let committed = ended_and_wiped(&db, &wire, pid, branch.commit()).await;
+        committed.unwrap();
         Box::new(branch).release().await;
+        branch = resource.open(db.env(sequence + 1)).await.unwrap();
+        assert_eq!(wire.round_trips() - trips, 5, "four, and the next BEGIN");
     }
+    branch.rollback().await.unwrap();
+    Box::new(branch).release().await;
     // Begin, work, end: so it is for a reader. What is rolled back is wiped afterwards.
-    for (sequence, read_only) in [(4, true), (5, false), (6, false)] {
+    for (sequence, read_only) in [(6, true), (7, false), (8, false)] {
         let env = BranchEnv {
             read_only,
             ..db.env(sequence)
         };
         let mut branch = resource.open(env).await.unwrap();
-        trips = wire.round_trips() - 1;
+        let trips = wire.round_trips() - 1;
         branch.batch_execute("SELECT 1").await.unwrap();
         if read_only {
-            branch.end_read_only().await.unwrap();
+            let ended = ended_and_wiped(&db, &wire, pid, branch.end_read_only()).await;
+            ended.unwrap();
         } else {
             branch.rollback().await.unwrap();
         }
         Box::new(branch).release().await;
-        let next = resource.open(db.env(sequence + 100)).await.unwrap();
+        let mut next = resource.open(db.env(sequence + 100)).await.unwrap();
         let expected = if read_only { 4 } else { 5 };
         assert_eq!(wire.round_trips() - trips, expected, "with the next BEGIN");
-        drop(next);
+        next.rollback().await.unwrap();
+        Box::new(next).release().await;
     }
     db.clean().await;
 }
