@@ -197,7 +197,7 @@ async fn a_resource_that_is_dropped_closes_its_connections(db: &Db) {
     db.wait_gone(pid).await;
 }
 
-/// Polls `ended` until it is done, and hands its answer out only when the server has the wipe of the
+/// Polls `ended` to its end, and hands its answer out only when the server has the wipe of the
 /// session, too: whoever sends that behind the answer never comes to it.
 async fn ended_and_wiped<T>(db: &Db, wire: &Wire, pid: i32, ended: impl Future<Output = T>) -> T {
     wire.set(WireFault::HoldReplies);
