@@ -37,6 +37,28 @@ pub(crate) async fn finish(
     decision: Decision,
     recorded: Option<&BranchRecord>,
 ) -> Result<(), BranchError> {
+    let mut may_be_done = false;
+    let ended = end(resource, xid, decision, recorded, &mut may_be_done).await;
+    ended.map_err(|error| {
+        // The server's word that it has rolled the branch back is the end of it.
+        if !may_be_done || matches!(error.kind(), BranchErrorKind::RolledBack(_)) {
+            return error;
+        }
+        let name = resource.config().name.clone();
+        let message = format!("cannot tell whether an earlier attempt has done it: {error}");
+        BranchError::new(BranchErrorKind::Undetermined, name, message).with_source(error)
+    })
+}
+
+/// As [`finish`], but its error tells of the last attempt only; `may_be_done` if one before it may
+/// have ended the branch, whatever that says.
+async fn end(
+    resource: &Mysql,
+    xid: &Xid,
+    decision: Decision,
+    recorded: Option<&BranchRecord>,
+    may_be_done: &mut bool,
+) -> Result<(), BranchError> {
     let (verb, during) = match decision {
         Decision::Commit => ("COMMIT", During::CommitElsewhere),
         Decision::Rollback => ("ROLLBACK", During::Rollback),
@@ -49,18 +71,8 @@ pub(crate) async fn finish(
         failed(BranchErrorKind::Unavailable, message).with_source(error)
     };
     let mut was_awaited = false;
-    let mut may_be_done = false;
-    // That the second request did nothing says nothing of the first.
-    let told = |may_be_done: bool, error: BranchError| {
-        if !may_be_done || matches!(error.kind(), BranchErrorKind::RolledBack(_)) {
-            return error;
-        }
-        let message = format!("cannot tell whether an earlier attempt has done it: {error}");
-        failed(BranchErrorKind::Undetermined, message).with_source(error)
-    };
     loop {
-        let lent = resource.inner.control.lend().await;
-        let mut lease = lent.map_err(|error| told(may_be_done, unavailable(error)))?;
+        let mut lease = resource.inner.control.lend().await.map_err(unavailable)?;
         let Some(session) = lease.session() else {
             continue;
         };
@@ -68,7 +80,7 @@ pub(crate) async fn finish(
         if flavour == Flavour::MariaDb && !was_awaited {
             // Without it the connection that a record names is nobody's.
             let known = resource.identity_of(session).await;
-            known.map_err(|error| told(may_be_done, unavailable(error)))?;
+            known.map_err(unavailable)?;
             let seen = (&resource.inner.looks, &resource.inner.listed);
             let is_free = is_handed_over(seen, session.server(), xid, recorded);
             if !is_free {
@@ -91,7 +103,7 @@ pub(crate) async fn finish(
         } else if !lease.is_fresh() {
             // Stale. Repeating is harmless: at worst the branch is unknown now, which proves
             // nothing.
-            may_be_done = true;
+            *may_be_done = true;
             was_awaited = false;
             resource.inner.control.purge();
             continue;
@@ -105,7 +117,7 @@ pub(crate) async fn finish(
         }
         let kind = codes::meaning(&error, during);
         let message = format!("cannot {verb} {xid}: {error}");
-        return Err(told(may_be_done, failed(kind, message).with_source(error)));
+        return Err(failed(kind, message).with_source(error));
     }
 }
 

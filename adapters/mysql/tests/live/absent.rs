@@ -184,7 +184,34 @@ async fn i1_a_commit_that_failed_is_not_proven_by_the_list(kind: Kind) {
     }
 }
 
+/// A list that has the branch says that the failed commit has left it as it was, whoever asked for
+/// it: how it ends from then on is nobody's doubt.
+async fn a_commit_that_failed_is_forgotten_when_its_branch_is_listed(db: &Db) {
+    let (url, _meddler) = proxy(&db.url, Meddling::Refuses("XA COMMIT", 1180)).await;
+    let resource = Mysql::builder("ledger", url).build().unwrap();
+    for (sequence, by_recovery) in [(1, true), (2, false)] {
+        let mut branch = resource.open(db.env(sequence)).await.unwrap();
+        db.insert(&mut branch, sequence).await.unwrap();
+        let evidence = expect_prepared(branch.prepare().await);
+        let (xid, record) = (db.xid(sequence), record(&branch, evidence));
+        let error = branch.commit().await.unwrap_err();
+        assert_eq!(error.kind(), BranchErrorKind::Undetermined, "{error}");
+        drop(branch);
+        if by_recovery {
+            resource.recover().await.unwrap();
+        } else {
+            let absence = resource.absent(&xid, &record).await.unwrap();
+            assert!(matches!(absence, Absence::InDoubt(_)), "{absence:?}");
+        }
+        db.finish(&xid, Decision::Commit).await;
+        let absence = resource.absent(&xid, &record).await.unwrap();
+        assert_eq!(absence, Absence::Presumed, "{sequence}");
+        assert!(db.has(sequence).await);
+    }
+}
+
 on_both!(
+    a_commit_that_failed_is_forgotten_when_its_branch_is_listed,
     i5_the_connection_that_prepared_is_left_to_the_transaction_that_has_it_now,
     a_branch_that_is_listed_again_is_in_doubt,
     i3_a_prepared_branch_is_listed_all_the_while_its_connection_closes,

@@ -1,13 +1,16 @@
 //! Ending a branch from another connection, and what "unknown XID" does not prove.
 
+use std::sync::atomic::Ordering;
+
 use unanimous_core::ports::{
-    Branch, BranchErrorKind, Cause, Evidence, PrepareReply, Resource, ResourceManager,
+    Branch, BranchError, BranchErrorKind, Cause, Evidence, PrepareReply, Resource, ResourceManager,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_mysql::Mysql;
 use unanimous_mysql::mysql_async::prelude::Queryable;
 use xtask::servers::Kind;
 
+use crate::meddling::{Meddling, proxy};
 use crate::support::{
     Db, code, eventually, expect_prepared, expect_rolled_back, record, source_code, start,
 };
@@ -135,6 +138,64 @@ async fn i3_unknown_at_the_second_try_after_a_stale_session_proves_nothing(db: &
     branch.commit().await.unwrap();
     let drop = format!("DROP DATABASE {database}");
     admin.query_drop(drop).await.unwrap();
+}
+
+const ENDS: [(u64, Decision, &str); 2] = [
+    (1, Decision::Rollback, "XA ROLLBACK"),
+    (2, Decision::Commit, "XA COMMIT"),
+];
+
+/// What is told of a branch that the first request has ended, on a pooled session that then breaks
+/// in the place of the answer. In between the server gets these words.
+async fn told_after_a_lost_answer(
+    db: &Db,
+    (sequence, decision, request): (u64, Decision, &'static str),
+    meanwhile: &str,
+) -> BranchError {
+    let (url, meddler) = proxy(&db.url, Meddling::LosesAnswer(request)).await;
+    let resource = Mysql::builder("ledger", url).build().unwrap();
+    // Leaves a session in the pool, and has not seen the branch.
+    resource.recover().await.unwrap();
+    let (branch, record) = db.prepared(sequence).await;
+    drop(branch);
+    let xid = db.xid(sequence);
+    let finishing = async move { resource.finish(&xid, decision, Some(&record)).await };
+    let finishing = tokio::spawn(finishing);
+    eventually("it is carried out", async || {
+        meddler.kept.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    db.admin().await.query_drop(meanwhile).await.unwrap();
+    drop(meddler);
+    finishing.await.unwrap().unwrap_err()
+}
+
+/// That the repeated request hears "unknown" denies nothing that the first may have done.
+async fn i3_an_end_whose_answer_was_lost_is_not_denied_by_the_next_answer(db: &Db) {
+    for end @ (sequence, decision, _) in ENDS {
+        let error = told_after_a_lost_answer(db, end, "DO 0").await;
+        assert_eq!(error.kind(), BranchErrorKind::Undetermined, "{error}");
+        assert!(error.to_string().contains("earlier attempt"), "{error}");
+        assert!(!db.is_listed(sequence).await);
+        assert_eq!(db.has(sequence).await, decision == Decision::Commit);
+    }
+}
+
+/// Before it repeats the request it looks at the branch's connection again, and the server lets
+/// nobody look any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn i1_an_end_whose_answer_was_lost_is_not_denied_when_nobody_can_look_again() {
+    let server = start(Kind::Mariadb, &[]);
+    let db = Db::on(&server).await;
+    for end @ (sequence, decision, _) in ENDS {
+        let error = told_after_a_lost_answer(&db, end, "SET GLOBAL read_only = ON").await;
+        assert_eq!(error.kind(), BranchErrorKind::Undetermined, "{error}");
+        assert!(error.to_string().contains("earlier attempt"), "{error}");
+        assert!(error.to_string().contains("read_only"), "{error}");
+        assert_eq!(db.has(sequence).await, decision == Decision::Commit);
+        let writable = "SET GLOBAL read_only = OFF";
+        db.admin().await.query_drop(writable).await.unwrap();
+    }
 }
 
 /// MariaDB hands over the XID some moments before InnoDB's transaction: ended in between, the
@@ -317,6 +378,7 @@ async fn i1_a_picture_that_others_keep_old_commits_nothing() {
 }
 
 on_both!(
+    i3_an_end_whose_answer_was_lost_is_not_denied_by_the_next_answer,
     i5_the_connection_of_a_branch_that_has_ended_is_not_ended,
     i1_a_connection_that_cannot_be_seen_is_not_gone,
     i3_unknown_while_its_connection_is_open_is_not_taken_for_finished,

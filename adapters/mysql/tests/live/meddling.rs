@@ -4,24 +4,44 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 const SERVER_MORE_RESULTS_EXISTS: u16 = 8;
+
+/// A request that does nothing, and its header.
+const COM_PING: u8 = 0x0e;
+const PING_HEADER: [u8; 4] = [1, 0, 0, 0];
 
 /// What becomes of a request that holds these words.
 #[derive(Clone, Copy)]
 pub(crate) enum Meddling {
     /// It is passed on; the OK of its last statement is answered with an error of this code.
     DeniesSuccess(&'static str, u16),
+    /// It does not reach the server, and is answered with an error of this code.
+    Refuses(&'static str, u16),
     /// It does not reach the server as long as the proxy lives.
     Keeps(&'static str),
+    /// It is passed on; its answer is kept as long as the proxy lives, and then lost with its
+    /// connection. One that comes later is passed on.
+    LosesAnswer(&'static str),
+}
+
+impl Meddling {
+    fn is_about(self, request: &[u8]) -> bool {
+        let (Self::DeniesSuccess(words, _)
+        | Self::Refuses(words, _)
+        | Self::Keeps(words)
+        | Self::LosesAnswer(words)) = self;
+        String::from_utf8_lossy(request).contains(words)
+    }
 }
 
 pub(crate) struct Meddler {
-    /// Requests that were kept.
+    /// Requests, or answers, that were kept.
     pub(crate) kept: Arc<AtomicUsize>,
-    /// Dropped: what was kept is passed on.
+    /// Dropped: kept requests are passed on, kept answers lost.
     _open: watch::Sender<()>,
 }
 
@@ -57,50 +77,69 @@ async fn pass(
     mut closed: watch::Receiver<()>,
     kept: Arc<AtomicUsize>,
 ) {
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let denied = Arc::new(AtomicUsize::new(0));
-    let to_deny = Arc::clone(&denied);
-    let code = match meddling {
-        Meddling::DeniesSuccess(_, code) => code,
-        Meddling::Keeps(_) => 0,
-    };
-    tokio::spawn(async move {
-        while let Some((header, mut body)) = packet(&mut from_server).await {
-            let mut header = header;
-            if to_deny.load(Ordering::SeqCst) > 0 && is_last_ok(&body) {
-                to_deny.fetch_sub(1, Ordering::SeqCst);
-                let [low, high] = code.to_le_bytes();
-                body = [&[0xff, low, high], &b"#HY000the answer is denied"[..]].concat();
-                let length = u32::try_from(body.len()).unwrap().to_le_bytes();
-                header[..3].copy_from_slice(&length[..3]);
-            }
-            if to_client
-                .write_all(&[&header[..], &body].concat())
-                .await
-                .is_err()
-            {
-                return;
+    let (mut from_client, to_client) = client.into_split();
+    let (from_server, mut to_server) = server.into_split();
+    let due = Arc::new(AtomicUsize::new(0));
+    tokio::spawn(answer(
+        (from_server, to_client),
+        meddling,
+        Arc::clone(&due),
+        closed.clone(),
+        Arc::clone(&kept),
+    ));
+    while let Some((mut header, mut body)) = packet(&mut from_client).await {
+        if meddling.is_about(&body) {
+            match meddling {
+                Meddling::DeniesSuccess(..) | Meddling::LosesAnswer(_) => {
+                    due.fetch_add(1, Ordering::SeqCst);
+                }
+                Meddling::Refuses(..) => {
+                    due.fetch_add(1, Ordering::SeqCst);
+                    (header, body) = (PING_HEADER, vec![COM_PING]);
+                }
+                Meddling::Keeps(_) => {
+                    kept.fetch_add(1, Ordering::SeqCst);
+                    while closed.changed().await.is_ok() {}
+                }
             }
         }
-    });
-    while let Some((header, body)) = packet(&mut from_client).await {
-        let text = String::from_utf8_lossy(&body);
-        match meddling {
-            Meddling::DeniesSuccess(words, _) if text.contains(words) => {
-                denied.fetch_add(1, Ordering::SeqCst);
-            }
-            Meddling::Keeps(words) if text.contains(words) => {
-                kept.fetch_add(1, Ordering::SeqCst);
-                while closed.changed().await.is_ok() {}
-            }
-            Meddling::DeniesSuccess(..) | Meddling::Keeps(_) => {}
+        let passed = to_server.write_all(&[&header[..], &body].concat()).await;
+        if passed.is_err() {
+            return;
         }
-        if to_server
-            .write_all(&[&header[..], &body].concat())
-            .await
-            .is_err()
-        {
+    }
+}
+
+/// Passes the answers on; the next one is not what it was as long as some are due.
+async fn answer(
+    (mut from_server, mut to_client): (OwnedReadHalf, OwnedWriteHalf),
+    meddling: Meddling,
+    due: Arc<AtomicUsize>,
+    mut closed: watch::Receiver<()>,
+    kept: Arc<AtomicUsize>,
+) {
+    while let Some((mut header, mut body)) = packet(&mut from_server).await {
+        if due.load(Ordering::SeqCst) > 0 {
+            match meddling {
+                Meddling::DeniesSuccess(_, code) | Meddling::Refuses(_, code) => {
+                    if is_last_ok(&body) {
+                        due.fetch_sub(1, Ordering::SeqCst);
+                        let [low, high] = code.to_le_bytes();
+                        body = [&[0xff, low, high], &b"#HY000the answer is denied"[..]].concat();
+                        let length = u32::try_from(body.len()).unwrap().to_le_bytes();
+                        header[..3].copy_from_slice(&length[..3]);
+                    }
+                }
+                Meddling::LosesAnswer(_) if closed.has_changed().is_ok() => {
+                    kept.fetch_add(1, Ordering::SeqCst);
+                    while closed.changed().await.is_ok() {}
+                    return;
+                }
+                Meddling::LosesAnswer(_) | Meddling::Keeps(_) => {}
+            }
+        }
+        let passed = to_client.write_all(&[&header[..], &body].concat()).await;
+        if passed.is_err() {
             return;
         }
     }
