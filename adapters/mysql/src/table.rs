@@ -350,7 +350,8 @@ impl DecisionTable for MysqlTable {
         let doing = "note a heuristic end";
         let tables = self.names(doing).await?;
         let statements = tables.record_heuristic(gtrid, resource, end);
-        self.change(doing, statements).await
+        let answer = self.ask(doing, |_, _| Request::new(statements)).await?;
+        self.refuse_moved(doing, &answer)
     }
 
     async fn record_by_hand(&self, row: &HandRow) -> Result<(), TableError> {

@@ -160,19 +160,13 @@ impl DecisionTable for Table {
     ) -> Result<(), TableError> {
         let asked = "cannot record a branch that ended against its decision";
         let noted = sql::record_heuristic(gtrid, resource, end);
-        let statements = transaction(Durability::Forced, [noted, sql::FORCE.into()]);
-        let (_, rows) = self.run(asked, statements).await?;
-        self.understood(asked, rows.forced())
+        self.record(asked, noted).await
     }
 
     async fn record_by_hand(&self, row: &HandRow) -> Result<(), TableError> {
         let asked = "cannot record what a person does";
         let recorded = sql::record_by_hand(row);
-        let statements = [sql::FORCE.into(), recorded, sql::LOG.into()];
-        let statements = transaction(Durability::Forced, statements);
-        let (_, rows) = self.run(asked, statements).await?;
-        self.refuse_moved(asked, &rows)?;
-        self.understood(asked, rows.forced())
+        self.record(asked, recorded).await
     }
 
     async fn ends(&self, forced_by: Option<Epoch>) -> Result<Ends, TableError> {
@@ -283,6 +277,15 @@ impl Table {
         }
         let statements = transaction(Durability::Lazy, [change(gtrids)]);
         self.run(asked, statements).await.map(|_| ())
+    }
+
+    /// For good: not in a log that was moved away, of which nobody reads it.
+    async fn record(&self, asked: &'static str, recorded: String) -> Result<(), TableError> {
+        let statements = [sql::FORCE.into(), recorded, sql::LOG.into()];
+        let statements = transaction(Durability::Forced, statements);
+        let (_, rows) = self.run(asked, statements).await?;
+        self.refuse_moved(asked, &rows)?;
+        self.understood(asked, rows.forced())
     }
 
     async fn shape(&self, asked: &'static str) -> Result<(ServerIdentity, Shape), TableError> {

@@ -8,7 +8,7 @@ use mysql_async::prelude::Queryable;
 use unanimous::ManagerId;
 use unanimous::mysql::Mysql;
 use unanimous::operator::{Access, ConfigFile, Move};
-use unanimous::ports::{HandRow, LogImage, Standing, TableMoves};
+use unanimous::ports::{HandRow, LogImage, Standing, TableErrorKind, TableMoves};
 use unanimous::postgres::Postgres;
 
 use crate::application::Plan;
@@ -330,10 +330,20 @@ async fn nobody_joins_a_log_that_was_moved(shared: Shared, home: &str) {
     };
     let refused = table.record_by_hand(&late).await.unwrap_err().to_string();
     assert!(refused.contains("this log was moved to there"), "{refused}");
+    // Of its passes, which go on over this table: lost here, an end is told as a commit there.
+    let refused = table.record_heuristic(gtrid, &late.resource, 'r').await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.kind(), TableErrorKind::Unfit, "{refused}");
+    let refused = refused.to_string();
+    assert!(refused.contains("this log was moved to there"), "{refused}");
     let (image, _) = table.image().await.unwrap();
     assert_eq!(
-        (image.openings.len(), image.by_hand.len()),
-        (1, 0),
+        (
+            image.openings.len(),
+            image.by_hand.len(),
+            image.heuristics.len()
+        ),
+        (1, 0, 0),
         "{image:?}"
     );
     let refused = table.check().await.unwrap_err().to_string();

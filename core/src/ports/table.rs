@@ -384,7 +384,7 @@ pub trait DecisionTable: Send + Sync + 'static {
     /// for the branch, it stays, unless that is `h` (it may have). Forced.
     ///
     /// # Errors
-    /// See the module.
+    /// `Unfit` if the log was moved away. See the module.
     async fn record_heuristic(
         &self,
         gtrid: Gtrid,
@@ -396,7 +396,7 @@ pub trait DecisionTable: Send + Sync + 'static {
     /// the new state, and keeps the rest; in any other state it stays as it is. Forced.
     ///
     /// # Errors
-    /// See the module.
+    /// `Unfit` if the log was moved away. See the module.
     async fn record_by_hand(&self, row: &HandRow) -> Result<(), TableError>;
 
     /// What ended against a decision, and what people did; forced as [`read`](Self::read) is.

@@ -201,7 +201,7 @@ impl Mark {
 
 impl MysqlTable {
     /// A log that was moved away, or is not here yet, is not used. After [`Tables::check`] or
-    /// [`Tables::record_by_hand`].
+    /// [`Tables::if_here`].
     pub(super) fn refuse_moved(&self, doing: &str, answer: &Answer) -> Result<(), TableError> {
         let why = match Mark::of(answer, 2) {
             None => return Ok(()),

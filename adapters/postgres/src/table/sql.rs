@@ -33,6 +33,9 @@ pub(super) const FORCE: &str = "SELECT 'f' FROM unanimous.unanimous_log FOR KEY 
 /// Version and manager, and whether the log was moved.
 pub(super) const LOG: &str = "SELECT 'l', version, manager, moved FROM unanimous.unanimous_log";
 
+/// The log was not moved away, and does not arrive.
+const IS_HERE: &str = "EXISTS (SELECT FROM unanimous.unanimous_log WHERE moved IS NULL)";
+
 /// The beginning of a list of openings. Openings are read before rows, so that every row of an
 /// epoch that was seen closed is seen, too.
 pub(super) const OPENINGS: &str = "SELECT 'o', \
@@ -251,21 +254,22 @@ fn locked(gtrids: &[Gtrid], state: char) -> String {
     )
 }
 
+/// Not in a log that was moved away, after [`FORCE`], for which the move waits.
 pub(super) fn record_heuristic(gtrid: Gtrid, resource: &ResourceName, end: char) -> String {
     format!(
         "INSERT INTO unanimous.unanimous_heuristic AS h (gtrid, resource, ended) \
-         VALUES ('{gtrid}', '{resource}', {}) ON CONFLICT (gtrid, resource) \
+         SELECT * FROM (VALUES ('{gtrid}', '{resource}', {})) v WHERE {IS_HERE} \
+         ON CONFLICT (gtrid, resource) \
          DO UPDATE SET ended = EXCLUDED.ended WHERE h.ended = 'h'",
         quoted(&end.to_string())
     )
 }
 
-/// Not in a log that was moved away, after [`FORCE`], for which the move waits.
+/// As [`record_heuristic`].
 pub(super) fn record_by_hand(row: &HandRow) -> String {
     format!(
         "INSERT INTO unanimous.unanimous_by_hand AS b (id, gtrid, resource, state, words) \
-         SELECT * FROM (VALUES {}) v \
-         WHERE EXISTS (SELECT FROM unanimous.unanimous_log WHERE moved IS NULL) \
+         SELECT * FROM (VALUES {}) v WHERE {IS_HERE} \
          ON CONFLICT (id) DO UPDATE SET state = EXCLUDED.state \
          WHERE b.state IN ('I', 'U')",
         by_hand_values(row)
