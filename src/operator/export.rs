@@ -17,6 +17,7 @@ use super::lines;
 use super::place::Place;
 use super::relocate::{End, on_disk};
 use super::shared::failed;
+use super::silence::Silent;
 use super::source::{Source, folder_place, is_original, on_a_thread};
 use crate::log::{FileLog, FolderMove, verify_folder};
 
@@ -34,7 +35,7 @@ enum Way {
     Seal {
         end: Box<End>,
         manager: ManagerId,
-        silent: Vec<Epoch>,
+        silent: Silent,
         salvages: bool,
     },
 }
@@ -142,12 +143,12 @@ impl LogExport {
             Err(error) => return Err(error),
         };
         let silent = if was_sealed {
-            Vec::new()
+            Silent::default()
         } else {
             end.silent(&export.image).await?
         };
         export.check()?;
-        let plan = Exported::of(place, &export, silent.clone());
+        let plan = Exported::of(place, &export, silent.epochs().to_vec());
         Ok(Self {
             way: Way::Seal {
                 end: Box::new(end),
@@ -167,7 +168,8 @@ impl LogExport {
     /// Does it, and writes the file. If a home was sealed and the file is not whole, do it again.
     ///
     /// # Errors
-    /// A step failed: says which, and the mend.
+    /// A member has lived, or joined, since it was planned: then nothing was done. A step failed:
+    /// says which, and the mend.
     pub async fn run(self, out: &mut (dyn Write + Send)) -> Result<Exported, OperatorError> {
         let place = self.plan.place;
         let (export, silent) = match self.way {
@@ -178,6 +180,7 @@ impl LogExport {
                 silent,
                 salvages,
             } => {
+                let silent = end.still_silent(manager, silent).await?;
                 for epoch in &silent {
                     end.close(*epoch).await?;
                 }

@@ -58,7 +58,7 @@
 //! `person`, `resolved`, `resolve`, `heuristics` and `lost` (what people do), `barrier`, `wire` and
 //! `socket`, `server` and `client`, `shared` (a log in a table), `own` (a log in a folder, without
 //! an application), `access`. Beside these, of the log alone: `source` (it is read), `shown`,
-//! `verified`, `relocate` (homes, and a move between them),
+//! `verified`, `relocate` and `silence` (homes, and a move between them, which no member outlives),
 //! `adopt`, `init`, `lines` (JSON), `export` and `import`; and of checks: `finding`, `volume`,
 //! `twins`, `check_log`, `check_table`, `check`.
 
@@ -107,6 +107,7 @@ mod shared;
 mod shared_test;
 mod show;
 mod shown;
+mod silence;
 mod socket;
 #[cfg(test)]
 mod socket_test;

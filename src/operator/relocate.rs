@@ -24,7 +24,8 @@ use super::error::OperatorError;
 use super::file::ConfigFile;
 use super::own::{refuse_other_owner, refuse_other_user};
 use super::place::Place;
-use super::shared::{Watched, failed, of_table, patience};
+use super::shared::{failed, of_table};
+use super::silence::Silent;
 use super::source::{doubt_lost, folder_place};
 use crate::bounded::bounded;
 use crate::log::{FileLog, FolderMove, check_rows, fit_label, one_line};
@@ -57,7 +58,7 @@ pub struct Move {
     manager: ManagerId,
     stage: Stage,
     /// To be closed before.
-    silent: Vec<Epoch>,
+    silent: Silent,
     plan: Moved,
 }
 
@@ -124,14 +125,14 @@ impl Move {
             counts: LogCounts::default(),
             doubtful_epochs: Vec::new(),
         };
-        let mut silent = Vec::new();
+        let mut silent = Silent::default();
         if stage != Stage::Done {
             let image = from.cargo(manager).await?;
             to.fits(manager, &image).await?;
             plan.count(&image);
             if stage == Stage::Whole {
                 silent = from.silent(&image).await?;
-                plan.closed_epochs = silent.iter().map(|epoch| epoch.0).collect();
+                plan.closed_epochs = silent.epochs().iter().map(|epoch| epoch.0).collect();
             }
         }
         Ok(Self {
@@ -152,7 +153,8 @@ impl Move {
     /// Does it. If it fails, or dies, plan it again: it goes on.
     ///
     /// # Errors
-    /// A step failed: says which home, and the mend.
+    /// A member has lived, or joined, since it was planned: then nothing was done. A step failed:
+    /// says which home, and the mend.
     pub async fn run(self) -> Result<Moved, OperatorError> {
         self.run_watched(async |_| {}).await
     }
@@ -167,8 +169,9 @@ impl Move {
         }
         let (from, to) = (self.from.place().to_owned(), self.to.place().to_owned());
         reached("planned").await;
-        for epoch in &self.silent {
-            self.from.close(*epoch).await?;
+        let silent = std::mem::take(&mut self.silent);
+        for epoch in self.from.still_silent(self.manager, silent).await? {
+            self.from.close(epoch).await?;
             reached("closed").await;
         }
         // Whoever lived until now may have recorded something since it was planned.
@@ -326,32 +329,6 @@ impl End {
             Self::Folder { folder, .. } => on_disk(folder, FolderMove::standing).await,
             Self::Table { table, .. } => asked(table.standing()).await,
         }
-    }
-
-    /// Who has to be closed before; nobody may live.
-    pub(super) async fn silent(&self, image: &LogImage) -> Result<Vec<Epoch>, OperatorError> {
-        let Self::Table {
-            table,
-            place,
-            suspect_after,
-            ..
-        } = self
-        else {
-            return Ok(Vec::new());
-        };
-        let watched = Watched::for_long(&**table, patience(*suspect_after)).await?;
-        let open: Vec<_> = image.openings.iter().filter(|row| !row.is_closed).collect();
-        let is_alive = |row: &&&OpeningRow| watched.has_lived(row.opening.epoch);
-        let alive: Vec<_> = open.iter().filter(is_alive).collect();
-        if !alive.is_empty() {
-            let name = |row: &&&OpeningRow| format!("{} (epoch {})", row.label, row.opening.epoch);
-            let names: Vec<_> = alive.iter().map(name).collect();
-            return Err(failed(&format!(
-                "{place}: the log is in use by {}: stop them, then run this again",
-                names.join(", ")
-            )));
-        }
-        Ok(open.iter().map(|row| row.opening.epoch).collect())
     }
 
     pub(super) async fn close(&self, epoch: Epoch) -> Result<(), OperatorError> {

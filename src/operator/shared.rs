@@ -213,6 +213,7 @@ fn open_epochs(members: &[Member]) -> BTreeSet<Epoch> {
 }
 
 /// Signs of life that were seen.
+#[derive(Default)]
 pub(super) struct Watched {
     first: BTreeMap<Epoch, u64>,
     /// Of the last one, by the clock of the table's server.
@@ -244,7 +245,8 @@ impl Watched {
         table: &dyn DecisionTable,
         patience: Duration,
     ) -> Result<Self, OperatorError> {
-        let mut watched = Self::until(table, |_| true).await?;
+        let mut watched = Self::default();
+        watched.until(table, |_| true).await?;
         let is_young = |(_, age): &(&Epoch, &Duration)| **age <= patience;
         let young = watched.ages.iter().filter(is_young);
         watched.alive.extend(young.map(|(epoch, _)| *epoch));
@@ -257,7 +259,9 @@ impl Watched {
         limit: Duration,
     ) -> Result<Self, OperatorError> {
         let all_live = |seen: &Self| seen.open.is_subset(&seen.alive) || seen.lasted >= limit;
-        Self::until(table, all_live).await
+        let mut watched = Self::default();
+        watched.until(table, all_live).await?;
+        Ok(watched)
     }
 
     /// Looks for so long, whoever lives.
@@ -265,26 +269,30 @@ impl Watched {
         table: &dyn DecisionTable,
         time: Duration,
     ) -> Result<Self, OperatorError> {
-        Self::until(table, |seen| seen.lasted >= time).await
+        let mut watched = Self::default();
+        watched.go_on(table, time).await?;
+        Ok(watched)
+    }
+
+    /// Looks once more, and until it is that long since the first look.
+    pub(super) async fn go_on(
+        &mut self,
+        table: &dyn DecisionTable,
+        time: Duration,
+    ) -> Result<(), OperatorError> {
+        self.until(table, |seen| seen.lasted >= time).await
     }
 
     /// Looks once, and again until that is enough.
     async fn until(
+        &mut self,
         table: &dyn DecisionTable,
         is_enough: impl Fn(&Self) -> bool,
-    ) -> Result<Self, OperatorError> {
-        let mut watched = Self {
-            first: BTreeMap::new(),
-            ages: BTreeMap::new(),
-            alive: BTreeSet::new(),
-            open: BTreeSet::new(),
-            since: None,
-            lasted: Duration::ZERO,
-        };
+    ) -> Result<(), OperatorError> {
         loop {
-            watched.look(table).await?;
-            if is_enough(&watched) {
-                return Ok(watched);
+            self.look(table).await?;
+            if is_enough(self) {
+                return Ok(());
             }
             sleep(LOOK_PAUSE).await;
         }

@@ -2,7 +2,7 @@
 //! takes all of it, for nothing unseals it.
 
 use unanimous::ManagerId;
-use unanimous::operator::{ConfigFile, LogExport, LogImport, Move, Verified};
+use unanimous::operator::{ConfigFile, LogExport, LogImport, Move, OperatorError, Verified};
 use unanimous::ports::{HandRow, RowState, Standing, TableMove, TableMoves};
 use unanimous::postgres::Postgres;
 use unanimous::{Gtrid, Opening};
@@ -157,5 +157,37 @@ async fn i6_no_home_is_sealed_for_one_that_cannot_take_its_rows() {
     home.is_here().await;
     home.forget_it().await;
     Move::plan(old, &new).await.unwrap().run().await.unwrap();
+    home.shared.drop_databases().await;
+}
+
+/// Paused while it was looked for, a member goes on while a person reads what will be done.
+#[tokio::test(flavor = "multi_thread")]
+async fn i6_nobody_who_lives_again_before_the_move_loses_the_log() {
+    let home = home("mvwoke").await;
+    let (old, new) = (&home.file, ["log2", "log3"].map(|name| home.folder(name)));
+    let paused = home.table.join(8, "paused").await.unwrap().opening.epoch;
+    let (first, second, sealed) = tokio::join!(
+        Move::plan(old, &new[0]),
+        Move::plan(old, &new[1]),
+        LogExport::plan(old, true, false),
+    );
+    let (first, second, sealed) = (first.unwrap(), second.unwrap(), sealed.unwrap());
+    assert_eq!(first.planned().closed_epochs, [paused.0]);
+    assert_eq!(sealed.planned().closed_epochs, [paused.0]);
+    let refuses = async |run: Result<(), OperatorError>, member: &str| {
+        let said = run.unwrap_err().to_string();
+        let in_use = format!("the log is in use by {member} (epoch ");
+        assert!(said.contains(&in_use), "{said}");
+        let read = home.table.read(paused, None).await.unwrap();
+        let open = read.openings.iter().filter(|row| !row.is_closed);
+        assert!(open.clone().any(|row| row.opening.epoch == paused));
+        home.is_here().await;
+    };
+    let joined = home.table.join(9, "joined").await.unwrap();
+    refuses(first.run().await.map(drop), "joined").await;
+    home.table.close(joined.opening.epoch).await.unwrap();
+    home.table.beat(paused).await.unwrap();
+    refuses(second.run().await.map(drop), "paused").await;
+    refuses(sealed.run(&mut Vec::new()).await.map(drop), "paused").await;
     home.shared.drop_databases().await;
 }
