@@ -338,7 +338,8 @@ impl Branch for MysqlBranch {
                     self.stage = Stage::Prepared;
                 }
                 let failed = &self.resource.inner.failed_commits;
-                failed.hear(&self.xid, self.holder.started(), &error, During::Commit);
+                let by = (&self.identity, self.holder.started());
+                failed.hear(&self.xid, by, &error, During::Commit);
                 Err(self.failed(kind, "commit", error))
             }
         }

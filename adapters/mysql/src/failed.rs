@@ -19,15 +19,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mysql_async::Error;
-use unanimous_core::ports::{Absence, ScannedBranch, XidOwner};
+use unanimous_core::ports::{Absence, ScannedBranch, ServerIdentity, XidOwner};
 use unanimous_core::xid::Xid;
 
 use crate::codes::{self, During};
 
 /// See the module. Not more than pending decisions and those that were given up.
 ///
-/// An error is disproved by a list, asked for after it was heard, that has the branch: the failed
-/// commit has left it as it was, and what becomes of it from then on is told by the list again.
+/// An error is disproved by a list of the same server, asked for after it was heard, that has the
+/// branch: the failed commit has left it as it was, and what becomes of it from then on is told by
+/// the list again. That another server has it, such as a replica that was promoted, says nothing of
+/// the first.
 #[derive(Debug, Default)]
 pub(crate) struct FailedCommits {
     heard: Mutex<HashMap<Xid, Failed>>,
@@ -38,17 +40,28 @@ pub(crate) struct FailedCommits {
 struct Failed {
     /// When it was heard.
     at: u64,
-    /// By the server that was started then.
+    /// By this server, which was started then.
+    identity: ServerIdentity,
     started: u64,
     why: String,
 }
 
 impl FailedCommits {
-    /// This error came in answer to `XA COMMIT`, from the server that was started then.
-    pub(crate) fn hear(&self, xid: &Xid, started: u64, error: &Error, during: During) {
+    /// This error came in answer to `XA COMMIT`, from this server, which was started then.
+    pub(crate) fn hear(
+        &self,
+        xid: &Xid,
+        (identity, started): (&ServerIdentity, u64),
+        error: &Error,
+        during: During,
+    ) {
         if codes::leaves_a_commit_undetermined(error, during) {
-            let (at, why) = (self.moment(), error.to_string());
-            let failed = Failed { at, started, why };
+            let failed = Failed {
+                at: self.moment(),
+                identity: identity.clone(),
+                started,
+                why: error.to_string(),
+            };
             self.lock().insert(xid.clone(), failed);
         }
     }
@@ -58,15 +71,16 @@ impl FailedCommits {
         self.moments.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// These are listed, as was asked after that moment.
-    pub(crate) fn disprove(&self, listed: &[ScannedBranch], asked: u64) {
+    /// This server lists these, as was asked after that moment.
+    pub(crate) fn disprove(&self, identity: &ServerIdentity, listed: &[ScannedBranch], asked: u64) {
         let mut heard = self.lock();
         if heard.is_empty() {
             return;
         }
+        let is_of_it = |failed: &Failed| failed.at < asked && failed.identity == *identity;
         for branch in listed {
             if let XidOwner::Unanimous(xid) = &branch.owner
-                && heard.get(xid).is_some_and(|failed| failed.at < asked)
+                && heard.get(xid).is_some_and(is_of_it)
             {
                 heard.remove(xid);
             }
@@ -111,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_disproved_by_a_list_that_was_asked_for_after_it() {
+    fn an_error_is_disproved_by_a_list_of_its_server_that_was_asked_for_after_it() {
         let opening = Opening {
             manager: ManagerId::from_bytes([7; 10]),
             epoch: Epoch(1),
@@ -130,14 +144,17 @@ mod tests {
             owner: XidOwner::Unanimous(xid.clone()),
             age: None,
         }];
+        let server = |text| ServerIdentity::new(text).unwrap();
+        let (here, promoted) = (server("mariadb:1"), server("mariadb:2"));
         let failed = FailedCommits::default();
         let before = failed.moment();
-        failed.hear(&xid, 1, &error, During::Commit);
-        failed.disprove(&listed, before);
+        failed.hear(&xid, (&here, 1), &error, During::Commit);
+        failed.disprove(&here, &listed, before);
         assert!(matches!(failed.judge(&xid, 1), Some(Absence::InDoubt(_))));
-        failed.disprove(&[], failed.moment());
+        failed.disprove(&here, &[], failed.moment());
+        failed.disprove(&promoted, &listed, failed.moment());
         assert!(matches!(failed.judge(&xid, 2), Some(Absence::Hazard(_))));
-        failed.disprove(&listed, failed.moment());
+        failed.disprove(&here, &listed, failed.moment());
         assert_eq!(failed.judge(&xid, 1), None);
     }
 }

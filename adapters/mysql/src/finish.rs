@@ -76,11 +76,11 @@ async fn end(
         let Some(session) = lease.session() else {
             continue;
         };
+        // Without it the connection that a record names is nobody's, and so is a failed commit.
+        let known = resource.identity_of(session).await;
+        let identity = known.map_err(unavailable)?;
         let (flavour, started) = (session.server().flavour, session.server().started);
         if flavour == Flavour::MariaDb && !was_awaited {
-            // Without it the connection that a record names is nobody's.
-            let known = resource.identity_of(session).await;
-            known.map_err(unavailable)?;
             let seen = (&resource.inner.looks, &resource.inner.listed);
             let is_free = is_handed_over(seen, session.server(), xid, recorded);
             if !is_free {
@@ -97,7 +97,7 @@ async fn end(
             failed_commits.forget(xid);
             return Ok(());
         };
-        failed_commits.hear(xid, started, &error, during);
+        failed_commits.hear(xid, (&identity, started), &error, during);
         if matches!(error, Error::Server(_)) {
             lease.give_back();
         } else if !lease.is_fresh() {
@@ -168,9 +168,10 @@ pub(crate) async fn recover(resource: &Mysql) -> Result<RecoveryScan, ResourceEr
         return Err(resource.error(Problem::Unavailable, "the connection is closed"));
     };
     let identity = resource.identity_of(session).await?;
-    let asked = resource.inner.failed_commits.moment();
+    let failed_commits = &resource.inner.failed_commits;
+    let asked = failed_commits.moment();
     let mut branches = scan(resource, session).await?;
-    resource.inner.failed_commits.disprove(&branches, asked);
+    failed_commits.disprove(&identity, &branches, asked);
     branches.sort_by(|a, b| newest_first(&a.owner, &b.owner));
     if session.server().flavour == Flavour::MariaDb {
         see_connections(resource, session, &branches).await?;
@@ -268,7 +269,7 @@ pub(crate) async fn absent(
     let failed_commits = &resource.inner.failed_commits;
     let before = failed_commits.moment();
     let listed = scan(resource, session).await?;
-    failed_commits.disprove(&listed, before);
+    failed_commits.disprove(&identity, &listed, before);
     lease.give_back();
     let listed = listed.into_iter().filter_map(|branch| match branch.owner {
         XidOwner::Unanimous(xid) => Some(xid),

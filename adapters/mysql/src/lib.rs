@@ -165,8 +165,8 @@
 //!   the branch vote to roll back (tests: `input`).
 //! * A person who rolls a prepared branch back by hand cannot be told from its commit afterwards.
 //! * An `XA COMMIT` that a server answers with an error may leave the branch prepared, not listed
-//!   and locked until the server restarts. It is in doubt until then, as long as the resource that
-//!   has heard the error lives.
+//!   and locked until the server restarts. It is in doubt until then, or until the server lists it
+//!   again, as long as the resource that has heard the error lives.
 
 mod address;
 mod branch;

@@ -2,7 +2,7 @@
 
 use unanimous_core::ports::{
     Absence, Branch, BranchErrorKind, BranchRecord, Evidence, Resource, ResourceManager,
-    ServerIdentity,
+    ServerIdentity, XidOwner,
 };
 use unanimous_core::protocol::Decision;
 use unanimous_mysql::Mysql;
@@ -10,7 +10,7 @@ use unanimous_mysql::mysql_async::prelude::Queryable;
 use xtask::servers::Kind;
 
 use crate::meddling::{Meddling, proxy};
-use crate::support::{Db, connection_id, expect_prepared, random, record, start};
+use crate::support::{Db, connection_id, eventually, expect_prepared, random, record, start};
 
 /// The numbers in a record's evidence: connection and second of the server's start.
 fn numbers(record: &BranchRecord) -> (u64, u64) {
@@ -208,6 +208,55 @@ async fn a_commit_that_failed_is_forgotten_when_its_branch_is_listed(db: &Db) {
         assert_eq!(absence, Absence::Presumed, "{sequence}");
         assert!(db.has(sequence).await);
     }
+}
+
+/// A replica that was promoted lists the branch, too; the server that has failed to commit it may
+/// still hold it without listing it.
+#[tokio::test(flavor = "multi_thread")]
+async fn i1_a_commit_that_failed_is_not_forgotten_by_another_servers_list() {
+    let server = start(Kind::Mariadb, &[]);
+    let db = Db::on(&server).await;
+    let (url, _meddler) = proxy(&db.url, Meddling::Refuses("XA COMMIT", 1180)).await;
+    let resource = Mysql::builder("ledger", url).build().unwrap();
+    let mut branch = resource.open(db.env(1)).await.unwrap();
+    db.insert(&mut branch, 1).await.unwrap();
+    let evidence = expect_prepared(branch.prepare().await);
+    let (xid, record) = (db.xid(1), record(&branch, evidence));
+    branch.commit().await.unwrap_err();
+    drop(branch);
+
+    // A replica has the same row and another number.
+    let own: u64 = db.one("SELECT @@GLOBAL.server_id").await;
+    become_server(&db, 77).await;
+    let scan = resource.recover().await.unwrap();
+    assert_ne!(scan.identity, record.identity);
+    let listed = XidOwner::Unanimous(xid.clone());
+    assert!(scan.branches.iter().any(|branch| branch.owner == listed));
+    become_server(&db, own).await;
+    db.finish(&xid, Decision::Commit).await;
+    let absence = resource.absent(&xid, &record).await.unwrap();
+    assert!(
+        matches!(&absence, Absence::InDoubt(why) if why.contains("1180")),
+        "{absence:?}"
+    );
+}
+
+/// A MariaDB with another number, to which nobody is connected.
+async fn become_server(db: &Db, number: u64) {
+    let mut admin = db.admin().await;
+    let set = format!("SET GLOBAL server_id = {number}");
+    admin.query_drop(set).await.unwrap();
+    let of_app = "SELECT id FROM information_schema.processlist WHERE user = 'app'";
+    let connected: Vec<u64> = admin.query(of_app).await.unwrap();
+    for connection in &connected {
+        // Some are closing already.
+        let _ = admin.query_drop(format!("KILL {connection}")).await;
+    }
+    eventually("they are gone", async || {
+        let now = db.connections().await;
+        !connected.iter().any(|connection| now.contains(connection))
+    })
+    .await;
 }
 
 on_both!(
