@@ -127,6 +127,15 @@ impl Failure {
         Self::lost(words, None)
     }
 
+    /// Another process answered than the one that was asked.
+    pub(crate) fn other_session(asked: i32, answered: i32) -> Self {
+        Self {
+            answer: OwnedAnswer::Guarded(Guard::OtherSession),
+            words: format!("process {asked} was asked, and {answered} has answered"),
+            source: None,
+        }
+    }
+
     /// The server is a standby: it would list nothing, and prepare nothing.
     pub(crate) fn standby() -> Self {
         Self {

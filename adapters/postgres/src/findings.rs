@@ -344,11 +344,14 @@ fn functions(seen: &Seen) -> Option<Finding> {
     })
 }
 
-pub(crate) fn pooler() -> Finding {
+pub(crate) fn pooler(address: &str) -> Finding {
     Finding::new(
         Error,
         "pooler",
-        "a pooler in transaction mode stands in between (two connections share one server process)",
+        format!(
+            "{address} leads to a pooler in transaction mode (two connections share one server \
+             process)"
+        ),
         "connect to the server itself, or use the pooler's session mode (pool_mode = session)",
     )
 }

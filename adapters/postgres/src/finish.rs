@@ -150,7 +150,7 @@ impl Postgres {
             return Ok(identity.clone());
         }
         let begun = moments.fetch_add(1, Ordering::SeqCst);
-        let (facts, _) = self.ask_who_and(sql::AWAIT_STANDBYS).await?;
+        let (facts, _) = self.ask_who_and(&sql::await_standbys()).await?;
         *last = Some((begun, facts.identity.clone()));
         Ok(facts.identity)
     }
@@ -225,10 +225,17 @@ impl Postgres {
         }
     }
 
-    /// Asks one thing, and in the same string on the same session who it is that answers.
+    /// Asks one thing, and in the same string on the same session who it is that answers: nobody
+    /// but the session that was asked.
     async fn ask_who_and(&self, question: &str) -> Result<(Facts, Replies), Failure> {
         let both = format!("{}; {question}", sql::FACTS);
-        split_facts(self.pools().ask(&both).await?.all_of(2)?)
+        let (asked, replies) = self.pools().ask(&both).await?;
+        let (facts, answer) = split_facts(replies.all_of(2)?)?;
+        if facts.backend == asked {
+            Ok((facts, answer))
+        } else {
+            Err(Failure::other_session(asked.pid, facts.backend.pid))
+        }
     }
 
     /// Ends one server process and sees it gone, with the right that every role has over its own
@@ -253,7 +260,7 @@ impl Postgres {
         };
         self.pools().ask(&terminate).await.map_err(refused)?;
         // In a string of its own: within one transaction the view does not change.
-        let replies = self.pools().ask(&count).await.map_err(refused)?;
+        let (_, replies) = self.pools().ask(&count).await.map_err(refused)?;
         if replies.field(0) == Some("0") {
             Ok(())
         } else {

@@ -32,7 +32,7 @@ impl Postgres {
     /// See the module.
     pub(crate) async fn look(&self, options: InspectOptions) -> Result<Inspection, ResourceError> {
         let asked = self.pools().ask(&question(options)).await;
-        let replies = asked.map_err(|failure| {
+        let (_, replies) = asked.map_err(|failure| {
             failure.into_resource(
                 &self.settings().name,
                 "cannot see what prepared branches hold",

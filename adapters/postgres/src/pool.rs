@@ -19,7 +19,7 @@ use unanimous_core::ports::Room;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::finish::Awaited;
-use crate::session::{Replies, Session};
+use crate::session::{Backend, Replies, Session};
 use crate::{sql, table};
 
 /// Two transactions that enlist one after the other, in opposite orders, wait for each other here.
@@ -144,17 +144,18 @@ impl Pools {
         self.table.manager().create().await
     }
 
-    /// Asks something that may be asked twice, on a session of recovery. What it writes is on the
-    /// synchronous standbys, too, unless this fails.
-    pub(crate) async fn ask(&self, question: &str) -> Result<Replies, Failure> {
+    /// Asks something that may be asked twice, on a session of recovery, and names that. What it
+    /// writes is on the synchronous standbys, too, unless this fails.
+    pub(crate) async fn ask(&self, question: &str) -> Result<(Backend, Replies), Failure> {
         loop {
             let lease = self.recovery_session().await?;
             lease.watch_warnings();
             match lease.ask(question).await {
                 Ok(_) if lease.is_unreplicated() => return Err(Failure::unreplicated()),
                 Ok(replies) => {
+                    let asked = lease.facts().backend;
                     lease.keep();
-                    return Ok(replies);
+                    return Ok((asked, replies));
                 }
                 Err(failure) if lease.was_pooled && !failure.is_refusal() => {}
                 Err(failure) => {

@@ -10,7 +10,8 @@
 //! makes it harmful: two connections of ours, one of them inside a transaction, turn out to share
 //! one server process, or one connection turns out to have changed its own. A pooler in session
 //! mode does neither, and does no harm. Should one be missed (its pool was busy just then), prepare
-//! and commit compare the process, too, and roll back.
+//! and commit compare the process, too, and roll back, and recovery compares it and ends nothing.
+//! Each of the two ways is looked at: what recovery relies on is its sessions' state as well.
 
 use unanimous_core::ports::{Finding, Preflight, Problem, ResourceError, Severity};
 
@@ -53,7 +54,7 @@ impl Postgres {
         let identity = Some(first.facts().identity.clone());
         if shares_sessions(&first, &second).await.map_err(fail)? {
             // Nothing more is asked: the session that answers is not the one that is meant.
-            found.push(findings::pooler());
+            found.push(findings::pooler("the address"));
             return Ok(Preflight::new(seen.server(), identity, found));
         }
         found.extend(rights::as_last(&first).await.map_err(fail)?);
@@ -115,8 +116,14 @@ impl Postgres {
             let (own, other) = (&first.facts().identity, &session.facts().identity);
             return Ok(vec![findings::elsewhere(own, other)]);
         }
+        let fail = |failure: Failure| failure.into_resource(name, asked);
+        let mut second = self.log_in(recovery).await.map_err(fail)?;
+        if shares_sessions(&session, &second).await.map_err(fail)? {
+            return Ok(vec![findings::pooler("recovery_address")]);
+        }
+        second.mark_clean();
         let rows = session.ask(&sql::account(seen)).await;
-        let rows = rows.map_err(|failure| failure.into_resource(name, asked))?;
+        let rows = rows.map_err(fail)?;
         session.mark_clean();
         Ok(Account::read(&rows).map_or_else(Vec::new, |account| account.findings(seen)))
     }

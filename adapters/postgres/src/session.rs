@@ -179,8 +179,8 @@ impl Session {
     }
 
     /// The same for a change that need not be on the synchronous standbys: its commit does not wait
-    /// for them. The next one's does again. The level is that of this session alone, and not of
-    /// another one that a pooler lends.
+    /// for them. The next one's does again. No other session's level is changed; but a pooler that
+    /// nobody has noticed, and that lends another one for the raise, keeps this one's low.
     pub(crate) async fn run_unawaited(&self, text: &str) -> Result<Replies, Failure> {
         let own = sql::own_session(self.facts.backend.pid);
         let lowered = format!("{own}; {}", sql::AWAIT_NOBODY);

@@ -72,13 +72,16 @@ pub(crate) const AWAIT_NOBODY: &str = "SET synchronous_commit = local";
 /// that nobody has noticed gives the session to others.
 pub(crate) const OWN_NAMES: &str = "SET LOCAL search_path = pg_catalog, pg_temp";
 
-/// The same for a session in which nothing else is ever run.
-pub(crate) const OWN_NAMES_ALWAYS: &str = "SET search_path = pg_catalog, pg_temp";
-
 /// Does not return before the synchronous standbys have all that was committed before it: the
-/// commit of a transaction that has written to the log waits for them.
-pub(crate) const AWAIT_STANDBYS: &str =
-    "SELECT pg_catalog.pg_logical_emit_message(true, 'unanimous', '')";
+/// commit of a transaction that has written to the log waits for them, whatever its session is set
+/// to.
+pub(crate) fn await_standbys() -> String {
+    let told = tell_warnings(true);
+    format!(
+        "SELECT pg_catalog.set_config('synchronous_commit', {AT_LEAST_ON}, true), {told}, \
+         pg_catalog.pg_logical_emit_message(true, 'unanimous', '')"
+    )
+}
 
 /// The longest application name that PostgreSQL keeps, in bytes.
 const APPLICATION_NAME_BYTES_MAX: usize = 63;

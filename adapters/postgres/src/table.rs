@@ -403,10 +403,16 @@ impl Table {
 /// What begins a transaction is carried out on the session that was set to [`session`] only.
 async fn send(session: &Session, statements: &[String]) -> Result<Replies, Failure> {
     let own = crate::sql::own_session(session.facts().backend.pid);
+    let limits = sql::limits();
     let mut statements: Vec<&str> = statements.iter().map(String::as_str).collect();
+    let begins = statements
+        .first()
+        .is_some_and(|first| first.starts_with("BEGIN"));
+    let behind = usize::from(begins);
     if statements.first() == Some(&sql::BEGIN) {
-        statements.insert(1, &own);
+        statements.insert(behind, &own);
     }
+    statements.splice(behind..behind, limits.iter().map(String::as_str));
     session.watch_warnings();
     let replies = session.run(&statements.join("; ")).await?;
     if session.is_unreplicated() {

@@ -2,8 +2,8 @@
 //!
 //! Every name is qualified; strings are quoted here. What a method sends is one transaction in READ
 //! COMMITTED, so that each statement sees what was committed before it (whatever the account's
-//! default is). Its limit for locks and its durability are those of the [`session`], which runs
-//! nothing else; one that need not be forced says so itself.
+//! default is), with [`limits`] of its own. Its durability is that of the [`session`]; one that
+//! need not be forced says so itself.
 //!
 //! # Forced
 //!
@@ -56,14 +56,19 @@ pub(super) enum Durability {
     Lazy,
 }
 
-/// What a session of the table is set to, once: a limit for locks, and that a commit is forced.
+/// What a session of the table is set to, once: a commit is forced.
 pub(crate) fn session() -> String {
-    format!(
-        "{}; {}; SET lock_timeout = {}",
-        crate::sql::OWN_NAMES_ALWAYS,
-        crate::sql::durable(),
-        lock_timeout()
-    )
+    crate::sql::durable()
+}
+
+/// What holds in each string that is sent, and ends with it: a limit for locks, and that names are
+/// the server's [own](crate::sql::OWN_NAMES). A pooler that is yet to be found gives the session to
+/// others.
+pub(super) fn limits() -> [String; 2] {
+    [
+        crate::sql::OWN_NAMES.to_owned(),
+        format!("SET LOCAL lock_timeout = {}", lock_timeout()),
+    ]
 }
 
 /// These statements as one transaction, on a session that was set to [`session`].

@@ -1,16 +1,18 @@
 //! A pooler in between, in transaction mode and in session mode.
 
 use unanimous_core::ports::{
-    Branch, DecisionRow, EpochSlot, PrepareReply, Resource, ResourceManager, Severity,
+    Absence, Branch, DecisionRow, EpochSlot, PrepareReply, Resource, ResourceManager, Severity,
     TableErrorKind, TableHome,
 };
 use unanimous_postgres::Postgres;
 use xtask::servers::{Kind, Options, PgBouncer, Server};
 
+use crate::standbys::{cancelled, wait_for_standbys};
 use crate::support::{Db, finding, findings, oracle};
 
 async fn a_pooler_in_transaction_mode_is_unfit(kind: Kind) {
     let server = Server::start(kind, &Options::new()).unwrap();
+    let own_limit = oracle(&server.url(), "SHOW lock_timeout").await.unwrap();
     for lines in [
         &["default_pool_size = 1"][..],
         &["default_pool_size = 5", "min_pool_size = 3"],
@@ -27,10 +29,49 @@ async fn a_pooler_in_transaction_mode_is_unfit(kind: Kind) {
         assert!(found.mend.contains("pool_mode = session"), "{found}");
         // What was looked at is others' session now, who find their tables there.
         resource.checkup().await.unwrap();
-        resource.recover().await.unwrap();
+        if let Err(error) = resource.recover().await {
+            assert!(error.to_string().contains("pooler"), "{error}");
+        }
+        let table = resource.decision_table().check().await.unwrap_err();
+        assert_eq!(table.kind(), TableErrorKind::Missing, "{table}");
         for _ in 0..6 {
             let path = oracle(&pooler.url(), "SHOW search_path").await.unwrap();
             assert_eq!(path, [["\"$user\", public"]], "{lines:?}");
+            let limit = oracle(&pooler.url(), "SHOW lock_timeout").await.unwrap();
+            assert_eq!(limit, own_limit, "{lines:?}");
+        }
+    }
+}
+
+/// The application's own way leads to the server. What recovery relies on would be another
+/// session's: its commits would be as durable as the account's default is, and nobody awaited.
+async fn i1_a_pooler_before_recovery_alone_is_unfit_and_ends_nothing(kind: Kind) {
+    let server = Server::start(kind, &Options::new()).unwrap();
+    let db = Db::on(&server).await;
+    let (mut branch, record) = db.prepared(1).await;
+    let lines = [
+        "default_pool_size = 2",
+        "min_pool_size = 2",
+        "server_round_robin = 1",
+    ];
+    db.admin("ALTER ROLE app SET synchronous_commit = off")
+        .await;
+    let pooler = PgBouncer::start(&server, &Options::new().args(lines)).unwrap();
+    let resource = db.build(|builder| builder.recovery_address(pooler.url()));
+    let found = finding(&resource, "pooler").await;
+    assert_eq!(found.severity, Severity::Error, "{found}");
+    assert!(found.evidence.contains("recovery_address"), "{found}");
+
+    let through = Postgres::builder("orders", pooler.url()).build().unwrap();
+    let_it_have_several_sessions(&db, &through).await;
+    wait_for_standbys(&db, "nobody").await;
+    cancelled(&db, branch.commit()).await.unwrap_err();
+    let xid = db.xid(1);
+    for _ in 0..4 {
+        let resource = db.build(|builder| builder.recovery_address(pooler.url()));
+        match cancelled(&db, resource.absent(&xid, &record)).await {
+            Ok(absence) => assert!(matches!(absence, Absence::InDoubt(_)), "{absence:?}"),
+            Err(error) => assert!(error.to_string().contains("pooler"), "{error}"),
         }
     }
 }
@@ -133,6 +174,7 @@ async fn behind_a_pooler_that_was_missed_nothing_is_decided(kind: Kind) {
 on_own!(
     behind_a_pooler_that_was_missed_nothing_is_decided,
     a_pooler_in_transaction_mode_is_unfit,
+    i1_a_pooler_before_recovery_alone_is_unfit_and_ends_nothing,
     a_pooler_in_session_mode_does_no_harm,
     behind_a_pooler_that_was_missed_nothing_is_prepared,
 );

@@ -11,7 +11,7 @@ use xtask::servers::{Kind, Options, Server};
 use crate::support::{Db, backend_pid, eventually, expect_prepared, expect_undetermined};
 
 /// Are commits to wait for standbys of that name? Returns when sessions know.
-async fn wait_for_standbys(db: &Db, names: &str) {
+pub(crate) async fn wait_for_standbys(db: &Db, names: &str) {
     let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
     db.admin(&set).await;
     db.admin("SELECT pg_reload_conf()").await;
@@ -41,7 +41,7 @@ async fn wait_for_standbys(db: &Db, names: &str) {
 }
 
 /// Somebody cancels whatever waits for a standby, until `request` is answered.
-async fn cancelled<T>(db: &Db, request: impl Future<Output = T>) -> T {
+pub(crate) async fn cancelled<T>(db: &Db, request: impl Future<Output = T>) -> T {
     let cancelling = async {
         loop {
             db.sql(
