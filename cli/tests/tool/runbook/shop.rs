@@ -68,6 +68,8 @@ impl Shop {
             (text(&pair.orders.data()), "/var/lib/postgresql/data"),
             (text(&pair.ledger.data()), "/var/lib/mysql"),
             (who(), "kim@shop-1, uid 1000"),
+            // Of members of a shared log, with the number of their process.
+            (format!("{}:", host()), "shop-1:"),
         ];
         let shop = Self {
             orders_urls: [pair.orders.url(), pair.orders.admin_url()],
@@ -99,6 +101,12 @@ impl Shop {
     pub(super) fn is_over(&self) {
         self.service.run(&["list"]).exits(0);
         self.service.run(&["recover"]).exits(0);
+    }
+
+    /// The log was in the orders' database.
+    pub(super) async fn drop_log_table(&self) {
+        let place = "orders, as an administrator";
+        self.rows(place, "DROP SCHEMA unanimous CASCADE").await;
     }
 
     pub(super) fn servers(&mut self) -> &mut Servers {
@@ -247,9 +255,13 @@ const USER: &str = "kim";
 
 /// Who the tool says that it is.
 fn who() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let uid = std::fs::metadata("/proc/self").unwrap().uid();
-    format!("{USER}@{}, uid {uid}", host.trim())
+    format!("{USER}@{}, uid {uid}", host())
+}
+
+fn host() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    host.trim().to_owned()
 }
 
 fn folder(service: &Service) -> String {
