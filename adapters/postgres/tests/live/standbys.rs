@@ -6,7 +6,7 @@ use std::time::Duration;
 use unanimous_core::ports::{Absence, Branch, BranchErrorKind, Resource, ResourceManager};
 use unanimous_core::protocol::Decision;
 use unanimous_postgres::PgBranch;
-use xtask::servers::{Kind, Options, Server};
+use xtask::servers::{Kind, Options, Server, standby_of};
 
 use crate::support::{Db, backend_pid, eventually, expect_prepared, expect_undetermined};
 
@@ -194,6 +194,57 @@ async fn i6_a_rollback_waits_for_no_standby(kind: Kind) {
     expect_undetermined(cancelled(&db, next.prepare()).await);
 }
 
+/// That the standby had all at one time says nothing of what was committed since.
+async fn i1_a_wait_that_has_ended_well_serves_no_later_commit(kind: Kind) {
+    let server = Server::start(kind, &Options::new()).unwrap();
+    let db = Db::on(&server).await;
+    let standby = standby_of(&server).unwrap();
+    db.admin("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        .await;
+    db.admin("SELECT pg_reload_conf()").await;
+    eventually("its commits are awaited", async || {
+        let state = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'";
+        let shown = db.sql("SHOW synchronous_standby_names").await;
+        shown == [["*"]] && !db.admin(state).await.is_empty()
+    })
+    .await;
+    let resource = db.build(|builder| builder);
+    let (mut first, record) = db.prepared(1).await;
+    let (mut second, later) = db.prepared(2).await;
+    first.commit().await.unwrap();
+    let proof = resource.absent(&db.xid(1), &record).await;
+    assert_eq!(proof.unwrap(), Absence::Finished);
+
+    drop(standby);
+    cancelled(&db, second.commit()).await.unwrap_err();
+    let xid = db.xid(2);
+    let absence = cancelled(&db, resource.absent(&xid, &later)).await.unwrap();
+    assert!(matches!(absence, Absence::InDoubt(_)), "{absence:?}");
+}
+
+/// Recovery asks for many, a few at a time: those behind whoever has waited in vain do not wait as
+/// long again, so that what else it has to end is not kept.
+async fn i6_a_standby_that_is_away_is_not_awaited_for_each_branch(kind: Kind) {
+    let server = Server::start(kind, &Options::new()).unwrap();
+    let db = Db::on(&server).await;
+    let (mut branch, record) = db.prepared(1).await;
+    wait_for_standbys(&db, "nobody").await;
+    cancelled(&db, branch.commit()).await.unwrap_err();
+    let xid = db.xid(1);
+    let mut answer = None;
+    for _ in 0..10 {
+        let asked = db.resource.absent(&xid, &record);
+        answer = tokio::time::timeout(Duration::from_secs(2), asked)
+            .await
+            .ok();
+        if answer.is_some() {
+            break;
+        }
+    }
+    let absence = answer.expect("each waits anew").unwrap();
+    assert!(matches!(absence, Absence::InDoubt(_)), "{absence:?}");
+}
+
 /// Whoever gives up while the standby is away takes no connection of the server's with him.
 async fn i8_what_is_given_up_leaves_no_session_that_waits_for_a_standby(kind: Kind) {
     let server = Server::start(kind, &Options::new()).unwrap();
@@ -232,6 +283,8 @@ mod own {
         i1_a_commit_that_no_standby_has_confirmed_keeps_its_decision,
         i1_a_commit_that_was_refused_first_waits_for_the_standbys_too,
         i6_a_rollback_waits_for_no_standby,
+        i1_a_wait_that_has_ended_well_serves_no_later_commit,
+        i6_a_standby_that_is_away_is_not_awaited_for_each_branch,
         i8_what_is_given_up_leaves_no_session_that_waits_for_a_standby,
     );
 }
