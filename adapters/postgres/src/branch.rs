@@ -158,10 +158,6 @@ impl Branch for PgBranch {
         let (answer, wiping) = self.run_and_wipe(&text).await;
         let ended = end_answered(&self.lease, &self.gid, Decision::Commit, answer).await;
         let asked = "cannot commit the prepared branch";
-        if ended.is_ok() && self.lease.is_unreplicated() {
-            // Its decision has to be kept until the standbys know, too.
-            return Err(self.error(Failure::unreplicated(), Request::Finish, asked));
-        }
         let whose = self.ended(ended, Stage::Committed, asked).await?;
         self.wiping = match whose {
             As::OwnRole => wiping,

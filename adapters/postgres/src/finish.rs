@@ -24,11 +24,8 @@
 //! What cannot be seen is a server that was reset in place to an older copy of its own data on the
 //! same timeline, a file-system snapshot for example.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::Instant;
 use unanimous_core::ports::{
     Absence, BranchError, BranchErrorKind, BranchRecord, Cause, OnePhaseReply, RecoveryScan,
     ResourceError, ScannedBranch, ServerIdentity,
@@ -45,13 +42,6 @@ use crate::{Postgres, sql};
 
 /// How long a session that is ended has to go, in milliseconds.
 const FENCE_MS: u32 = 5000;
-
-/// A synchronous standby that is there answers sooner.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// For how long nobody waits again for a standby that was waited for in vain: as long as recovery
-/// waits by default, so that it does something else for half of its time at least.
-const GIVEN_UP: Duration = Duration::from_secs(30);
 
 impl Postgres {
     /// Lists what is prepared in this database.
@@ -82,10 +72,6 @@ impl Postgres {
         };
         session.watch_warnings();
         match end_prepared(&session, &gid, decision).await {
-            // Its decision has to be kept until the standbys know, too.
-            Ok(_) if decision == Decision::Commit && session.is_unreplicated() => {
-                Err(Failure::unreplicated().into_branch(Request::Finish, name, asked))
-            }
             Ok(As::OwnRole) => {
                 session.keep();
                 Ok(())
@@ -143,32 +129,6 @@ impl Postgres {
                 "it is committed, and a synchronous standby may lack that: {failure}"
             )),
         }
-    }
-
-    /// Waits until the synchronous standbys of the server, which it names, have all that was
-    /// committed before. One wait serves all who had asked for it before it began, on one session:
-    /// a standby that is away takes no more of recovery's. Nor of its time: whoever asks soon after
-    /// a wait was given up does not wait.
-    async fn await_standbys(&self) -> Result<ServerIdentity, Failure> {
-        let Awaited { waits, moments } = &self.pools().awaited;
-        let moment = moments.fetch_add(1, Ordering::SeqCst);
-        let waits = waits.lock().await;
-        if let Some((begun, identity)) = &waits.last
-            && *begun > moment
-        {
-            return Ok(identity.clone());
-        }
-        if waits.given_up.is_some_and(|at| at.elapsed() < GIVEN_UP) {
-            return Err(Failure::lost("they were waited for in vain just now", None));
-        }
-        let begun = moments.fetch_add(1, Ordering::SeqCst);
-        let mut wait = Wait::begin(waits);
-        let answer = self.ask_who_and(&sql::await_standbys()).await;
-        wait.is_answered = true;
-        wait.waits.given_up = None;
-        let (facts, _) = answer?;
-        wait.waits.last = Some((begun, facts.identity.clone()));
-        Ok(facts.identity)
     }
 
     /// After a lost reply to a commit in one phase: the end of that very transaction, if it can be
@@ -243,7 +203,7 @@ impl Postgres {
 
     /// Asks one thing, and in the same string on the same session who it is that answers: nobody
     /// but the session that was asked.
-    async fn ask_who_and(&self, question: &str) -> Result<(Facts, Replies), Failure> {
+    pub(crate) async fn ask_who_and(&self, question: &str) -> Result<(Facts, Replies), Failure> {
         let both = format!("{}; {question}", sql::FACTS);
         let (asked, replies) = self.pools().ask(&both).await?;
         let (facts, answer) = split_facts(replies.all_of(2)?)?;
@@ -291,47 +251,6 @@ impl Postgres {
     }
 }
 
-/// What is known of waits for the synchronous standbys.
-#[derive(Debug, Default)]
-pub(crate) struct Awaited {
-    /// Held by the one that is under way.
-    waits: Mutex<Waits>,
-    moments: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Waits {
-    /// The newest that has ended well began after this moment, at this server.
-    last: Option<(u64, ServerIdentity)>,
-    /// When the newest was given up unanswered.
-    given_up: Option<Instant>,
-}
-
-/// A wait under way. Dropped unanswered, it was given up; one that was short says nothing.
-struct Wait<'a> {
-    waits: MutexGuard<'a, Waits>,
-    since: Instant,
-    is_answered: bool,
-}
-
-impl<'a> Wait<'a> {
-    fn begin(waits: MutexGuard<'a, Waits>) -> Self {
-        Self {
-            waits,
-            since: Instant::now(),
-            is_answered: false,
-        }
-    }
-}
-
-impl Drop for Wait<'_> {
-    fn drop(&mut self) {
-        if !self.is_answered && self.since.elapsed() >= PATIENCE {
-            self.waits.given_up = Some(Instant::now());
-        }
-    }
-}
-
 /// As whom a branch was ended.
 pub(crate) enum As {
     /// As the session was.
@@ -364,22 +283,28 @@ async fn ask_end(session: &Session, gid: &Gid, decision: Decision) -> Result<Rep
     }
 }
 
-/// The same, when it was asked for and answered.
+/// The same, when it was asked for and answered. The decision of a commit has to be kept until the
+/// standbys know of it, too: then this fails.
 pub(crate) async fn end_answered(
     session: &Session,
     gid: &Gid,
     decision: Decision,
     answer: Result<Replies, Failure>,
 ) -> Result<As, Failure> {
-    let refused = match answer {
-        Ok(answer) => return answer.all_of(1).map(|_| As::OwnRole),
-        Err(failure) => failure,
+    let (answer, whose) = match answer {
+        Ok(answer) => (answer, As::OwnRole),
+        Err(refused) => {
+            if !codes::is_not_owner(refused.answer()) || take_role(session, gid).await.is_none() {
+                return Err(refused);
+            }
+            (ask_end(session, gid, decision).await?, As::Owner)
+        }
     };
-    if !codes::is_not_owner(refused.answer()) || take_role(session, gid).await.is_none() {
-        return Err(refused);
+    answer.all_of(1)?;
+    if decision == Decision::Commit && session.is_unreplicated() {
+        return Err(Failure::unreplicated());
     }
-    let answer = ask_end(session, gid, decision).await;
-    answer?.all_of(1).map(|_| As::Owner)
+    Ok(whose)
 }
 
 /// Nothing if there is no such branch, or if the role may not be taken. The wipe that was sent

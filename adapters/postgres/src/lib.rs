@@ -141,6 +141,7 @@
 
 mod access;
 mod address;
+mod awaited;
 mod branch;
 mod bugs;
 mod checkup;

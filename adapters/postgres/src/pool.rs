@@ -16,9 +16,9 @@ use deadpool::managed::{
 };
 use unanimous_core::ports::Room;
 
+use crate::awaited::Awaited;
 use crate::config::Settings;
 use crate::failure::Failure;
-use crate::finish::Awaited;
 use crate::session::{Backend, Replies, Session};
 use crate::{sql, table};
 
