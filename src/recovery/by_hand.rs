@@ -12,52 +12,25 @@
 //!
 //! Whoever dies between 2 and 4 leaves a record that is still open. A pass that ends the branch
 //! itself closes it. Where the branch is gone and nobody can prove how it ended, it is a hazard
-//! (I3): see [`settle`], and `prove_absent` for a decision to commit.
-
-use std::collections::HashMap;
-use std::sync::Mutex;
+//! (I3): see [`settle`], and `ended_by_whom` for a decision to commit; and for the time that others
+//! have to say how it ended, `gone`.
 
 use futures_util::future::join_all;
-use tokio::time::Instant;
 use tracing::{error, warn};
-use unanimous_core::ports::{ByHand, HandState, LogError, Lookup, OpeningState, ResourceManager};
+use unanimous_core::ports::{ByHand, HandState, Lookup, ResourceManager};
 use unanimous_core::protocol::{Decision, Heuristic};
-use unanimous_core::xid::{ResourceName, Xid};
+use unanimous_core::xid::{Opening, Xid};
 #[cfg(feature = "operator")]
-use unanimous_core::{ports::Hands, xid::Gtrid};
+use unanimous_core::{
+    ports::{Hands, LogError},
+    xid::Gtrid,
+};
 
-use super::lock;
 #[cfg(feature = "operator")]
 use super::pass::ILLEGIBLE;
 use super::pass::{ask_log, ours, scan};
+use crate::bounded::bounded;
 use crate::manager::Inner;
-
-/// Branches that people had meant to end, that are gone, and nobody says how: since when that is
-/// seen.
-#[derive(Default)]
-pub(super) struct Gone(Mutex<HashMap<Xid, Instant>>);
-
-impl Gone {
-    /// Whether it has been gone for longer than another member's pass takes to record what it has
-    /// ended, the first look being now.
-    fn is_for_long(&self, inner: &Inner, xid: &Xid) -> bool {
-        let mut gone = lock(&self.0);
-        let since = *gone.entry(xid.clone()).or_insert_with(Instant::now);
-        // One answer of the server, and one of the log.
-        since.elapsed() > inner.config.recovery_timeout * 2
-    }
-
-    /// It is listed again.
-    fn forget(&self, xid: &Xid) {
-        lock(&self.0).remove(xid);
-    }
-
-    /// Of this resource, only what these records are about.
-    fn keep(&self, resource: &ResourceName, open: &[&ByHand]) {
-        let is_open = |xid: &Xid| of_branch(open.iter().copied(), xid).next().is_some();
-        lock(&self.0).retain(|xid, _| xid.bqual != *resource || is_open(xid));
-    }
-}
 
 /// The record takes its new state, or is found by [`settle`] later: whether it has.
 pub(super) async fn mark(inner: &Inner, by_hand: &ByHand, state: HandState) -> bool {
@@ -77,28 +50,28 @@ pub(super) async fn mark(inner: &Inner, by_hand: &ByHand, state: HandState) -> b
 /// A pass has ended the branch itself, so nobody else has: what people had meant to do is over.
 pub(super) async fn close_records(inner: &Inner, hands: &[ByHand], xid: &Xid) {
     let open = of_branch(hands, xid).filter(|hand| hand.state.is_open());
-    // All at once: other members wait for one answer of the log, see `Gone`.
+    // All at once: other members wait for one answer of the log, see `gone`.
     join_all(open.map(|by_hand| mark(inner, by_hand, HandState::Void))).await;
 }
 
-/// Of a branch that was to be committed and is gone without proof: how it ended, if people are on
-/// record who meant to roll it back, and nobody who has committed it.
-pub(super) fn rolled_back_by_hand(hands: &[ByHand], xid: &Xid) -> Option<(Heuristic, String)> {
-    let mut hazard = None;
+/// What people are on record to have done with a branch that was to be committed, and is gone
+/// without proof.
+pub(super) enum RolledBack<'h> {
+    /// By this one's hand.
+    Done(&'h ByHand),
+    /// Nobody can prove whether it was by this one's.
+    Perhaps(&'h ByHand),
+}
+
+/// `None`: nobody is on record who meant to roll it back, or somebody who has committed it.
+pub(super) fn rolled_back_by_hand<'h>(hands: &'h [ByHand], xid: &Xid) -> Option<RolledBack<'h>> {
+    let mut perhaps = None;
     for hand in of_branch(hands, xid) {
-        let (who, reason) = (&hand.who, &hand.reason);
         match (hand.ended(), hand.state) {
             (Some(Decision::Commit), HandState::Done) => return None,
-            (Some(Decision::Rollback), HandState::Done) => {
-                let words = format!("it was rolled back by {who}: {reason}");
-                return Some((Heuristic::Rollback, words));
-            }
+            (Some(Decision::Rollback), HandState::Done) => return Some(RolledBack::Done(hand)),
             (Some(Decision::Rollback), HandState::Intended | HandState::Unproven) => {
-                let words = format!(
-                    "it is gone, and nobody can prove whether {who} has rolled it back as was \
-                     intended: {reason}"
-                );
-                hazard = Some((Heuristic::Hazard, words));
+                perhaps = Some(RolledBack::Perhaps(hand));
             }
             (
                 None | Some(Decision::Commit | Decision::Rollback),
@@ -106,7 +79,7 @@ pub(super) fn rolled_back_by_hand(hands: &[ByHand], xid: &Xid) -> Option<(Heuris
             ) => {}
         }
     }
-    hazard
+    perhaps
 }
 
 /// Records of people who have done the opposite with a branch of this transaction, or may have, or
@@ -153,6 +126,7 @@ fn of_branch<'h>(
 /// ends by the decision what is still prepared. What could not be found out is told, and looked at
 /// again after the next one.
 pub(crate) async fn settle(inner: &Inner, resource: &dyn ResourceManager) -> Vec<String> {
+    let noted = inner.recovery.gone.noted();
     let hands = match ask_log(inner, inner.log.hands()).await {
         Ok(hands) => hands.legible,
         Err(error) => return vec![format!("what people did cannot be read: {error}")],
@@ -162,18 +136,13 @@ pub(crate) async fn settle(inner: &Inner, resource: &dyn ResourceManager) -> Vec
             && hand.state == HandState::Intended
             && hand.ended().is_some()
     };
-    let open: Vec<_> = hands.iter().filter(is_open).collect();
-    inner.recovery.gone.keep(resource.name(), &open);
+    inner.recovery.gone.keep(resource.name(), &hands, &noted);
     let mut left = Vec::new();
-    for by_hand in open {
-        let Err(unsettled) = settle_one(inner, resource, by_hand).await else {
+    for by_hand in hands.iter().filter(is_open) {
+        let Err(Unsettled { why, is_mute }) = settle_one(inner, resource, by_hand).await else {
             continue;
         };
         let (gtrid, who, name) = (by_hand.gtrid, &by_hand.who, resource.name());
-        let (why, is_mute) = match unsettled {
-            Unsettled::Server(why) => (why, true),
-            Unsettled::Log(why) => (why, false),
-        };
         left.push(format!(
             "what {who} did with the branch of {gtrid} at {name} is looked at again later: {why}"
         ));
@@ -185,14 +154,18 @@ pub(crate) async fn settle(inner: &Inner, resource: &dyn ResourceManager) -> Vec
     left
 }
 
-/// Why a record could not be settled: who has not answered, in words.
-enum Unsettled {
-    Server(String),
-    Log(String),
+/// Why a record could not be settled.
+struct Unsettled {
+    why: String,
+    /// Whoever has not answered answers for the others no better.
+    is_mute: bool,
 }
 
-fn unread(error: LogError) -> Unsettled {
-    Unsettled::Log(error.to_string())
+fn mute(why: impl ToString) -> Unsettled {
+    Unsettled {
+        why: why.to_string(),
+        is_mute: true,
+    }
 }
 
 async fn settle_one(
@@ -202,11 +175,11 @@ async fn settle_one(
 ) -> Result<(), Unsettled> {
     let (gtrid, bqual) = (by_hand.gtrid, by_hand.resource.clone());
     let xid = Xid { gtrid, bqual };
+    let gone = &inner.recovery.gone;
     let own = inner.log.opening();
-    let openings = ask_log(inner, inner.log.openings()).await;
-    let mut others = openings.map_err(unread)?;
-    others.retain(|listed| listed.opening != own && !listed.closed);
-    if others.iter().any(|listed| listed.opening == by_hand.by) {
+    let openings = ask_log(inner, inner.log.openings()).await.map_err(mute)?;
+    let others = gone.note_members(inner, own, openings);
+    if others.contains(&by_hand.by) {
         // Another member's, who may be about to act.
         return Ok(());
     }
@@ -215,50 +188,60 @@ async fn settle_one(
     };
     // Once more: nobody here, and not its owner, does anything about it from now on.
     let hands = ask_log(inner, inner.log.hands()).await;
-    let hands = hands.map_err(unread)?.legible;
+    let hands = hands.map_err(mute)?.legible;
     let is_it = |hand: &ByHand| hand.id == by_hand.id && hand.state == HandState::Intended;
     if !hands.iter().any(is_it) {
         return Ok(());
     }
-    let listed = scan(inner, resource).await;
-    let listed = listed.map_err(|error| Unsettled::Server(error.to_string()))?;
+    let listed = scan(inner, resource).await.map_err(mute)?;
     if ours(listed, &mut Vec::new()).contains(&xid) || inner.active.contains(gtrid) {
-        inner.recovery.gone.forget(&xid);
+        gone.is_back(&xid);
         return Ok(());
     }
-    if let Some(end) = inner.recovery.unrecorded(&xid) {
-        let recorded = inner
-            .recovery
-            .record_heuristic(inner, gtrid, &xid.bqual, end);
-        if !recorded.await {
-            let why = "how it ended is not recorded yet";
-            return Err(Unsettled::Log(why.to_owned()));
-        }
-    }
-    let found = ask_log(inner, inner.log.lookup(gtrid)).await;
-    let state = match what_became(by_hand, &hands, found.map_err(unread)?) {
-        Became::NotKnown => return Ok(()),
-        Became::Known(state) => state,
-        Became::Unproven if may_be_told_yet(inner, &others, by_hand) => return Ok(()),
-        Became::Unproven if hazard(inner, by_hand).await => HandState::Unproven,
-        Became::Unproven => {
-            let why = "that it is a hazard is not recorded yet";
-            return Err(Unsettled::Log(why.to_owned()));
+    let state = if gone.was_by_decision(&xid) {
+        HandState::Void
+    } else {
+        match how_it_ended(inner, &others, by_hand, &hands).await? {
+            Some(state) => state,
+            None => return Ok(()),
         }
     };
-    mark(inner, by_hand, state).await;
-    Ok(())
+    if mark(inner, by_hand, state).await {
+        Ok(())
+    } else {
+        Err(mute("what became of it is not recorded yet"))
+    }
 }
 
-/// Whether another member's pass may have ended it by the decision, and be about to record that.
-/// One whose epoch is closed may be slow, too: what it then records takes the place of the hazard.
-fn may_be_told_yet(inner: &Inner, others: &[OpeningState], by_hand: &ByHand) -> bool {
+/// Of a branch that is gone, under its claim. `None`: that is found out later.
+async fn how_it_ended(
+    inner: &Inner,
+    others: &[Opening],
+    by_hand: &ByHand,
+    hands: &[ByHand],
+) -> Result<Option<HandState>, Unsettled> {
     let (gtrid, bqual) = (by_hand.gtrid, by_hand.resource.clone());
-    !others.is_empty()
-        && !inner
-            .recovery
-            .gone
-            .is_for_long(inner, &Xid { gtrid, bqual })
+    let xid = Xid { gtrid, bqual };
+    let recovery = &inner.recovery;
+    if let Some(end) = recovery.unrecorded(&xid) {
+        let recorded = recovery.record_heuristic(inner, gtrid, &xid.bqual, end);
+        if !recorded.await {
+            return Err(mute("how it ended is not recorded yet"));
+        }
+    }
+    let found = bounded(inner.config.recovery_timeout, inner.log.lookup(gtrid)).await;
+    // That it cannot tell of this one says nothing of the others.
+    let found = found.map_err(mute)?.map_err(|error| Unsettled {
+        why: error.to_string(),
+        is_mute: false,
+    })?;
+    match what_became(by_hand, hands, found) {
+        Became::NotKnown => Ok(None),
+        Became::Known(state) => Ok(Some(state)),
+        Became::Unproven if recovery.gone.may_be_told_yet(inner, others, by_hand) => Ok(None),
+        Became::Unproven if hazard(inner, by_hand).await => Ok(Some(HandState::Unproven)),
+        Became::Unproven => Err(mute("that it is a hazard is not recorded yet")),
+    }
 }
 
 /// What became of a branch that is gone.
@@ -312,8 +295,9 @@ fn what_became(by_hand: &ByHand, hands: &[ByHand], found: Lookup) -> Became {
     }
 }
 
-/// It may have been ended as was intended, and that was against the decision. Recorded?
-async fn hazard(inner: &Inner, by_hand: &ByHand) -> bool {
+/// It may have been ended as was intended, and that was against the decision. Recorded? If not, the
+/// record, which stays open, says so again.
+pub(super) async fn hazard(inner: &Inner, by_hand: &ByHand) -> bool {
     let (gtrid, resource) = (by_hand.gtrid, &by_hand.resource);
     let (who, reason) = (&by_hand.who, &by_hand.reason);
     error!(target: "unanimous", %gtrid, %resource, %who, %reason,

@@ -12,6 +12,7 @@ mod by_hand;
 mod end_by_hand;
 #[cfg(feature = "operator")]
 mod give_up;
+mod gone;
 mod late;
 #[cfg(feature = "operator")]
 mod look_for_hand;
@@ -20,6 +21,7 @@ mod pass;
 mod recorded;
 mod report;
 mod survey;
+mod unrecorded;
 mod warned;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -28,10 +30,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::FutureExt;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use unanimous_core::ports::{BranchError, DecisionRecord, ResourceManager};
 use unanimous_core::protocol::Heuristic;
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
@@ -54,9 +56,7 @@ pub(crate) use self::recorded::{ask_log as ask, decided_by};
 pub use self::report::{Left, RecoveryReport, ResourceReport};
 pub(crate) use self::survey::survey;
 pub use self::survey::{ForeignBranch, Planned, ResourceSurvey, Survey, SurveyedBranch};
-use crate::bounded::bounded;
 use crate::manager::{AnyResource, Inner};
-use crate::observe::Point;
 
 #[cfg(feature = "operator")]
 const SHUTTING_DOWN: &str = "the application is being shut down: nothing was done";
@@ -98,7 +98,7 @@ pub(crate) struct Recovery {
     /// Heuristic ends that were seen, but that the log has not taken yet. Kept here, because not
     /// every server can be asked again.
     unrecorded: Mutex<HashMap<Xid, Heuristic>>,
-    gone: by_hand::Gone,
+    gone: gone::Gone,
     /// Branches that some pass is ending or proving right now: two resources on one server list
     /// the same ones.
     claimed: Mutex<HashSet<Xid>>,
@@ -133,7 +133,7 @@ impl Recovery {
             wake: Wake::new(names.clone()),
             resolved: Mutex::default(),
             unrecorded: Mutex::default(),
-            gone: by_hand::Gone::default(),
+            gone: gone::Gone::default(),
             claimed: Mutex::default(),
             #[cfg(feature = "operator")]
             acts: acts::Acts::default(),
@@ -210,88 +210,6 @@ impl Recovery {
             inner.log.complete(decision.gtrid);
             self.progress.send_modify(|_| ());
         }
-    }
-
-    /// Records a heuristic end durably. If the log cannot take it now, or whoever asks is stopped
-    /// meanwhile, the branch stays unresolved, and every later pass tries again, and the end of the
-    /// manager: see [`record_left`](Self::record_left).
-    pub(crate) async fn record_heuristic(
-        &self,
-        inner: &Inner,
-        gtrid: Gtrid,
-        resource: &ResourceName,
-        heuristic: Heuristic,
-    ) -> bool {
-        let bqual = resource.clone();
-        let xid = Xid { gtrid, bqual };
-        // Before the log is asked: a shutdown ends passes, and the server will not say it again.
-        let heuristic = self.note_unrecorded(&xid, heuristic);
-        inner.probes.at(resource, Point::BeforeHeuristic).await;
-        let recording = inner.log.record_heuristic(gtrid, resource, heuristic);
-        let recorded = bounded(inner.config.finish_timeout, recording).await;
-        inner.probes.at(resource, Point::HeuristicAnswered).await;
-        let recorded = match recorded {
-            Ok(recorded) => recorded.map_err(|error| error.to_string()),
-            Err(silence) => Err(format!("the log: {silence}")),
-        };
-        match recorded {
-            Ok(()) => {
-                let mut unrecorded = lock(&self.unrecorded);
-                // Perhaps more is known by now.
-                if unrecorded.get(&xid) == Some(&heuristic) {
-                    unrecorded.remove(&xid);
-                }
-                true
-            }
-            Err(error) => {
-                error!(target: "unanimous", %gtrid, %resource, ?heuristic, %error,
-                    "a heuristic end could not be recorded yet");
-                false
-            }
-        }
-    }
-
-    /// Tells it, and keeps it until the log has taken it. What has to be recorded: that it may have
-    /// ended so takes nothing back that is known.
-    fn note_unrecorded(&self, xid: &Xid, heuristic: Heuristic) -> Heuristic {
-        let mut unrecorded = lock(&self.unrecorded);
-        match unrecorded.get(xid) {
-            Some(known) if *known == heuristic || heuristic == Heuristic::Hazard => *known,
-            Some(_) | None => {
-                let (gtrid, resource) = (xid.gtrid, &xid.bqual);
-                error!(target: "unanimous", %gtrid, %resource, ?heuristic,
-                    "a branch ended against the decision; a person has to look");
-                unrecorded.insert(xid.clone(), heuristic);
-                heuristic
-            }
-        }
-    }
-
-    /// Offers the log once more the heuristic ends that it has not taken yet.
-    pub(crate) async fn record_left(&self, inner: &Inner) {
-        // The same order for the same luck.
-        let left = BTreeMap::from_iter(lock(&self.unrecorded).clone());
-        let recording = stream::iter(left).for_each_concurrent(
-            inner.config.recovery_concurrency.max(1),
-            |(xid, end)| async move {
-                if self.unrecorded(&xid) != Some(end) {
-                    return; // Recorded meanwhile.
-                }
-                // What it does not take now is offered again.
-                let _ = { self.record_heuristic(inner, xid.gtrid, &xid.bqual, end) }.await;
-            },
-        );
-        recording.await;
-    }
-
-    /// A heuristic end of this branch that the log has still to take.
-    pub(crate) fn unrecorded(&self, xid: &Xid) -> Option<Heuristic> {
-        lock(&self.unrecorded).get(xid).copied()
-    }
-
-    /// Whether there is one of any branch.
-    pub(crate) fn is_any_unrecorded(&self) -> bool {
-        !lock(&self.unrecorded).is_empty()
     }
 
     /// How many branches passes have ended so far.

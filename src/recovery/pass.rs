@@ -16,18 +16,18 @@ use std::sync::atomic::Ordering;
 
 use futures_util::StreamExt;
 use unanimous_core::ports::{
-    Absence, BranchErrorKind, BranchRecord, ByHand, LogError, Problem, RecoveryScan, ResourceError,
-    ResourceManager, XidOwner,
+    Absence, BranchError, BranchErrorKind, BranchRecord, ByHand, HandState, HeuristicEnd, LogError,
+    Problem, RecoveryScan, ResourceError, ResourceManager, XidOwner,
 };
 use unanimous_core::protocol::{Decision, Heuristic, LeaveReason, Resolution, plan};
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
 
-use super::by_hand::{close_records, rolled_back_by_hand};
+use super::by_hand::{RolledBack, close_records, hazard, rolled_back_by_hand};
 use super::lost::{complete_what_is_over, how_to_give_up};
 use super::recorded::LookedUp;
 pub(super) use super::recorded::{Recorded, ask_log};
 use super::{Left, ResourceReport};
-use crate::bounded::bounded;
+use crate::bounded::{Unanswered, bounded};
 use crate::manager::Inner;
 use crate::observe::Point;
 
@@ -178,6 +178,7 @@ async fn observe(
         }
     };
     reached(Point::PreparedSeen).await;
+    p.iter().for_each(|xid| inner.recovery.gone.is_back(xid));
     let gtrids = p.iter().map(|xid| xid.gtrid);
     let a = gtrids
         .filter(|gtrid| inner.active.contains(*gtrid))
@@ -192,6 +193,7 @@ async fn observe(
         }
     };
     inner.recovery.forget_completed(noted, &t);
+    inner.recovery.gone.note_members(inner, t.own, t.listed());
     reached(Point::LogRead).await;
     let mut absent = match t.unproven(inner, resource).await {
         Ok(unproven) => unproven,
@@ -310,6 +312,10 @@ async fn end_claimed(
     let finishing = resource.finish(xid, decision, t.branch(xid));
     reached(Point::BeforeFinish).await;
     let finished = bounded(inner.config.recovery_timeout, finishing).await;
+    if is_ended(&finished, decision) && inner.resources.contains_key(&xid.bqual) {
+        // Before anything is waited for: a shutdown ends passes.
+        inner.recovery.gone.note_by_decision(xid);
+    }
     reached(Point::FinishAnswered).await;
     let finished = match finished {
         Ok(finished) => finished,
@@ -329,6 +335,7 @@ async fn end_claimed(
         (Err(error), Decision::Commit)
             if matches!(error.kind(), BranchErrorKind::RolledBack(_)) =>
         {
+            inner.recovery.gone.forget(xid);
             heuristic(inner, xid, Heuristic::Rollback, error.to_string()).await
         }
         (Err(error), Decision::Rollback)
@@ -343,6 +350,17 @@ async fn end_claimed(
     }
 }
 
+/// Whether it was this command that has ended the branch, and as was decided.
+fn is_ended(finished: &Result<Result<(), BranchError>, Unanswered>, decision: Decision) -> bool {
+    match (finished, decision) {
+        (Ok(Ok(())), _) => true,
+        (Ok(Err(error)), Decision::Rollback) => {
+            matches!(error.kind(), BranchErrorKind::RolledBack(_))
+        }
+        (Ok(Err(_)), Decision::Commit) | (Err(_), _) => false,
+    }
+}
+
 async fn prove_absent(
     inner: &Inner,
     resource: &dyn ResourceManager,
@@ -353,14 +371,15 @@ async fn prove_absent(
     let Some(_claim) = inner.recovery.claim(xid) else {
         return Done::Left(Left::Retry(ENDED_ELSEWHERE.to_owned()));
     };
+    if inner.recovery.is_resolved(xid.gtrid, &xid.bqual) {
+        // By another pass, since the log was read.
+        return Done::Left(Left::Plan(LeaveReason::Gone));
+    }
     if let Some(end) = inner.recovery.unrecorded(xid) {
         return heuristic(inner, xid, end, "it ended against the decision".to_owned()).await;
     }
     if told.ends.contains(xid) {
-        inner
-            .recovery
-            .note_resolved(xid.gtrid, std::iter::once(xid.bqual.clone()));
-        return Done::Left(Left::Plan(LeaveReason::Gone));
+        return resolved(inner, xid, Done::Left(Left::Plan(LeaveReason::Gone)));
     }
     let by_hand = rolled_back_by_hand(&told.hands, xid);
     let proving = resource.absent(xid, branch);
@@ -372,13 +391,8 @@ async fn prove_absent(
         Err(silence) => return Done::Left(Left::Retry(silence.to_string())),
     };
     match (proven, by_hand) {
-        (Ok(Absence::Presumed), Some((end, why))) => heuristic(inner, xid, end, why).await,
-        (Ok(Absence::Finished | Absence::Presumed), _) => {
-            inner
-                .recovery
-                .note_resolved(xid.gtrid, std::iter::once(xid.bqual.clone()));
-            Done::Committed
-        }
+        (Ok(Absence::Presumed), Some(_)) => ended_by_whom(inner, xid).await,
+        (Ok(Absence::Finished | Absence::Presumed), _) => resolved(inner, xid, Done::Committed),
         (Ok(Absence::Heuristic(end)), _) => {
             heuristic(inner, xid, end, "it is gone, and not as decided".to_owned()).await
         }
@@ -386,6 +400,61 @@ async fn prove_absent(
         (Ok(Absence::Hazard(why)), _) => Done::Left(Left::Person(how_to_give_up(&why, xid))),
         (Err(error), _) => Done::Left(Left::Retry(error.to_string())),
     }
+}
+
+/// It was to be committed, is gone without proof, and people were on record who meant to roll it
+/// back. Under the claim, and read once more: whoever has ended it since the log was read may have
+/// said so.
+async fn ended_by_whom(inner: &Inner, xid: &Xid) -> Done {
+    let own = inner.log.opening();
+    let reading = async {
+        // Of whoever is closed by now the records are read.
+        let openings = inner.log.openings().await?;
+        let hands = inner.log.hands().await?;
+        Ok::<_, LogError>((openings, hands, inner.log.heuristics().await?))
+    };
+    let (openings, hands, noted) = match ask_log(inner, reading).await {
+        Ok(read) => read,
+        Err(error) => return Done::Left(Left::Retry(format!("the log cannot be read: {error}"))),
+    };
+    if illegible(hands.illegible).contains(xid) {
+        return Done::Left(Left::Refused(ILLEGIBLE.to_owned()));
+    }
+    let gone = &inner.recovery.gone;
+    let others = gone.note_members(inner, own, openings);
+    let is_its = |noted: &HeuristicEnd| (noted.gtrid, &noted.resource) == (xid.gtrid, &xid.bqual);
+    let is_known = |noted: &HeuristicEnd| is_its(noted) && noted.end != Heuristic::Hazard;
+    if noted.iter().any(is_known) {
+        return resolved(inner, xid, Done::Left(Left::Plan(LeaveReason::Gone)));
+    }
+    match rolled_back_by_hand(&hands.legible, xid) {
+        None => resolved(inner, xid, Done::Committed),
+        Some(RolledBack::Done(ByHand { who, reason, .. })) => {
+            let why = format!("it was rolled back by {who}: {reason}");
+            heuristic(inner, xid, Heuristic::Rollback, why).await
+        }
+        Some(RolledBack::Perhaps(hand)) => {
+            let ByHand { who, reason, .. } = hand;
+            let why = format!(
+                "it is gone, and nobody can prove whether {who} has rolled it back as was \
+                 intended: {reason}"
+            );
+            // The one who meant it may be about to record it, or another what was decided.
+            let is_alive = hand.state == HandState::Intended && others.contains(&hand.by);
+            if is_alive || gone.may_be_told_yet(inner, &others, hand) || !hazard(inner, hand).await
+            {
+                return Done::Left(Left::Retry(why));
+            }
+            resolved(inner, xid, Done::Left(Left::Person(why)))
+        }
+    }
+}
+
+/// From now on its decision waits for it no more.
+fn resolved(inner: &Inner, xid: &Xid, done: Done) -> Done {
+    let names = std::iter::once(xid.bqual.clone());
+    inner.recovery.note_resolved(xid.gtrid, names);
+    done
 }
 
 /// What a person had meant to do with a branch that was ended just now is over.
@@ -398,15 +467,9 @@ async fn note_hands(inner: &Inner, hands: &[ByHand], xid: &Xid, done: &Done) {
 
 /// Recorded durably first; then the branch counts as ended, and its decision can be completed.
 async fn heuristic(inner: &Inner, xid: &Xid, end: Heuristic, why: String) -> Done {
-    if inner
-        .recovery
-        .record_heuristic(inner, xid.gtrid, &xid.bqual, end)
-        .await
-    {
-        inner
-            .recovery
-            .note_resolved(xid.gtrid, std::iter::once(xid.bqual.clone()));
-        Done::Left(Left::Person(why))
+    let recording = { &inner.recovery }.record_heuristic(inner, xid.gtrid, &xid.bqual, end);
+    if recording.await {
+        resolved(inner, xid, Done::Left(Left::Person(why)))
     } else {
         Done::Left(Left::Retry(why))
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use unanimous_core::ports::{
-    BranchRecord, DecisionRecord, LogError, LogSnapshot, Lookup, ResourceManager,
+    BranchRecord, DecisionRecord, LogError, LogSnapshot, Lookup, OpeningState, ResourceManager,
 };
 use unanimous_core::protocol::{EpochView, Heuristic};
 use unanimous_core::xid::{Gtrid, Opening, ResourceName, Xid};
@@ -47,6 +47,14 @@ impl Recorded {
                 .into_iter()
                 .map(|record| (record.gtrid, record))
                 .collect(),
+        })
+    }
+
+    pub(super) fn listed(&self) -> impl Iterator<Item = OpeningState> {
+        let openings = self.openings.iter();
+        openings.map(|(opening, closed)| OpeningState {
+            opening: *opening,
+            closed: *closed,
         })
     }
 

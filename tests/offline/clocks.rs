@@ -42,6 +42,10 @@ const MONOTONIC: &[(&str, &str)] = &[
         "the deadline: too late costs a rollback",
     ),
     (
+        "src/recovery/gone.rs",
+        "how long others get to say how a branch ended, before it is called a hazard",
+    ),
+    (
         "src/log/engine.rs",
         "when lazy records are written, when a failed log is reopened",
     ),

@@ -4,14 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use unanimous::ports::{
-    ByHand, DecisionLog, HandAct, HandState, LogHome, Remark, ResourceManager, UnixTime,
+    BranchRecord, ByHand, DecisionLog, DecisionRecord, Evidence, HandAct, HandState, LogHome,
+    Remark, ResourceManager, ServerIdentity, UnixTime,
 };
-use unanimous::{Decision, TransactionOutcome, Xid};
-use unanimous_testing::Flavour;
+use unanimous::{Config, Decision, Opening, TransactionOutcome, Xid};
+use unanimous_testing::{Flavour, MemoryServer};
 
 use super::by_hand::{At, FLAVOURS, Scene, done, settled};
 use super::fragile::{Call, Fate, Fates, FragileLog, FragileResource};
 use super::{World, eventually};
+
+/// No pass comes by itself but the first ones.
+fn never_again(config: &mut Config) {
+    config.recovery_interval = Duration::from_secs(3600);
+    config.recovery_interval_max = Duration::from_secs(3600);
+}
 
 /// The log has not taken it at once, and the server has told it all the same.
 #[tokio::test(start_paused = true)]
@@ -29,40 +36,52 @@ async fn i1_what_was_done_by_hand_and_is_not_recorded_yet_is_no_hazard() {
     }
 }
 
-/// It has rolled back what the tool had meant to commit, and not said so yet. Its epoch may have
+/// It has ended what the tool had meant to end otherwise, and not said so yet. Its epoch may have
 /// been closed on suspicion.
 #[tokio::test(start_paused = true)]
 async fn i1_what_another_member_has_ended_just_now_is_no_hazard() {
-    for (fate, state) in [
-        (Fate::Wait, HandState::Void),
-        (Fate::Hang, HandState::Unproven),
-    ] {
-        let scene = Scene::closed(Flavour::Postgres, false).await;
-        scene.dies_at(Call::ByHandAnswered, At::Log).await;
-        let tool = scene.tool.begin().gtrid().opening.epoch;
-        scene.owner.close(tool).await.unwrap();
-        let other = Fates::default();
-        other.next(Call::RecordByHand, fate);
-        let home = FragileLog {
-            inner: scene.world.log.clone(),
-            fates: other.clone(),
-        };
-        let builder = scene.world.builder().log(home).config(|config| {
-            config.recovery_interval = Duration::from_secs(3600);
-            config.recovery_interval_max = Duration::from_secs(3600);
-        });
-        let builder = builder.resource(&scene.world.orders);
-        let other_start = tokio::spawn(builder.start());
-        eventually("it is ended, and not told", || other.are_met()).await;
-        assert!(!scene.is_prepared());
-        let tm = scene.world.start().await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        other.go();
-        let _other = other_start.await.unwrap().unwrap();
-        assert_eq!(settled(&*scene.owner).await, [state]);
-        let outcome = tm.outcome(scene.gtrid).await.unwrap();
-        let is_heuristic = matches!(outcome, TransactionOutcome::Heuristic(_));
-        assert_eq!(is_heuristic, state == HandState::Unproven, "{outcome:?}");
+    for (flavour, is_decided) in [(Flavour::Postgres, false), (Flavour::Mysql, true)] {
+        for (is_alive, is_suspect) in [(true, false), (true, true), (false, false), (false, true)] {
+            let scene = Scene::closed(flavour, is_decided).await;
+            scene.dies_at(Call::ByHandAnswered, At::Log).await;
+            let tool = scene.tool.begin().gtrid().opening.epoch;
+            scene.owner.close(tool).await.unwrap();
+            let other = Fates::default();
+            other.next(Call::RecordByHand, Fate::Wait);
+            let home = FragileLog {
+                inner: scene.world.log.clone(),
+                fates: other.clone(),
+            };
+            let builder = scene.world.builder().log(home).config(never_again);
+            let builder = builder.resource(&scene.world.orders);
+            let other_start = tokio::spawn(builder.start());
+            eventually("it is ended, and not told", || other.are_met()).await;
+            assert!(!scene.is_prepared());
+            let tm = scene.world.start().await;
+            if is_suspect {
+                let openings = scene.owner.openings().await.unwrap().into_iter();
+                let mut openings = openings.map(|listed| listed.opening);
+                let beside = |opening: &Opening| *opening != tm.begin().gtrid().opening;
+                let last = openings.rfind(beside).unwrap();
+                scene.owner.close(last.epoch).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if is_alive {
+                other.go();
+            } else {
+                other.die();
+            }
+            let state = if is_alive {
+                HandState::Void
+            } else {
+                HandState::Unproven
+            };
+            assert_eq!(settled(&*scene.owner).await, [state]);
+            let outcome = tm.outcome(scene.gtrid).await.unwrap();
+            let is_heuristic = matches!(outcome, TransactionOutcome::Heuristic(_));
+            assert_eq!(is_heuristic, !is_alive, "{flavour:?} {outcome:?}");
+            let _other = other_start.await.unwrap().unwrap();
+        }
     }
 }
 
@@ -89,7 +108,11 @@ async fn i1_a_shutdown_waits_for_what_a_person_is_doing() {
 }
 
 /// What somebody who died was about to do with branches of another life.
-async fn intended(world: &World, count: u64) -> (Arc<dyn DecisionLog>, Vec<Xid>) {
+async fn intended(
+    world: &World,
+    count: u64,
+    decision: Decision,
+) -> (Arc<dyn DecisionLog>, Vec<Xid>) {
     let dead = Box::new(world.log.clone()).open().await.unwrap();
     let mut xids = Vec::new();
     for id in 1..=count {
@@ -98,7 +121,7 @@ async fn intended(world: &World, count: u64) -> (Arc<dyn DecisionLog>, Vec<Xid>)
             id,
             gtrid,
             resource: resource.clone(),
-            act: HandAct::End(Decision::Commit),
+            act: HandAct::End(decision),
             by: dead.opening(),
             who: Remark::new("me@here").unwrap(),
             when: UnixTime(1),
@@ -115,11 +138,19 @@ async fn intended(world: &World, count: u64) -> (Arc<dyn DecisionLog>, Vec<Xid>)
     (dead, xids)
 }
 
+fn branch(name: &str) -> BranchRecord {
+    BranchRecord {
+        resource: name.parse().unwrap(),
+        identity: ServerIdentity::new(name).unwrap(),
+        evidence: Evidence::default(),
+    }
+}
+
 /// Of two resources on one server: the other one looks before that is told.
 #[tokio::test(start_paused = true)]
 async fn i1_what_a_pass_has_ended_just_now_is_no_hazard_to_its_twin() {
     let world = World::new();
-    let (dead, xids) = intended(&world, 1).await;
+    let (dead, xids) = intended(&world, 1, Decision::Commit).await;
     let server = world.ledger.server();
     server.plant(&xids[0], &[("k", "1")]);
     let (ledger, log) = (FragileResource::new(&world.ledger), Fates::default());
@@ -146,16 +177,110 @@ async fn i1_what_a_pass_has_ended_just_now_is_no_hazard_to_its_twin() {
     assert_eq!(dead.heuristics().await.unwrap(), []);
 }
 
+/// The same, of a decision. The other one has read the records before the branch's end is told, and
+/// proves it afterwards. What is left of the decision says whether it is complete by then.
+#[tokio::test(start_paused = true)]
+async fn i1_what_a_pass_has_ended_as_decided_is_no_hazard_to_its_twin() {
+    for is_more_left in [false, true] {
+        let world = World::new();
+        let server = MemoryServer::with("ledger", Flavour::Mysql, world.journal.clone());
+        let [ledger, books] = ["ledger", "books"].map(|name| server.resource(name));
+        let (dead, xids) = intended(&world, 1, Decision::Rollback).await;
+        let names = if is_more_left {
+            &["ledger", "elsewhere"][..]
+        } else {
+            &["ledger"]
+        };
+        let decision = DecisionRecord {
+            gtrid: xids[0].gtrid,
+            branches: names.iter().map(|name| branch(name)).collect(),
+        };
+        dead.decide(&decision).await.unwrap();
+        server.plant(&xids[0], &[("k", "1")]);
+        let [ledger, books] = [&ledger, &books].map(FragileResource::new);
+        let log = Fates::default();
+        let home = FragileLog {
+            inner: world.log.clone(),
+            fates: log.clone(),
+        };
+        books.fates.next(Call::Recover, Fate::Wait);
+        ledger.fates.next(Call::Recover, Fate::InDoubt);
+        ledger.fates.next(Call::Recover, Fate::Wait);
+        let builder = world.builder().log(home).config(|config| {
+            config.recovery_timeout = Duration::from_secs(60);
+        });
+        let builder = builder.resource(&books).resource(&ledger);
+        let starting = tokio::spawn(builder.start());
+        eventually("it has read the log", || ledger.fates.are_met()).await;
+        log.next(Call::RecordByHand, Fate::Wait);
+        books.fates.go();
+        eventually("it is ended, and not told", || log.are_met()).await;
+        assert_eq!(server.row("k").as_deref(), Some("1"));
+        log.next(Call::Heuristics, Fate::Wait);
+        ledger.fates.go();
+        eventually("it has read the records", || log.are_met()).await;
+        log.go();
+        assert_eq!(settled(&*dead).await, [HandState::Void]);
+        log.go();
+        let tm = starting.await.unwrap().unwrap();
+        tm.recover().await;
+        assert_eq!(dead.heuristics().await.unwrap(), []);
+        assert_eq!(world.log.is_completed(xids[0].gtrid), !is_more_left);
+    }
+}
+
+/// It has ended the branch itself, whatever it cannot record of that.
+#[tokio::test(start_paused = true)]
+async fn i1_what_a_pass_has_ended_and_not_recorded_is_no_hazard_to_it() {
+    let world = World::new();
+    let (dead, xids) = intended(&world, 1, Decision::Commit).await;
+    world.ledger.server().plant(&xids[0], &[("k", "1")]);
+    let log = Fates::default();
+    log.next(Call::RecordByHand, Fate::Fail);
+    let home = FragileLog {
+        inner: world.log.clone(),
+        fates: log.clone(),
+    };
+    let builder = world.builder().log(home).resource(&world.ledger);
+    let tm = builder.start().await.unwrap();
+    tm.recover().await;
+    assert!(log.are_met() && world.ledger.server().prepared().is_empty());
+    assert_eq!(settled(&*dead).await, [HandState::Void]);
+    assert_eq!(dead.heuristics().await.unwrap(), []);
+}
+
+/// A shutdown ends it while it waits for the log.
+#[tokio::test(start_paused = true)]
+async fn i1_what_a_pass_has_ended_when_it_is_stopped_is_no_hazard_to_the_last_one() {
+    let world = World::new();
+    let (dead, xids) = intended(&world, 1, Decision::Commit).await;
+    let (server, log) = (world.ledger.server(), Fates::default());
+    server.plant(&xids[0], &[("k", "1")]);
+    server.set_reachable(false);
+    let home = FragileLog {
+        inner: world.log.clone(),
+        fates: log.clone(),
+    };
+    let builder = world.builder().log(home).config(|config| {
+        config.recovery_timeout = Duration::from_secs(60);
+    });
+    let tm = builder.resource(&world.ledger).start().await.unwrap();
+    log.next(Call::RecordByHand, Fate::Hang);
+    server.set_reachable(true);
+    eventually("it is ended, and not told", || log.are_met()).await;
+    assert!(server.prepared().is_empty());
+    tm.shutdown().await.unwrap();
+    assert_eq!(settled(&*dead).await, [HandState::Void]);
+    assert_eq!(dead.heuristics().await.unwrap(), []);
+}
+
 /// It answers a pass, and then no more: the rest would be waited for as long, each.
 #[tokio::test(start_paused = true)]
 async fn i6_a_server_that_turns_mute_is_asked_for_one_record_and_no_more() {
     let world = World::new();
     let ledger = FragileResource::new(&world.ledger);
-    let (dead, _) = intended(&world, 10).await;
-    let builder = world.builder().config(|config| {
-        config.recovery_interval = Duration::from_secs(3600);
-        config.recovery_interval_max = Duration::from_secs(3600);
-    });
+    let (dead, _) = intended(&world, 10, Decision::Commit).await;
+    let builder = world.builder().config(never_again);
     let fates = &ledger.fates;
     // The pass at the start, what it settles, and what is settled after all passes; then the first
     // pass of its task, and what that settles.
@@ -173,4 +298,28 @@ async fn i6_a_server_that_turns_mute_is_asked_for_one_record_and_no_more() {
     assert_eq!(fates.left(Call::Recover), 3);
     assert_eq!(settled(&*dead).await, [HandState::Intended; 10]);
     drop(tm);
+}
+
+/// It can be read, and takes nothing.
+#[tokio::test(start_paused = true)]
+async fn i6_a_log_that_turns_mute_is_offered_one_record_and_no_more() {
+    for call in [Call::RecordHeuristic, Call::RecordByHand] {
+        let (world, log) = (World::new(), Fates::default());
+        let (dead, _) = intended(&world, 10, Decision::Commit).await;
+        let home = FragileLog {
+            inner: world.log.clone(),
+            fates: log.clone(),
+        };
+        // The pass at the start, what is settled after all passes, and the first pass of the task.
+        for _ in 0..10 {
+            log.next(call, Fate::Hang);
+        }
+        let builder = world.builder().log(home).config(never_again);
+        let builder = builder.config(|config| config.start_timeout = Duration::from_secs(5));
+        let tm = builder.resource(&world.ledger).start().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(log.left(call), 7, "{call:?}");
+        assert_eq!(settled(&*dead).await, [HandState::Intended; 10]);
+        drop(tm);
+    }
 }

@@ -42,6 +42,7 @@ pub(crate) enum Call {
     RecordHeuristic,
     /// Met when it is recorded and the answer is on its way.
     HeuristicAnswered,
+    Heuristics,
     RecordByHand,
     /// Met when it is recorded and the answer is on its way.
     ByHandAnswered,
@@ -363,7 +364,7 @@ impl DecisionLog for FragileMember {
     }
 
     async fn heuristics(&self) -> Result<Vec<HeuristicEnd>, LogError> {
-        self.fates.live().await;
+        self.fates.meet(Call::Heuristics).await;
         self.inner.heuristics().await
     }
 
