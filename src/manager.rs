@@ -466,7 +466,7 @@ impl TransactionManager {
         // the caller gives up.
         let tasks = Arc::clone(&self.tasks);
         let ending = inner.runtime.spawn(async move {
-            let ended = end(Arc::clone(&tasks.inner), until).await;
+            let ended = end(&tasks, until).await;
             // Not before: with the last of them the last pass would stop.
             drop(tasks);
             ended
@@ -474,7 +474,7 @@ impl TransactionManager {
         match ending.await {
             Ok(closed) => closed,
             // That runtime is gone.
-            Err(_) => end(Arc::clone(inner), until).await,
+            Err(_) => end(&self.tasks, until).await,
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 #[cfg(feature = "operator")]
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
@@ -31,11 +31,27 @@ impl RecoveryTasks {
             task.abort();
         }
         #[cfg(feature = "operator")]
-        drop(
-            { self.control.lock() }
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
+        if let Some(control) = self.control().as_mut() {
+            control.close();
+        }
+    }
+
+    #[cfg(feature = "operator")]
+    fn control(&self) -> MutexGuard<'_, Option<crate::operator::Control>> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on no person begins to end branches by hand. Those who have get until then, and are
+    /// told what was done.
+    async fn hands_off(&self, until: Instant) {
+        self.inner.recovery.hands_off(until).await;
+        #[cfg(feature = "operator")]
+        {
+            let control = self.control().take();
+            if let Some(control) = control {
+                control.answered().await;
+            }
+        }
     }
 }
 
@@ -54,13 +70,14 @@ impl Drop for RecoveryTasks {
 
 /// Once no transaction runs any more, and the tasks are stopped. People who are ending branches by
 /// hand have time until then.
-pub(crate) async fn end(inner: Arc<Inner>, until: Instant) -> Result<(), LogError> {
-    inner.recovery.hands_off(until).await;
+pub(crate) async fn end(tasks: &RecoveryTasks, until: Instant) -> Result<(), LogError> {
+    tasks.hands_off(until).await;
+    let inner = &tasks.inner;
     inner.probes.reached(|| Point::RecoveryStopped).await;
-    recover_all(&inner, Some(inner.config.start_timeout)).await;
+    recover_all(inner, Some(inner.config.start_timeout)).await;
     inner.probes.reached(|| Point::LastPassDone).await;
     inner.recovery.stop();
-    let closed = close_log(&inner, inner.config.drain_timeout).await;
+    let closed = close_log(inner, inner.config.drain_timeout).await;
     inner.probes.reached(|| Point::LogClosed).await;
     closed.unwrap_or_else(|silence| {
         Err(LogError::new(format!(

@@ -109,7 +109,8 @@ impl Client {
     }
 }
 
-const RAN_AWAY: &str = "if the application has just ended, run this again";
+const RAN_AWAY: &str = "if the application has just ended, it may have done what it was asked: \
+    look, and run this again";
 
 /// How much longer than the barrier may take the application may: recovery is asked, too.
 const BARRIER_GRACE: Duration = Duration::from_secs(60);

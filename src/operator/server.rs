@@ -10,7 +10,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 use unanimous_core::ports::InspectOptions;
@@ -38,10 +39,28 @@ const CLIENT_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait after a connection could not be accepted (no file descriptor is free).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Offers the socket until dropped.
+/// How long the last answers may take, once what they tell is done.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Offers the socket until closed, or dropped.
 pub(crate) struct Control {
-    task: AbortHandle,
-    _socket: SocketFile,
+    task: JoinHandle<()>,
+    closing: watch::Sender<bool>,
+    socket: Option<SocketFile>,
+}
+
+impl Control {
+    /// Takes the socket away. Of those who are heard only people who act get their answers yet.
+    pub(crate) fn close(&mut self) {
+        self.socket = None;
+        self.closing.send_replace(true);
+    }
+
+    /// Once nobody acts any more: waits, for a short time, until they have their answers.
+    pub(crate) async fn answered(mut self) {
+        // Whoever does not take theirs finds out what was done by looking.
+        let _ = timeout(LAST_ANSWERS, &mut self.task).await;
+    }
 }
 
 impl Drop for Control {
@@ -56,10 +75,12 @@ pub(crate) fn serve(inner: &Arc<Inner>, folder: &Path) -> Option<Control> {
     match listen(folder) {
         Ok((listener, socket)) => {
             // Weak: a socket alone keeps no manager alive.
-            let task = tokio::spawn(accept(listener, Arc::downgrade(inner)));
+            let (closing, is_closing) = watch::channel(false);
+            let task = tokio::spawn(serve_on(listener, Arc::downgrade(inner), is_closing));
             Some(Control {
-                task: task.abort_handle(),
-                _socket: socket,
+                task,
+                closing,
+                socket: Some(socket),
             })
         }
         Err(error) => {
@@ -72,8 +93,30 @@ pub(crate) fn serve(inner: &Arc<Inner>, folder: &Path) -> Option<Control> {
     }
 }
 
-async fn accept(listener: UnixListener, inner: Weak<Inner>) {
+/// Resolves once the socket is closed.
+async fn closed(mut is_closing: watch::Receiver<bool>) {
+    // Fails only when nobody can close it any more.
+    let _ = is_closing.wait_for(|is_closing| *is_closing).await;
+}
+
+async fn serve_on(listener: UnixListener, inner: Weak<Inner>, is_closing: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
+    tokio::select! {
+        biased;
+        () = closed(is_closing.clone()) => {}
+        () = accept(&listener, &mut connections, &inner, &is_closing) => {}
+    }
+    drop(listener);
+    // A connection's panic has been told by the panic hook.
+    while connections.join_next().await.is_some() {}
+}
+
+async fn accept(
+    listener: &UnixListener,
+    connections: &mut JoinSet<()>,
+    inner: &Weak<Inner>,
+    is_closing: &watch::Receiver<bool>,
+) {
     loop {
         while connections.len() >= CONNECTIONS_MAX {
             // A connection's panic has been told by the panic hook.
@@ -81,9 +124,9 @@ async fn accept(listener: UnixListener, inner: Weak<Inner>) {
         }
         match listener.accept().await {
             Ok((stream, _)) => {
-                let inner = Weak::clone(&inner);
+                let (inner, is_closing) = (Weak::clone(inner), is_closing.clone());
                 connections.spawn(async move {
-                    if let Err(problem) = answer(stream, &inner).await {
+                    if let Err(problem) = converse(stream, &inner, is_closing).await {
                         debug!(target: "unanimous", problem, "a control connection failed");
                     }
                 });
@@ -96,14 +139,41 @@ async fn accept(listener: UnixListener, inner: Weak<Inner>) {
     }
 }
 
-async fn answer(mut stream: UnixStream, inner: &Weak<Inner>) -> Result<(), String> {
+async fn converse(
+    mut stream: UnixStream,
+    inner: &Weak<Inner>,
+    is_closing: watch::Receiver<bool>,
+) -> Result<(), String> {
     let late = |_| format!("the client took longer than {CLIENT_LIMIT:?}");
+    let ending = || Err("the application is ending".to_owned());
     let reading = timeout(CLIENT_LIMIT, read_line(&mut stream, REQUEST_BYTES_MAX));
-    let asked = reading.await.map_err(late)?;
+    let asked = tokio::select! {
+        biased;
+        () = closed(is_closing.clone()) => return ending(),
+        asked = reading => asked.map_err(late)?,
+    };
     let asked = asked.and_then(|line| from_line::<Request>(&line));
+    let is_act = asked.as_ref().is_ok_and(|request| request.verb.is_act());
+    let answering = answer(&mut stream, inner, asked);
+    if is_act {
+        return answering.await;
+    }
+    tokio::select! {
+        biased;
+        () = closed(is_closing) => ending(),
+        answered = answering => answered,
+    }
+}
+
+async fn answer(
+    stream: &mut UnixStream,
+    inner: &Weak<Inner>,
+    asked: Result<Request, String>,
+) -> Result<(), String> {
+    let late = |_| format!("the client took longer than {CLIENT_LIMIT:?}");
     let answered = match (asked.map(|request| request.verb), inner.upgrade()) {
         (Ok(Verb::Barrier(wanted)), Some(inner)) => {
-            return serve_barrier(&mut stream, &inner, &wanted).await;
+            return serve_barrier(stream, &inner, &wanted).await;
         }
         (Ok(verb), Some(inner)) => carry_out(&inner, verb).await,
         (Ok(_), None) => Err("the application is ending".into()),

@@ -65,6 +65,26 @@ pub(super) enum Verb {
     Ended,
 }
 
+impl Verb {
+    /// Whether a person does something that is not repeated: its answer matters also when the
+    /// application ends.
+    pub(super) const fn is_act(&self) -> bool {
+        match self {
+            Self::Resolve(_) | Self::Forget(_) | Self::GiveUp(_) => true,
+            Self::List
+            | Self::Show(_)
+            | Self::Recover
+            | Self::PlanResolve(_)
+            | Self::Heuristics
+            | Self::PlanForget(_)
+            | Self::PlanGiveUp(_)
+            | Self::Barrier(_)
+            | Self::RecoverAt(_)
+            | Self::Ended => false,
+        }
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Answer<T> {
     version: u32,

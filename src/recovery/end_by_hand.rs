@@ -264,22 +264,24 @@ fn state_of(hands: &[ByHand], by_hand: &ByHand) -> Option<HandState> {
 }
 
 /// Just before something is done: the record holds, and that was no old picture of it, for it was
-/// written once more.
+/// written once more; and the manager lives.
 async fn still_holds(inner: &Inner, by_hand: &ByHand) -> Result<(), String> {
     let recording = ask_log(inner, inner.log.record_by_hand(by_hand)).await;
     recording.map_err(|error| unrecorded(&error))?;
     let hands = ask_log(inner, hands_of(inner, by_hand.gtrid))
         .await
         .map_err(unread)?;
-    if state_of(&hands, by_hand) == Some(HandState::Intended) {
-        Ok(())
-    } else {
-        Err(
+    if state_of(&hands, by_hand) != Some(HandState::Intended) {
+        return Err(
             "this took so long that somebody has taken its record back, to do the opposite: look \
              again"
                 .to_owned(),
-        )
+        );
     }
+    if inner.recovery.acts.are_over() {
+        return Err("the application has been shut down meanwhile".to_owned());
+    }
+    Ok(())
 }
 
 /// Under its claim, and recorded.
@@ -294,6 +296,7 @@ async fn end_one(inner: &Inner, wanted: Decision, end: &HandEnd<'_>) -> HandEnde
         mark(inner, by_hand, HandState::Void).await;
         return EndedByHand::TakenBack(why).on_record();
     }
+    inner.recovery.gone.forget(xid);
     let finishing = resource.finish(xid, wanted, branch.record.as_ref());
     let finished = bounded(inner.config.recovery_timeout, finishing).await;
     let (heard, words) = match finished {

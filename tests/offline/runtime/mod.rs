@@ -6,6 +6,7 @@ mod bad_input;
 mod barrier;
 mod by_hand;
 mod by_hand_later;
+mod by_hand_shutdown;
 mod by_hands;
 mod cancel;
 mod commit;
