@@ -270,8 +270,8 @@ impl Recovery {
     /// Finds out what became of records of people here; waits for a pass that is under way.
     pub(crate) async fn settle(&self, inner: &Inner, resource: &dyn ResourceManager) {
         let _turn = self.turn(resource.name()).await;
-        // What is left is told by a pass.
-        by_hand::settle(inner, resource).await;
+        // What is left is told by a pass. Boxed: it would be part of whatever waits for recovery.
+        Box::pin(by_hand::settle(inner, resource)).await;
     }
 
     /// One pass at one resource; waits for one that is under way.
