@@ -22,6 +22,10 @@ const TIME_OF_DAY: &[&str] = &[
 /// Where the monotonic clock is read, each with what it decides.
 const MONOTONIC: &[(&str, &str)] = &[
     (
+        "adapters/postgres/src/awaited.rs",
+        "for how long nobody waits again for standbys that were waited for in vain",
+    ),
+    (
         "adapters/postgres/src/session.rs",
         "how long connecting may take",
     ),
