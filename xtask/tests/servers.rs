@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
-use std::{future::Future, time::Duration};
+use std::{fs, future::Future, time::Duration};
 
 use mysql_async::{Conn, Opts, OptsBuilder, prelude::Queryable};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -80,8 +80,22 @@ fn postgres_keeps_committed_and_prepared_work_over_a_kill() {
                 .unwrap();
             assert_eq!(ask_postgres(&client, "SELECT sum(n) FROM t").await, "3");
         });
-        server.stop();
+        let pid_file = fs::read_to_string(server.data().join("postmaster.pid")).unwrap();
+        let segment = pid_file.lines().nth(6).unwrap().split_whitespace().nth(1);
+        let segment = segment.unwrap();
+        assert!(is_shared_memory(segment), "{pid_file}");
+        drop(server);
+        assert!(!is_shared_memory(segment), "{kind} leaves {segment} behind");
     }
+}
+
+/// Whether the kernel has this segment.
+fn is_shared_memory(segment: &str) -> bool {
+    let all = fs::read_to_string("/proc/sysvipc/shm").unwrap();
+    let mut numbers = all
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1));
+    numbers.any(|number| number == segment)
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! PostgreSQL: how its data is made, how it is started, and when it is ready.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use super::{
     ADMIN_PASSWORD, APP_DATABASE, APP_PASSWORD, APP_USER, Error, Programs,
@@ -120,10 +124,28 @@ pub(super) fn is_ready(data: &Path, pid: u32) -> bool {
 
 /// Removes what a killed server leaves behind; its processes have all ended.
 ///
-/// The pid file's number may by now belong to another process, for which the server would wait.
+/// The pid file's number may by now belong to another process, for which the server would wait. Its
+/// segment of shared memory belongs to none and would stay for ever: the kernel has room for 4096,
+/// after which no PostgreSQL starts (seen).
 pub(super) fn forget_process(data: &Path) {
+    let file = data.join("postmaster.pid");
     // There is none after a clean stop.
-    let _ = fs::remove_file(data.join("postmaster.pid"));
+    let Ok(text) = fs::read_to_string(&file) else {
+        return;
+    };
+    if let Some(segment) = shared_memory(&text) {
+        // If that fails, the next server on the same data removes it.
+        let _ = Command::new("ipcrm")
+            .args(["--shmem-id", segment])
+            .stderr(Stdio::null())
+            .status();
+    }
+    let _ = fs::remove_file(file);
+}
+
+/// The segment's number: the second on line 7 of the pid file.
+fn shared_memory(pid_file: &str) -> Option<&str> {
+    pid_file.lines().nth(6)?.split_whitespace().nth(1)
 }
 
 #[cfg(test)]

@@ -311,6 +311,12 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 /// Makes and starts a hot standby of a PostgreSQL server. It has the same settings, follows by
 /// streaming, and returns when it lets readers in.
 ///
