@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use unanimous_core::ports::{ByHand, OpeningState};
+use unanimous_core::ports::{ByHand, HandState, OpeningState};
 use unanimous_core::xid::{Opening, ResourceName, Xid};
 
 use super::lock;
@@ -106,12 +106,21 @@ impl Gone {
     }
 
     /// Of this resource, only what the log's open records are about; they were read after that was
-    /// noted.
+    /// noted. One that is unproven is told already: what a pass has ended says nothing of whoever
+    /// ends the branch when it has come back.
     pub(super) fn keep(&self, resource: &ResourceName, hands: &[ByHand], noted: &HashSet<Xid>) {
-        let open = hands.iter().filter(|hand| hand.state.is_open());
-        let open: HashSet<_> = open.map(|hand| (hand.gtrid, &hand.resource)).collect();
-        let is_kept = |xid: &Xid| xid.bqual != *resource || open.contains(&(xid.gtrid, &xid.bqual));
-        lock(&self.since).retain(|xid, _| is_kept(xid));
-        lock(&self.by_decision).retain(|xid| is_kept(xid) || !noted.contains(xid));
+        let of = |is_meant: fn(HandState) -> bool| -> HashSet<_> {
+            let meant = hands.iter().filter(|hand| is_meant(hand.state));
+            meant.map(|hand| (hand.gtrid, &hand.resource)).collect()
+        };
+        let open = of(HandState::is_open);
+        let intended = of(|state| state == HandState::Intended);
+        let is_elsewhere = |xid: &Xid| xid.bqual != *resource;
+        lock(&self.since)
+            .retain(|xid, _| is_elsewhere(xid) || open.contains(&(xid.gtrid, &xid.bqual)));
+        lock(&self.by_decision).retain(|xid| {
+            let is_intended = intended.contains(&(xid.gtrid, &xid.bqual));
+            is_elsewhere(xid) || is_intended || !noted.contains(xid)
+        });
     }
 }

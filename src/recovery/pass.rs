@@ -16,8 +16,8 @@ use std::sync::atomic::Ordering;
 
 use futures_util::StreamExt;
 use unanimous_core::ports::{
-    Absence, BranchError, BranchErrorKind, BranchRecord, ByHand, HandState, HeuristicEnd, LogError,
-    Problem, RecoveryScan, ResourceError, ResourceManager, XidOwner,
+    Absence, BranchError, BranchErrorKind, BranchRecord, ByHand, HeuristicEnd, LogError, Problem,
+    RecoveryScan, ResourceError, ResourceManager, XidOwner,
 };
 use unanimous_core::protocol::{Decision, Heuristic, LeaveReason, Resolution, plan};
 use unanimous_core::xid::{Gtrid, ResourceName, Xid};
@@ -439,10 +439,9 @@ async fn ended_by_whom(inner: &Inner, xid: &Xid) -> Done {
                 "it is gone, and nobody can prove whether {who} has rolled it back as was \
                  intended: {reason}"
             );
-            // The one who meant it may be about to record it, or another what was decided.
-            let is_alive = hand.state == HandState::Intended && others.contains(&hand.by);
-            if is_alive || gone.may_be_told_yet(inner, &others, hand) || !hazard(inner, hand).await
-            {
+            // The one who meant it may be about to record it, or another what was decided. Not for
+            // ever: what they record later takes the place of a hazard.
+            if gone.may_be_told_yet(inner, &others, hand) || !hazard(inner, hand).await {
                 return Done::Left(Left::Retry(why));
             }
             resolved(inner, xid, Done::Left(Left::Person(why)))

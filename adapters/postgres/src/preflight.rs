@@ -10,7 +10,7 @@
 //! makes it harmful: two connections of ours, one of them inside a transaction, turn out to share
 //! one server process, or one connection turns out to have changed its own. A pooler in session
 //! mode does neither, and does no harm. Should one be missed (its pool was busy just then), prepare
-//! and commit compare the process, too, and roll back, and recovery compares it and ends nothing.
+//! and commit compare the process, too, and roll back, and recovery believes no list of another's.
 //! Each of the two ways is looked at: what recovery relies on is its sessions' state as well.
 
 use unanimous_core::ports::{Finding, Preflight, Problem, ResourceError, Severity};
@@ -59,12 +59,13 @@ impl Postgres {
         }
         found.extend(rights::as_last(&first).await.map_err(fail)?);
         found.extend(self.check_setup(&second).await);
+        // So that they say good-bye when they are dropped; this one before others are opened.
+        second.mark_clean();
+        drop(second);
         if let Some(recovery) = &settings.recovery {
             found.extend(self.check_recovery(recovery, &first, &seen).await?);
         }
-        // So that they say good-bye when they are dropped.
         first.mark_clean();
-        second.mark_clean();
         // One of the two ways leads to a standby: a fail-over is under way.
         let is_read_only = found.iter().any(|found| found.subject == findings::STANDBY);
         Ok(Preflight::new(seen.server(), identity, found).read_only(is_read_only))
@@ -129,10 +130,15 @@ impl Postgres {
     }
 }
 
-/// Twice, because a pooler that has just opened a session of its own may lend that first.
+/// Twice, because a pooler that has just opened a session of its own may lend that first. One that
+/// lends its sessions in turn, and has just two, lends the idle one its own between any two
+/// requests of the busy one, so it is asked more than once in a row, too.
 async fn shares_sessions(idle: &Session, busy: &Session) -> Result<bool, Failure> {
     let known = idle.facts().backend.pid;
     for _ in 0..2 {
+        if pid(&idle.run(PID).await?)? != known {
+            return Ok(true);
+        }
         let own = pid(&idle.run(PID).await?)?;
         let other = pid(&busy.run(BEGIN_PID).await?)?;
         // Without a further question: the pooler may have no session left to answer it.

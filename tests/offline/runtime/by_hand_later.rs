@@ -85,6 +85,27 @@ async fn i1_what_another_member_has_ended_just_now_is_no_hazard() {
     }
 }
 
+/// Whoever meant to roll it back lives, and will never say what became of it: for ever its decision
+/// would wait.
+#[tokio::test(start_paused = true)]
+async fn i6_nobody_waits_for_ever_for_whoever_meant_to_end_a_branch() {
+    let scene = Scene::closed(Flavour::Mysql, true).await;
+    scene.dies_at(Call::FinishAnswered, At::Orders).await;
+    assert!(!scene.is_prepared());
+    let tm = scene.world.start().await;
+    // Longer than one answer of a server and one of the log.
+    for _ in 0..4 {
+        tm.recover().await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    assert!(scene.world.log.is_completed(scene.gtrid));
+    let outcome = tm.outcome(scene.gtrid).await.unwrap();
+    assert!(
+        matches!(outcome, TransactionOutcome::Heuristic(_)),
+        "{outcome:?}"
+    );
+}
+
 /// The log would be closed before the certain end is recorded.
 #[tokio::test(start_paused = true)]
 async fn i1_a_shutdown_waits_for_what_a_person_is_doing() {

@@ -57,13 +57,14 @@ async fn i1_a_pooler_before_recovery_alone_is_unfit_and_ends_nothing(kind: Kind)
     db.admin("ALTER ROLE app SET synchronous_commit = off")
         .await;
     let pooler = PgBouncer::start(&server, &Options::new().args(lines)).unwrap();
+    let through = Postgres::builder("orders", pooler.url()).build().unwrap();
+    // Just two, lent in turn: each of two connections may see its own every time.
+    let_it_have_several_sessions(&db, &through).await;
     let resource = db.build(|builder| builder.recovery_address(pooler.url()));
     let found = finding(&resource, "pooler").await;
     assert_eq!(found.severity, Severity::Error, "{found}");
     assert!(found.evidence.contains("recovery_address"), "{found}");
 
-    let through = Postgres::builder("orders", pooler.url()).build().unwrap();
-    let_it_have_several_sessions(&db, &through).await;
     wait_for_standbys(&db, "nobody").await;
     cancelled(&db, branch.commit()).await.unwrap_err();
     let xid = db.xid(1);

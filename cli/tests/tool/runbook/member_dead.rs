@@ -16,11 +16,11 @@ async fn what_the_last_member_of_a_shared_log_left_behind_is_ended_by_the_tool()
     shop.service.start(Plan::DecisionDurable).kill();
     let page = Section::open("A member of a shared log is dead");
     // Until then it may be alive.
-    while !shop
-        .shell("unanimous list", false)
-        .stdout
-        .contains("1 silent")
-    {
+    for _ in 0..600 {
+        let listed = shop.shell("unanimous list", false).stdout;
+        if listed.contains("1 silent") {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     page.follow(&shop).await;
