@@ -3,8 +3,9 @@
 //! * PostgreSQL 18: `fsyncs` of the WAL in `pg_stat_io`, split into those that a session waits for
 //!   and those in the background (*lazy*); statements where `pg_stat_statements` is there and told
 //!   to track.
-//! * MySQL, MariaDB: `Innodb_os_log_fsyncs`. A binary log's syncs are its calls that are neither
-//!   reads nor writes (`COUNT_MISC` of `wait/io/file/sql/binlog` in
+//! * MySQL: `Innodb_os_log_fsyncs`. MariaDB has that no more (seen: 10.11), but
+//!   `Innodb_data_fsyncs`, which counts the log's with the few of its data files. A binary log's
+//!   syncs are its calls that are neither reads nor writes (`COUNT_MISC` of `wait/io/file/sql/binlog` in
 //!   `performance_schema.file_summary_by_event_name`; seen: one for each commit). Statements are
 //!   `Queries`, which counts each of a packet.
 
@@ -78,10 +79,22 @@ impl Counters {
             postgres_flushes: flushes.get(0),
             postgres_lazy_flushes: flushes.get(1),
             postgres_statements: self.postgres_statements().await?,
-            mysql_flushes: self.status("Innodb_os_log_fsyncs").await?,
+            mysql_flushes: self.mysql_flushes().await?,
             binlog_syncs: self.binlog_syncs().await?,
-            mysql_statements: self.status("Queries").await?,
+            mysql_statements: self.count_of("Queries").await?,
         })
+    }
+
+    async fn mysql_flushes(&mut self) -> Result<f64, Error> {
+        match self.status("Innodb_os_log_fsyncs").await? {
+            Some(count) => Ok(count),
+            None => self.count_of("Innodb_data_fsyncs").await,
+        }
+    }
+
+    async fn count_of(&mut self, name: &str) -> Result<f64, Error> {
+        let count = self.status(name).await?;
+        Ok(count.ok_or_else(|| format!("the server does not count {name}"))?)
     }
 
     /// Lets PostgreSQL count statements from now on, in every session, or no more.
@@ -110,11 +123,10 @@ impl Counters {
         Ok(self.postgres.query_one(sql, &[]).await?.get(0))
     }
 
-    async fn status(&mut self, name: &str) -> Result<f64, Error> {
+    async fn status(&mut self, name: &str) -> Result<Option<f64>, Error> {
         let sql = format!("SHOW GLOBAL STATUS LIKE '{name}'");
         let row: Option<(String, f64)> = self.mysql.query_first(sql).await?;
-        let (_, count) = row.ok_or_else(|| format!("the server does not count {name}"))?;
-        Ok(count)
+        Ok(row.map(|(_, count)| count))
     }
 
     /// MariaDB has no such table unless it is told to; it is measured without a binary log.

@@ -94,17 +94,22 @@ fn transfers(args: &Args) -> Result<(), Error> {
         let measured = measure(args, &alternatives, *ledger, &postgres);
         rows.extend(runtime.block_on(measured)?);
         // What was measured so far is there, whatever comes.
-        if let Some(json) = &args.json {
-            report::write_json(json, &rows)?;
-        }
+        write(args, &rows)?;
+    }
+    println!("{:.0} s", begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn write(args: &Args, rows: &[Row]) -> Result<(), Error> {
+    if let Some(json) = &args.json {
+        report::write_json(json, rows)?;
     }
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder)?;
-        std::fs::write(folder.join("transfers.md"), report::page(&rows, &command()))?;
-        report::write_json(&folder.join("transfers.json"), &rows)?;
-        plot::draw(folder, &rows)?;
+        std::fs::write(folder.join("transfers.md"), report::page(rows, &command()))?;
+        report::write_json(&folder.join("transfers.json"), rows)?;
+        plot::draw(folder, rows)?;
     }
-    println!("{:.0} s", begun.elapsed().as_secs_f64());
     Ok(())
 }
 
