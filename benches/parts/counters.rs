@@ -5,9 +5,9 @@
 //!   to track.
 //! * MySQL: `Innodb_os_log_fsyncs`. MariaDB has that no more (seen: 10.11), but
 //!   `Innodb_data_fsyncs`, which counts the log's with the few of its data files. A binary log's
-//!   syncs are its calls that are neither reads nor writes (`COUNT_MISC` of `wait/io/file/sql/binlog` in
-//!   `performance_schema.file_summary_by_event_name`; seen: one for each commit). Statements are
-//!   `Queries`, which counts each of a packet.
+//!   syncs are its calls that are neither reads nor writes (`COUNT_MISC` of
+//!   `wait/io/file/sql/binlog` in `performance_schema.file_summary_by_event_name`; seen: one for
+//!   each commit). Statements are `Queries`, which counts each of a packet.
 
 use std::time::Duration;
 
