@@ -71,21 +71,47 @@ impl Postgres {
             Err(failure) => return Err(failure.into_branch(Request::Open, name, asked)),
         };
         session.watch_warnings();
-        match end_prepared(&session, &gid, decision).await {
-            Ok(As::OwnRole) => {
-                session.keep();
-                Ok(())
+        let ended = end_prepared(&session, &gid, decision).await;
+        let unconfirmed = match decision {
+            Decision::Commit if !session.is_direct().await => {
+                Some(session.facts().identity.clone())
             }
+            Decision::Commit | Decision::Rollback => None,
+        };
+        match ended {
+            Ok(As::OwnRole) => session.keep(),
             Ok(As::Owner) => {
                 // An account of recovery's own comes here for every branch.
                 if session.run("RESET ROLE").await.is_ok() {
                     session.keep();
                 }
-                Ok(())
             }
             // Not used again: the role may still be taken.
-            Err(failure) => Err(failure.into_branch(Request::Finish, name, asked)),
+            Err(failure) => return Err(failure.into_branch(Request::Finish, name, asked)),
         }
+        let Some(identity) = unconfirmed else {
+            return Ok(());
+        };
+        // The session was given back: this takes one, too.
+        let confirmed = self.confirm_commit(&identity).await;
+        confirmed.map_err(|failure| failure.into_branch(Request::Finish, name, asked))
+    }
+
+    /// A pooler stands between, so that the branch may have been committed by another session than
+    /// the one that is set to wait for the standbys. `COMMIT PREPARED` has to be alone in its
+    /// string, so nothing in it tells, and checks before and behind it can miss it: a pooler that
+    /// lends two sessions in turn gave the first one again for the third string (observed).
+    async fn confirm_commit(&self, identity: &ServerIdentity) -> Result<(), Failure> {
+        let why = match self.await_standbys().await {
+            Ok(asked) if asked == *identity => return Ok(()),
+            Ok(asked) => format!("the server is another one now ({asked})"),
+            Err(failure) => failure.to_string(),
+        };
+        let words = format!(
+            "a pooler stands in between: the branch is committed, and a synchronous standby may \
+             lack that ({why}); connect to the server itself, or use session mode"
+        );
+        Err(Failure::lost(words, None))
     }
 
     /// What became of a branch that was prepared, with a decision to commit, and is not listed.
@@ -311,7 +337,9 @@ pub(crate) async fn end_answered(
 /// behind the end of a branch has undone what made its session durable.
 async fn take_role(session: &Session, gid: &Gid) -> Option<Replies> {
     let owner = session.run(&sql::owner_of(gid)).await.ok()?;
-    let set_role = format!("SET ROLE {}; {}", owner.field(0)?, sql::durable());
+    let own = sql::own_session(session.facts().backend.pid);
+    let (owner, durable) = (owner.field(0)?, sql::durable());
+    let set_role = format!("{own}; SET ROLE {owner}; {durable}");
     session.run(&set_role).await.ok()
 }
 

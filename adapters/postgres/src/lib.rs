@@ -147,6 +147,7 @@ mod bugs;
 mod checkup;
 mod codes;
 mod config;
+mod direct;
 mod failure;
 mod findings;
 mod finish;

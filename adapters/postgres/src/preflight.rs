@@ -10,7 +10,8 @@
 //! makes it harmful: two connections of ours, one of them inside a transaction, turn out to share
 //! one server process, or one connection turns out to have changed its own. A pooler in session
 //! mode does neither, and does no harm. Should one be missed (its pool was busy just then), prepare
-//! and commit compare the process, too, and roll back, and recovery believes no list of another's.
+//! and commit compare the process, too, and roll back, and recovery believes no list of another's,
+//! nor a commit before the standbys were asked for once more.
 //! Each of the two ways is looked at: what recovery relies on is its sessions' state as well.
 
 use unanimous_core::ports::{Finding, Preflight, Problem, ResourceError, Severity};

@@ -72,14 +72,15 @@ pub(crate) const AWAIT_NOBODY: &str = "SET synchronous_commit = local";
 /// that nobody has noticed gives the session to others.
 pub(crate) const OWN_NAMES: &str = "SET LOCAL search_path = pg_catalog, pg_temp";
 
-/// Does not return before the synchronous standbys have all that was committed before it: the
-/// commit of a transaction that has written to the log waits for them, whatever its session is set
-/// to.
+/// Does not return before the synchronous standbys, if some are awaited, have all that was
+/// committed before it: the commit of a transaction that has written to the log waits for them,
+/// whatever its session is set to.
 pub(crate) fn await_standbys() -> String {
     let told = tell_warnings(true);
     format!(
         "SELECT pg_catalog.set_config('synchronous_commit', {AT_LEAST_ON}, true), {told}, \
-         pg_catalog.pg_logical_emit_message(true, 'unanimous', '')"
+         CASE WHEN pg_catalog.current_setting('synchronous_standby_names') <> '' \
+         THEN pg_catalog.pg_logical_emit_message(true, 'unanimous', '') END"
     )
 }
 

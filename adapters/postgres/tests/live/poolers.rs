@@ -1,9 +1,10 @@
 //! A pooler in between, in transaction mode and in session mode.
 
 use unanimous_core::ports::{
-    Absence, Branch, DecisionRow, EpochSlot, PrepareReply, Resource, ResourceManager, Severity,
-    TableErrorKind, TableHome,
+    Absence, Branch, BranchErrorKind, DecisionRow, EpochSlot, PrepareReply, Resource,
+    ResourceManager, Severity, TableErrorKind, TableHome,
 };
+use unanimous_core::protocol::Decision;
 use unanimous_postgres::Postgres;
 use xtask::servers::{Kind, Options, PgBouncer, Server};
 
@@ -84,6 +85,15 @@ async fn a_pooler_in_session_mode_does_no_harm(kind: Kind) {
     let resource = Postgres::builder("orders", pooler.url()).build().unwrap();
     assert_eq!(findings(&resource, "pooler").await, []);
     db.assert_works_through(&resource).await;
+    for (sequence, through, is_confirmed) in [(2, &db.resource, false), (3, &resource, true)] {
+        let (branch, _) = db.prepared(sequence).await;
+        drop(branch);
+        let xid = db.xid(sequence);
+        let finish = through.finish(&xid, Decision::Commit, None);
+        finish.await.unwrap();
+        assert!(db.has_row(sequence).await);
+        assert_eq!(db.was_confirmed().await, is_confirmed, "{sequence}");
+    }
 }
 
 /// Several branches at once, so that the pooler has several sessions to choose from.
@@ -128,6 +138,49 @@ async fn behind_a_pooler_that_was_missed_nothing_is_prepared(kind: Kind) {
         seen,
         "the pooler never gave another session: the test tests nothing"
     );
+}
+
+/// What commits a branch waits for standbys only where its session is set to that: by another one it
+/// might be lost in a fail-over, and its decision be forgotten.
+async fn i1_behind_a_pooler_that_was_missed_no_commit_of_recovery_is_believed(kind: Kind) {
+    const COUNT: u64 = 8;
+    let server = Server::start(kind, &Options::new()).unwrap();
+    let db = Db::on(&server).await;
+    let mut records = Vec::new();
+    for sequence in 1..=COUNT {
+        records.push((sequence, db.prepared(sequence).await.1));
+    }
+    db.admin("ALTER ROLE app SET synchronous_commit = off")
+        .await;
+    let lines = [
+        "default_pool_size = 2",
+        "min_pool_size = 2",
+        "server_round_robin = 1",
+    ];
+    let pooler = PgBouncer::start(&server, &Options::new().args(lines)).unwrap();
+    let branches = Postgres::builder("orders", pooler.url()).build().unwrap();
+    let_it_have_several_sessions(&db, &branches).await;
+    let through = db.build(|builder| builder.recovery_address(pooler.url()));
+    wait_for_standbys(&db, "nobody").await;
+    let mut doubted = 0;
+    for (sequence, record) in &records {
+        let xid = db.xid(*sequence);
+        let finish = through.finish(&xid, Decision::Commit, None);
+        let error = cancelled(&db, finish).await.unwrap_err();
+        assert_eq!(error.kind(), BranchErrorKind::Undetermined, "{error}");
+        assert!(!db.is_prepared(*sequence).await, "it was carried out");
+        doubted += u64::from(error.to_string().contains("pooler"));
+        let absence = cancelled(&db, db.resource.absent(&xid, record)).await;
+        let absence = absence.unwrap();
+        assert!(matches!(absence, Absence::InDoubt(_)), "{absence:?}");
+    }
+    assert!(doubted > 0, "no other session has carried one out");
+    wait_for_standbys(&db, "").await;
+    for (sequence, record) in &records {
+        let absence = db.resource.absent(&db.xid(*sequence), record).await;
+        assert_eq!(absence.unwrap(), Absence::Finished);
+        assert!(db.has_row(*sequence).await);
+    }
 }
 
 /// A log's sessions are set up once: what a decision relies on would be another session's.
@@ -178,4 +231,5 @@ on_own!(
     i1_a_pooler_before_recovery_alone_is_unfit_and_ends_nothing,
     a_pooler_in_session_mode_does_no_harm,
     behind_a_pooler_that_was_missed_nothing_is_prepared,
+    i1_behind_a_pooler_that_was_missed_no_commit_of_recovery_is_believed,
 );

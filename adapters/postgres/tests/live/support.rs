@@ -291,6 +291,13 @@ impl Db {
         scan.branches.iter().filter(|b| b.owner == owner).count() == 1
     }
 
+    /// Has recovery asked for the standbys on its own, because somebody stands in between?
+    pub(crate) async fn was_confirmed(&self) -> bool {
+        let asked = "SELECT 1 FROM pg_stat_activity \
+            WHERE usename = 'app' AND query LIKE '%pg_logical_emit_message%'";
+        !self.admin(asked).await.is_empty()
+    }
+
     /// The server process of a branch.
     pub(crate) async fn wait_gone(&self, pid: i32) {
         let question = format!("SELECT 1 FROM pg_stat_activity WHERE pid = {pid}");

@@ -237,6 +237,7 @@ async fn the_whole_protocol_runs_over_tls(kind: Kind) {
         .finish(&db.xid(2), Decision::Commit, None)
         .await
         .unwrap();
+    assert!(!db.was_confirmed().await, "nobody stands in between");
     resource
         .finish(&db.xid(3), Decision::Rollback, None)
         .await
@@ -260,9 +261,19 @@ async fn a_direct_negotiation_is_for_new_servers(kind: Kind) {
     let secure = Secure::start(kind).await;
     secure.certify(&["127.0.0.1"]).await;
     let resource = secure.resource("sslmode=require&sslnegotiation=direct");
-    let opened = resource.open(secure.db.env(1)).await;
+    let db = &secure.db;
+    let opened = resource.open(db.env(1)).await;
     match kind {
-        Kind::PostgresNewest => assert!(is_encrypted(&opened.unwrap()).await),
+        Kind::PostgresNewest => {
+            let mut branch = opened.unwrap();
+            assert!(is_encrypted(&branch).await);
+            db.insert(&branch, 1).await;
+            expect_prepared(branch.prepare().await);
+            let xid = db.xid(1);
+            let finish = resource.finish(&xid, Decision::Commit, None);
+            finish.await.unwrap();
+            assert!(!db.was_confirmed().await, "nobody stands in between");
+        }
         // It hangs up, as it does on any first word that it does not know.
         _ => assert_eq!(opened.unwrap_err().kind(), BranchErrorKind::Unavailable),
     }
