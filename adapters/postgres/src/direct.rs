@@ -17,21 +17,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::CancelToken;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
-use crate::session::Session;
-
 /// A request to cancel: its length, its code, the process and the key, four bytes each.
 const REQUEST: usize = 16;
 
-impl Session {
-    /// Is nobody in between who could hand a request to another session? In doubt: no.
-    pub(crate) async fn is_direct(&self) -> bool {
-        let told = process_told(&self.client().cancel_token()).await;
-        told == Some(self.facts().backend.pid)
-    }
-}
-
 /// The process that the server, or what stands before it, has told at the log-in.
-async fn process_told(token: &CancelToken) -> Option<i32> {
+pub(crate) async fn process_told(token: &CancelToken) -> Option<i32> {
     let written = Arc::default();
     let to_nobody = Written(Arc::clone(&written));
     token.cancel_query_raw(to_nobody, Plain).await.ok()?;

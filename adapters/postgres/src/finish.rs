@@ -73,9 +73,7 @@ impl Postgres {
         session.watch_warnings();
         let ended = end_prepared(&session, &gid, decision).await;
         let unconfirmed = match decision {
-            Decision::Commit if !session.is_direct().await => {
-                Some(session.facts().identity.clone())
-            }
+            Decision::Commit if !session.is_direct() => Some(session.facts().identity.clone()),
             Decision::Commit | Decision::Rollback => None,
         };
         match ended {

@@ -162,6 +162,7 @@ mod streams;
 mod table;
 mod tls;
 mod trace;
+mod unawaited;
 mod wipe;
 
 use std::error::Error;

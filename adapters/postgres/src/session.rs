@@ -31,6 +31,7 @@ use unanimous_core::xid::ResourceName;
 
 use crate::access::{Access, Connected, Stream};
 use crate::config::Settings;
+use crate::direct::process_told;
 use crate::failure::Failure;
 use crate::sql;
 
@@ -74,6 +75,7 @@ pub(crate) struct Session {
     tls: MakeRustlsConnect,
     facts: Facts,
     durability: &'static str,
+    is_direct: bool,
     clean: bool,
     spoiled: AtomicBool,
     is_idle: bool,
@@ -119,7 +121,9 @@ impl Session {
         let durability = replies.rows.get(1).map_or("on", durability_in);
         replies.rows.truncate(1);
         let facts = Facts::read(&replies)?;
+        let told = process_told(&client.cancel_token()).await;
         let mut session = Self {
+            is_direct: told == Some(facts.backend.pid),
             client,
             link,
             tls,
@@ -158,6 +162,11 @@ impl Session {
         &self.facts
     }
 
+    /// Is nobody in between who could hand a request to another session? In doubt: no.
+    pub(crate) const fn is_direct(&self) -> bool {
+        self.is_direct
+    }
+
     /// What the session was set to when it began, for `synchronous_commit`: at least `on`.
     pub(crate) const fn durability(&self) -> &'static str {
         self.durability
@@ -176,29 +185,6 @@ impl Session {
             completed: replies.completed.saturating_sub(1),
             ..replies
         })
-    }
-
-    /// The same for a change that need not be on the synchronous standbys: its commit does not wait
-    /// for them. The next one's does again. No other session's level is changed; but a pooler that
-    /// nobody has noticed, and that lends another one for the raise, keeps this one's low.
-    pub(crate) async fn run_unawaited(&self, text: &str) -> Result<Replies, Failure> {
-        let own = sql::own_session(self.facts.backend.pid);
-        let lowered = format!("{own}; {}", sql::AWAIT_NOBODY);
-        let lowered = self.send(&lowered).await?;
-        let sent = self.send(text).await;
-        let raised = format!("{own}; SET synchronous_commit = {}", self.durability);
-        let raised = self.send(&raised).await;
-        // If it was refused, the change waits; no harm is done.
-        let _ = self.read(lowered).await;
-        let answer = self.read(sent?).await;
-        let raised = match raised {
-            Ok(stream) => self.read(stream).await,
-            Err(failure) => Err(failure),
-        };
-        if raised.is_err() {
-            self.spoil();
-        }
-        answer
     }
 
     /// Hands one string of statements to the connection; does not wait for an answer.

@@ -140,8 +140,8 @@ async fn behind_a_pooler_that_was_missed_nothing_is_prepared(kind: Kind) {
     );
 }
 
-/// What commits a branch waits for standbys only where its session is set to that: by another one it
-/// might be lost in a fail-over, and its decision be forgotten.
+/// What commits a branch waits for standbys only where its session is set to that: by another one
+/// it might be lost in a fail-over, and its decision be forgotten.
 async fn i1_behind_a_pooler_that_was_missed_no_commit_of_recovery_is_believed(kind: Kind) {
     const COUNT: u64 = 8;
     let server = Server::start(kind, &Options::new()).unwrap();
