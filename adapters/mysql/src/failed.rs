@@ -29,19 +29,21 @@ use crate::codes::{self, During};
 /// An error is disproved by a list of the same server, asked for after it was heard, that has the
 /// branch: the failed commit has left it as it was, and what becomes of it from then on is told by
 /// the list again. That another server has it, such as a replica that was promoted, says nothing of
-/// the first.
+/// the first: each server is kept apart.
 #[derive(Debug, Default)]
 pub(crate) struct FailedCommits {
-    heard: Mutex<HashMap<Xid, Failed>>,
+    heard: Mutex<HashMap<At, Failed>>,
     moments: AtomicU64,
 }
+
+/// A branch at a server.
+type At = (Xid, ServerIdentity);
 
 #[derive(Debug)]
 struct Failed {
     /// When it was heard.
     at: u64,
-    /// By this server, which was started then.
-    identity: ServerIdentity,
+    /// The server was started then.
     started: u64,
     why: String,
 }
@@ -51,18 +53,17 @@ impl FailedCommits {
     pub(crate) fn hear(
         &self,
         xid: &Xid,
-        (identity, started): (&ServerIdentity, u64),
+        (server, started): (&ServerIdentity, u64),
         error: &Error,
         during: During,
     ) {
         if codes::leaves_a_commit_undetermined(error, during) {
             let failed = Failed {
                 at: self.moment(),
-                identity: identity.clone(),
                 started,
                 why: error.to_string(),
             };
-            self.lock().insert(xid.clone(), failed);
+            self.lock().insert((xid.clone(), server.clone()), failed);
         }
     }
 
@@ -72,33 +73,37 @@ impl FailedCommits {
     }
 
     /// This server lists these, as was asked after that moment.
-    pub(crate) fn disprove(&self, identity: &ServerIdentity, listed: &[ScannedBranch], asked: u64) {
+    pub(crate) fn disprove(&self, server: &ServerIdentity, listed: &[ScannedBranch], asked: u64) {
         let mut heard = self.lock();
         if heard.is_empty() {
             return;
         }
-        let is_of_it = |failed: &Failed| failed.at < asked && failed.identity == *identity;
         for branch in listed {
-            if let XidOwner::Unanimous(xid) = &branch.owner
-                && heard.get(xid).is_some_and(is_of_it)
-            {
-                heard.remove(xid);
+            if let XidOwner::Unanimous(xid) = &branch.owner {
+                let at = (xid.clone(), server.clone());
+                if heard.get(&at).is_some_and(|failed| failed.at < asked) {
+                    heard.remove(&at);
+                }
             }
         }
     }
 
-    /// The branch has ended after all, by the server's positive word.
-    pub(crate) fn forget(&self, xid: &Xid) {
-        self.lock().remove(xid);
+    /// The branch has ended after all, by this server's positive word.
+    pub(crate) fn forget(&self, xid: &Xid, server: &ServerIdentity) {
+        self.lock().remove(&(xid.clone(), server.clone()));
     }
 
-    /// What became of a branch that the server, started then, does not list, if its commit has
-    /// failed.
-    pub(crate) fn judge(&self, xid: &Xid, started: u64) -> Option<Absence> {
+    /// What became of a branch that this server, started then, does not list, if its commit has
+    /// failed there.
+    pub(crate) fn judge(
+        &self,
+        xid: &Xid,
+        (server, started): (&ServerIdentity, u64),
+    ) -> Option<Absence> {
         let failed = self.lock();
         let Failed {
             started: then, why, ..
-        } = failed.get(xid)?;
+        } = failed.get(&(xid.clone(), server.clone()))?;
         Some(if *then == started {
             Absence::InDoubt(format!(
                 "the server has failed to commit {xid} ({why}), and may hold it without listing \
@@ -112,7 +117,7 @@ impl FailedCommits {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Xid, Failed>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<At, Failed>> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -124,37 +129,68 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn an_error_is_disproved_by_a_list_of_its_server_that_was_asked_for_after_it() {
+    fn xid() -> Xid {
         let opening = Opening {
             manager: ManagerId::from_bytes([7; 10]),
             epoch: Epoch(1),
             nonce: 7,
         };
-        let xid = Xid {
+        Xid {
             gtrid: opening.gtrid(1),
             bqual: "ledger".parse().unwrap(),
-        };
-        let error = Error::Server(ServerError {
+        }
+    }
+
+    fn full_disk() -> Error {
+        Error::Server(ServerError {
             code: 1180,
             message: "Got error 28 during COMMIT".to_owned(),
             state: "HY000".to_owned(),
-        });
-        let listed = [ScannedBranch {
-            owner: XidOwner::Unanimous(xid.clone()),
+        })
+    }
+
+    fn listed() -> [ScannedBranch; 1] {
+        [ScannedBranch {
+            owner: XidOwner::Unanimous(xid()),
             age: None,
-        }];
-        let server = |text| ServerIdentity::new(text).unwrap();
-        let (here, promoted) = (server("mariadb:1"), server("mariadb:2"));
+        }]
+    }
+
+    fn server(text: &str) -> ServerIdentity {
+        ServerIdentity::new(text).unwrap()
+    }
+
+    #[test]
+    fn an_error_is_disproved_by_a_list_of_its_server_that_was_asked_for_after_it() {
+        let (xid, here, promoted) = (xid(), server("mariadb:1"), server("mariadb:2"));
         let failed = FailedCommits::default();
+        let judge = |started| failed.judge(&xid, (&here, started));
         let before = failed.moment();
-        failed.hear(&xid, (&here, 1), &error, During::Commit);
-        failed.disprove(&here, &listed, before);
-        assert!(matches!(failed.judge(&xid, 1), Some(Absence::InDoubt(_))));
+        failed.hear(&xid, (&here, 1), &full_disk(), During::Commit);
+        failed.disprove(&here, &listed(), before);
+        assert!(matches!(judge(1), Some(Absence::InDoubt(_))));
         failed.disprove(&here, &[], failed.moment());
-        failed.disprove(&promoted, &listed, failed.moment());
-        assert!(matches!(failed.judge(&xid, 2), Some(Absence::Hazard(_))));
-        failed.disprove(&here, &listed, failed.moment());
-        assert_eq!(failed.judge(&xid, 1), None);
+        failed.disprove(&promoted, &listed(), failed.moment());
+        assert!(matches!(judge(2), Some(Absence::Hazard(_))));
+        failed.disprove(&here, &listed(), failed.moment());
+        assert_eq!(judge(1), None);
+    }
+
+    /// The address led to a replica for a while, which had the branch, too.
+    #[test]
+    fn i3_what_another_server_says_of_the_branch_leaves_the_error_of_the_first() {
+        let (xid, here, promoted) = (xid(), server("mariadb:1"), server("mariadb:2"));
+        let failed = FailedCommits::default();
+        let here_is_in_doubt =
+            || matches!(failed.judge(&xid, (&here, 1)), Some(Absence::InDoubt(_)));
+        failed.hear(&xid, (&here, 1), &full_disk(), During::Commit);
+        failed.hear(&xid, (&promoted, 2), &full_disk(), During::CommitElsewhere);
+        assert!(here_is_in_doubt(), "its error is kept beside the other's");
+        failed.disprove(&promoted, &listed(), failed.moment());
+        assert!(here_is_in_doubt(), "a list of the other");
+        failed.forget(&xid, &promoted);
+        assert!(here_is_in_doubt(), "an end at the other");
+        failed.forget(&xid, &here);
+        assert_eq!(failed.judge(&xid, (&here, 1)), None);
     }
 }

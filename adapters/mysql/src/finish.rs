@@ -94,7 +94,7 @@ async fn end(
         let failed_commits = &resource.inner.failed_commits;
         let Err(error) = session.run(&sql).await else {
             lease.give_back();
-            failed_commits.forget(xid);
+            failed_commits.forget(xid, &identity);
             return Ok(());
         };
         failed_commits.hear(xid, (&identity, started), &error, during);
@@ -302,7 +302,8 @@ impl Proof {
         if self.listed.contains(xid) {
             return Absence::InDoubt(format!("{xid} is listed again"));
         }
-        failed.judge(xid, self.started).unwrap_or(Absence::Presumed)
+        let failed = failed.judge(xid, (identity, self.started));
+        failed.unwrap_or(Absence::Presumed)
     }
 }
 

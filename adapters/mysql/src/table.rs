@@ -32,6 +32,7 @@ use request::{Reads, Request};
 use sql::{IF_WRITABLE, Tables};
 
 mod find;
+mod here;
 mod hold;
 mod moving;
 mod request;
@@ -349,17 +350,14 @@ impl DecisionTable for MysqlTable {
     ) -> Result<(), TableError> {
         let doing = "note a heuristic end";
         let tables = self.names(doing).await?;
-        let statements = tables.record_heuristic(gtrid, resource, end);
-        let answer = self.ask(doing, |_, _| Request::new(statements)).await?;
-        self.refuse_moved(doing, &answer)
+        let noting = tables.heuristic_from(gtrid, resource, end);
+        self.record(doing, tables, noting).await
     }
 
     async fn record_by_hand(&self, row: &HandRow) -> Result<(), TableError> {
         let doing = "record what a person does";
         let tables = self.names(doing).await?;
-        let statements = tables.record_by_hand(row);
-        let answer = self.ask(doing, |_, _| Request::new(statements)).await?;
-        self.refuse_moved(doing, &answer)
+        self.record(doing, tables, tables.by_hand_from(row)).await
     }
 
     async fn ends(&self, forced_by: Option<Epoch>) -> Result<Ends, TableError> {

@@ -60,13 +60,16 @@ pub async fn what_is_new_waits_until_decisions_are_set_free<P: Place>(place: &P)
     suite.close(other.epoch).await;
 }
 
-/// Without any lock in the way, each in one attempt.
+/// Without any lock in the way, each in one attempt; also beside somebody who joins and waits.
 pub async fn what_was_decided_is_ended_while_decisions_are_held<P: Place>(place: &P) {
     let suite = Suite::start(place).await;
     let closed = suite.join().await;
     suite.close(closed.epoch).await;
     let rows = suite.rows_in_every_state().await;
     let held = hold(&suite).await;
+    let table = place.table();
+    let joining = tokio::spawn(async move { until_answered(|| table.join(7, "late")).await });
+    assert_wait(std::slice::from_ref(&joining)).await;
     let table = place.table();
     table.check().await.expect("no lock");
     table.beat(suite.own.epoch).await.expect("no lock");
@@ -95,6 +98,7 @@ pub async fn what_was_decided_is_ended_while_decisions_are_held<P: Place>(place:
     assert_eq!(found.expect("no lock").row, None);
     assert_eq!(suite.pending().await, []);
     held.end().await.expect("it has held until now");
+    joining.await.expect("no panic").expect("it is free");
 }
 
 /// Its decision is there then, or will never be.

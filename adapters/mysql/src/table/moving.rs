@@ -200,9 +200,15 @@ impl Mark {
 }
 
 impl MysqlTable {
-    /// A log that was moved away, or is not here yet, is not used. After [`Tables::check`] or
-    /// [`Tables::if_here`].
+    /// A log that was moved away, or is not here yet, is not used; nor is one that nobody can tell
+    /// it of. After [`Tables::check`], or where [`Tables::mark`] is third.
     pub(super) fn refuse_moved(&self, doing: &str, answer: &Answer) -> Result<(), TableError> {
+        if answer.rows(2).is_empty() {
+            let why = "unanimous_log has no row, which says whose log this is and whether it was \
+                       moved: restore it from a backup, or let somebody look who knows what has \
+                       changed the tables";
+            return Err(self.unfit(doing, why));
+        }
         let why = match Mark::of(answer, 2) {
             None => return Ok(()),
             Some(Mark::To(place)) => went_to(&place),

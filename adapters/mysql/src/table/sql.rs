@@ -13,8 +13,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use unanimous_core::ports::{DecisionRow, EpochSlot, HandRow, SLOTS, ServerIdentity};
-use unanimous_core::xid::{Epoch, Gtrid, ResourceName};
+use unanimous_core::ports::{DecisionRow, EpochSlot, SLOTS, ServerIdentity};
+use unanimous_core::xid::{Epoch, Gtrid};
 
 use super::schema::{self, VERSION};
 use crate::session::Flavour;
@@ -269,48 +269,6 @@ impl Tables {
             self.decision,
             keys(gtrids.iter().copied())
         )]
-    }
-
-    pub(super) fn record_heuristic(
-        &self,
-        gtrid: Gtrid,
-        resource: &ResourceName,
-        end: char,
-    ) -> Vec<String> {
-        let (heuristic, log) = (&self.heuristic, &self.log);
-        let end = quoted(&end.to_string());
-        let insert = format!(
-            "INSERT INTO {heuristic} (gtrid, resource, ended) SELECT '{gtrid}', '{resource}', \
-             {end} FROM {log} WHERE one = 1 AND moved IS NULL ON DUPLICATE KEY UPDATE \
-             ended = IF({heuristic}.ended = 'h', {end}, {heuristic}.ended), \
-             writes = {heuristic}.writes + 1"
-        );
-        self.if_here(insert)
-    }
-
-    /// See [`if_here`](Self::if_here).
-    pub(super) fn record_by_hand(&self, row: &HandRow) -> Vec<String> {
-        let (by_hand, log) = (&self.by_hand, &self.log);
-        let state = quoted(&row.state.to_string());
-        self.if_here(format!(
-            "INSERT INTO {by_hand} (id, gtrid, resource, state, words) SELECT {}, '{}', '{}', \
-             {state}, {} FROM {log} WHERE one = 1 AND moved IS NULL ON DUPLICATE KEY UPDATE \
-             state = IF({by_hand}.state IN ('I', 'U'), {state}, {by_hand}.state), \
-             writes = {by_hand}.writes + 1",
-            row.id,
-            row.gtrid,
-            row.resource,
-            quoted(&row.words)
-        ))
-    }
-
-    /// Not in a log that was moved away; a move waits for the lock. The mark is the last answer.
-    fn if_here(&self, insert: String) -> Vec<String> {
-        let lock = format!(
-            "SELECT one FROM {} WHERE one = 1 LOCK IN SHARE MODE",
-            self.log
-        );
-        vec![lock, insert, self.mark()]
     }
 
     /// Heuristic ends and what people did.

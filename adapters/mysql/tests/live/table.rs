@@ -4,6 +4,7 @@
 mod epochs;
 mod failing;
 mod forced;
+mod here;
 mod last;
 mod made;
 mod suite;

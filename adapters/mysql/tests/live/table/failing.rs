@@ -122,6 +122,23 @@ async fn i6_recovery_leaves_the_log_its_sessions(db: &Db) {
     t.drop_database().await;
 }
 
+/// Those who wait for a lock have not more.
+async fn the_log_has_four_sessions_of_its_own(db: &Db) {
+    let t = TableDb::new(db).await;
+    let holder = t.held("SELECT 1 FROM unanimous_log FOR UPDATE").await;
+    let mut joining = tokio::task::JoinSet::new();
+    for random in 0..6 {
+        let table = Arc::clone(&t.table);
+        joining.spawn(async move { table.join(random, "one of many").await });
+    }
+    t.waiters(4).await;
+    drop(holder);
+    for joined in joining.join_all().await {
+        joined.unwrap();
+    }
+    t.drop_database().await;
+}
+
 /// Says what to grant; with that, and no more, every method works.
 async fn an_account_without_rights_is_told_what_to_grant(db: &Db) {
     let mut t = TableDb::new(db).await;
@@ -372,6 +389,7 @@ async fn what_is_not_there_is_missing(db: &Db) {
 
 on_both!(
     i6_recovery_leaves_the_log_its_sessions,
+    the_log_has_four_sessions_of_its_own,
     a_lost_reply_is_lost,
     i7_a_dropped_request_leaves_no_session_behind,
     an_account_without_rights_is_told_what_to_grant,
