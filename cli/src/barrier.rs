@@ -80,7 +80,11 @@ async fn hold(access: &Access, options: &BarrierArgs, format: Format) -> Result<
     wanted.limit = options.limit;
     wanted.within = options.within;
     wanted.allow_unfinished = options.allow_unfinished;
-    let barrier = access.barrier(&wanted).await.map_err(|error| {
+    let standing = async {
+        crate::run::hold(access).await?;
+        access.barrier(&wanted).await
+    };
+    let barrier = standing.await.map_err(|error| {
         let text = format!("the barrier does not stand, and nothing is held: {error}");
         Failure::Message(text)
     })?;

@@ -6,7 +6,7 @@ use crate::args::Format;
 use crate::output::{plain, to_json};
 use crate::recover::agreed;
 use crate::resolve::{Forget, who};
-use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
+use crate::run::{CLEAN, Failure, IN_DOUBT, close, hold, open, patiently, talk};
 
 pub(crate) async fn run(
     file: &ConfigFile,
@@ -17,7 +17,12 @@ pub(crate) async fn run(
     let mut wanted = GiveUp::new(&options.gtrid, resource, who(), &options.reason);
     wanted.nobody_has_it = options.nobody_has_it;
     let access = open(file).await?;
-    let plan = match patiently(access.plan_give_up(&wanted)).await {
+    // To ask for a proof takes the log.
+    let planning = async {
+        hold(&access).await?;
+        access.plan_give_up(&wanted).await
+    };
+    let plan = match patiently(planning).await {
         Ok(plan) => plan,
         Err(error) => return close(access, Err(error.into())).await,
     };
@@ -30,12 +35,15 @@ pub(crate) async fn run(
     let question = "give this branch up?";
     let mut access = access;
     if !options.yes {
-        // To ask for a proof takes the log, which is not held while a person thinks.
+        // It is not held while a person thinks.
         close(access, Ok(())).await?;
         if !agreed(false, question)? {
             return Ok(IN_DOUBT);
         }
         access = Access::open(file).await?;
+        if let Err(error) = patiently(hold(&access)).await {
+            return close(access, Err(error.into())).await;
+        }
     }
     let done = match patiently(access.give_up(&wanted)).await {
         Ok(done) => show(&done, format).map(|()| done),

@@ -10,7 +10,7 @@ use unanimous::operator::{
 use crate::args::Format;
 use crate::filter::Filter;
 use crate::output::{plain, table, to_json};
-use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
+use crate::run::{CLEAN, Failure, IN_DOUBT, close, hold, open, patiently, talk};
 use crate::{list, progress};
 
 #[derive(Debug, Args)]
@@ -111,7 +111,11 @@ async fn act(
 ) -> Result<u8, Failure> {
     // On the heap: it is large.
     let recovering = Box::pin(access.recover(options.resource.as_deref(), &options.close));
-    let recovered = patiently(progress::shown(access, expected, recovering)).await?;
+    let recovered = patiently(async {
+        hold(access).await?;
+        progress::shown(access, expected, recovering).await
+    })
+    .await?;
     match format {
         Format::Json => to_json(serde_json::to_value(&recovered))?,
         Format::Table => show(&recovered)?,

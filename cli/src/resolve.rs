@@ -9,7 +9,7 @@ use crate::args::Format;
 use crate::lost;
 use crate::output::{blank, or_dash, plain, table, to_json};
 use crate::recover::agreed;
-use crate::run::{CLEAN, Failure, IN_DOUBT, close, open, patiently, talk};
+use crate::run::{CLEAN, Failure, IN_DOUBT, close, hold, open, patiently, talk};
 
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("end").required(true)))]
@@ -95,7 +95,11 @@ pub(crate) async fn run(
         answer => return close(access, answer.map(|_| IN_DOUBT)).await,
     }
     let wanted = wanted.as_shown(&plan);
-    let done = match patiently(access.resolve(&wanted)).await {
+    let resolving = async {
+        hold(&access).await?;
+        access.resolve(&wanted).await
+    };
+    let done = match patiently(resolving).await {
         Ok(done) => show(&done, format).map(|()| done),
         Err(error) => Err(error.into()),
     };
@@ -201,7 +205,11 @@ pub(crate) async fn forget(
         answer => return close(access, answer.map(|_| IN_DOUBT)).await,
     }
     let wanted = wanted.as_shown(&plan);
-    let listed = match patiently(access.forget(&wanted)).await {
+    let forgetting = async {
+        hold(&access).await?;
+        access.forget(&wanted).await
+    };
+    let listed = match patiently(forgetting).await {
         Ok(listed) => show_ends(&listed, format),
         Err(error) => Err(error.into()),
     };

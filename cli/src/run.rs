@@ -126,6 +126,14 @@ pub(crate) async fn open(file: &ConfigFile) -> Result<Access, Failure> {
     Ok(access)
 }
 
+/// Before something is done. A person may be about to start the application.
+pub(crate) async fn hold(access: &Access) -> Result<(), OperatorError> {
+    if access.hold().await? {
+        talk("holding the log until this ends: no application can start meanwhile");
+    }
+    Ok(())
+}
+
 /// The log is let go whatever happened; the first failure is the one that is told.
 pub(crate) async fn close<T>(access: Access, ended: Result<T, Failure>) -> Result<T, Failure> {
     let closed = access.close().await;

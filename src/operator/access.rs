@@ -106,6 +106,19 @@ impl Access {
         })
     }
 
+    /// Whether this holds the log itself from now on, until [`close`](Self::close), so that no
+    /// application can start: a log in a folder that nobody else holds. Whatever acts does so first
+    /// in any case; this is for whoever wants to say it before.
+    ///
+    /// # Errors
+    /// The log cannot be opened, or the process that holds it offers no socket.
+    ///
+    /// # Cancellation
+    /// The log may be held afterwards, or not.
+    pub async fn hold(&self) -> Result<bool, OperatorError> {
+        Ok(matches!(self.actor().await?, Actor::Alone(_)))
+    }
+
     /// What is in doubt, and what a recovery pass would do. Ends nothing.
     ///
     /// # Errors

@@ -66,10 +66,7 @@ impl Client {
     }
 
     async fn ask_unbounded<T: DeserializeOwned>(&self, verb: Verb) -> Result<Body<T>, String> {
-        let unreached = |error: io::Error| format!("cannot be reached: {error}; {RAN_AWAY}");
-        let mut stream = connect(&self.folder).await.map_err(unreached)?;
-        let request = to_line(&Request::new(verb))?;
-        stream.write_all(&request).await.map_err(unreached)?;
+        let mut stream = self.send(verb).await?;
         let answer = read_line(&mut stream, ANSWER_BYTES_MAX).await;
         let answer = answer.and_then(|line| from_line::<Answer<T>>(&line));
         let answer =
@@ -77,16 +74,28 @@ impl Client {
         Ok(answer.answer)
     }
 
+    /// The application does nothing before it has the end of the line, and the end is sent last: of
+    /// what could not be sent it does nothing.
+    async fn send(&self, verb: Verb) -> Result<UnixStream, String> {
+        let unreached = |error: io::Error| {
+            format!(
+                "cannot be reached: {error}; nothing was done: if the application has just ended, \
+                 run this again"
+            )
+        };
+        let request = to_line(&Request::new(verb))?;
+        let mut stream = connect(&self.folder).await.map_err(unreached)?;
+        stream.write_all(&request).await.map_err(unreached)?;
+        Ok(stream)
+    }
+
     /// Lets the application hold its decisions, as long as the lease is kept.
     pub(super) async fn hold(
         &self,
         wanted: &BarrierOptions,
     ) -> Result<(Lease, Stood), OperatorError> {
-        let unreached = |error: io::Error| self.failed(format!("cannot be reached: {error}"));
-        let mut stream = connect(&self.folder).await.map_err(unreached)?;
-        let request = to_line(&Request::new(Verb::Barrier(wanted.clone())));
-        let request = request.map_err(|problem| self.failed(problem))?;
-        stream.write_all(&request).await.map_err(unreached)?;
+        let sent = self.send(Verb::Barrier(wanted.clone())).await;
+        let stream = sent.map_err(|problem| self.failed(problem))?;
         let folder = self.folder.clone();
         let client = Self { folder };
         let mut lease = Lease { client, stream };

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::barrier::BarrierOptions;
 use super::client::Client;
 use super::socket::{NAME, connect, listen};
 use super::wire::{ANSWER_BYTES_MAX, Answer, Verb, from_line, read_line};
@@ -197,7 +198,25 @@ async fn an_application_that_dies_over_the_question_is_an_error_with_a_mend() {
         .await
         .unwrap_err()
         .to_string();
-    assert!(error.contains("run this again"), "{error}");
+    for words in ["it may have done what it was asked", "run this again"] {
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_that_has_ended_before_the_question_has_done_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("log");
+    let tm = start(&log).await;
+    let client = Client::find(&log).await.unwrap().unwrap();
+    tm.shutdown().await.unwrap();
+    let asked = client.ask::<Recovered>(Verb::Recover).await.unwrap_err();
+    let held = client.hold(&BarrierOptions::default()).await.unwrap_err();
+    for error in [asked.to_string(), held.to_string()] {
+        assert!(error.contains("nothing was done: "), "{error}");
+        assert!(error.contains("run this again"), "{error}");
+        assert!(!error.contains("may have"), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

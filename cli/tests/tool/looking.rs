@@ -11,6 +11,9 @@ use crate::application::Plan;
 use crate::by_hand::gid;
 use crate::support::{PASSWORDS, Ran, Service};
 
+/// Only of whoever acts.
+const HOLDING: &str = "holding the log until this ends: no application can start meanwhile";
+
 /// Every file of the log with its bytes.
 fn files(service: &Service) -> BTreeMap<String, Vec<u8>> {
     let entries = service.log().read_dir().unwrap().map(Result::unwrap);
@@ -51,12 +54,15 @@ async fn looking_needs_no_room_and_leaves_the_log_as_it_was() {
         let ran = on_a_full_disk(&service, arguments).exits(1);
         assert!(ran.stdout.contains(&gtrid), "{arguments:?}: {ran:?}");
         assert!(ran.stderr.contains("only looking at it"), "{ran:?}");
+        assert!(!ran.stderr.contains(HOLDING), "{ran:?}");
     }
     let heuristic = on_a_full_disk(&service, &["list", "--heuristic"]);
     heuristic.exits(0);
     assert!(before == files(&service), "nothing was changed");
-    on_a_full_disk(&service, &["recover", "--yes"]).exits(2);
-    service.run(&["recover", "--yes"]).exits(0);
+    let full = on_a_full_disk(&service, &["recover", "--yes"]).exits(2);
+    assert!(!full.stderr.contains(HOLDING), "{full:?}");
+    let recovered = service.run(&["recover", "--yes"]).exits(0);
+    assert!(recovered.stderr.contains(HOLDING), "{recovered:?}");
     assert_eq!(service.rows().await, (1, 1));
     service.drop_tables().await;
 }
