@@ -119,7 +119,10 @@ impl Args {
         self.alternatives.retain(|one| {
             !matches!(
                 one,
-                Alternative::Sqlalchemy | Alternative::BarePiped | Alternative::BareGuarded
+                Alternative::Sqlalchemy
+                    | Alternative::BarePiped
+                    | Alternative::BareGuarded
+                    | Alternative::BareLogged
             )
         });
     }

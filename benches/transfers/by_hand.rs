@@ -9,7 +9,9 @@
 //!   commits by itself.
 //!
 //! Connections go back to their pool as they are: nothing that the work has left there is wiped.
-//! But for the *guarded*, the same with the statements of ours: see [`guarded`](crate::guarded).
+//! But for the *guarded*, the same with the statements of ours, see [`guarded`](crate::guarded),
+//! and the *logged*, which make each decision durable between the phases, too: by the bare loop of
+//! [`appends`](crate::appends), in a file that nobody reads again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +22,7 @@ use mysql_async::prelude::Queryable;
 use unanimous::postgres::tokio_postgres::{self, Client, NoTls};
 
 use crate::Error;
+use crate::appends::{Append, BareAppender};
 use crate::contender::{credit, debit};
 use crate::counters::connect_mysql;
 use crate::guarded;
@@ -30,13 +33,36 @@ pub(crate) enum How {
     TwoPhases,
     TwoPhasesPiped,
     TwoPhasesGuarded,
+    TwoPhasesLogged,
 }
 
 pub(crate) struct ByHand {
     how: How,
+    log: Option<Log>,
     postgres: Pool<Connect<Client>>,
     mysql: Pool<Connect<Conn>>,
     sequence: AtomicU64,
+}
+
+/// For the decisions.
+struct Log {
+    appender: BareAppender,
+    _folder: tempfile::TempDir,
+}
+
+impl Log {
+    fn start() -> Result<Self, Error> {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let appender = BareAppender::start(&folder.path().join("decisions"))?;
+        Ok(Self {
+            appender,
+            _folder: folder,
+        })
+    }
+
+    async fn decide(&self) -> Result<(), Error> {
+        self.appender.clone().append().await
+    }
 }
 
 /// Makes connections of one kind.
@@ -83,8 +109,10 @@ impl ByHand {
         mysql_url: &str,
         pool_size: usize,
     ) -> Result<Self, Error> {
+        let log = (how == How::TwoPhasesLogged).then(Log::start);
         Ok(Self {
             how,
+            log: log.transpose()?,
             postgres: pool(postgres_url, pool_size)?,
             mysql: pool(mysql_url, pool_size)?,
             sequence: AtomicU64::new(0),
@@ -102,9 +130,13 @@ impl ByHand {
             How::TwoPhasesPiped => {
                 two_phases_piped(&pg, &mut my, &self.xid(), &debit, &credit).await
             }
-            How::TwoPhasesGuarded => {
+            How::TwoPhasesGuarded | How::TwoPhasesLogged => {
                 let xid = self.xid();
-                guarded::two_phases(&pg, &mut my, &xid, &debit, &credit).await?;
+                guarded::prepare_both(&pg, &mut my, &xid, &debit, &credit).await?;
+                if let Some(log) = &self.log {
+                    log.decide().await?;
+                }
+                guarded::commit_both(&pg, &mut my, &xid).await?;
                 // On its way back into the pool.
                 tokio::spawn(async move { my.reset().await.map(drop) });
                 Ok(())

@@ -22,6 +22,7 @@ pub(crate) enum Alternative {
     Bare,
     BarePiped,
     BareGuarded,
+    BareLogged,
     File,
     TablePg,
     TablePgLast,
@@ -31,11 +32,12 @@ pub(crate) enum Alternative {
 }
 
 impl Alternative {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Floor,
         Self::Bare,
         Self::BarePiped,
         Self::BareGuarded,
+        Self::BareLogged,
         Self::File,
         Self::TablePg,
         Self::TablePgLast,
@@ -50,6 +52,7 @@ impl Alternative {
             Self::Bare => "bare-2pc",
             Self::BarePiped => "bare-2pc-piped",
             Self::BareGuarded => "bare-2pc-guarded",
+            Self::BareLogged => "bare-2pc-logged",
             Self::File => "file",
             Self::TablePg => "table-pg",
             Self::TablePgLast => "table-pg-llr",
@@ -97,6 +100,7 @@ impl Contender {
             Alternative::Bare => Self::ByHand(by_hand(How::TwoPhases)?),
             Alternative::BarePiped => Self::ByHand(by_hand(How::TwoPhasesPiped)?),
             Alternative::BareGuarded => Self::ByHand(by_hand(How::TwoPhasesGuarded)?),
+            Alternative::BareLogged => Self::ByHand(by_hand(How::TwoPhasesLogged)?),
             Alternative::File
             | Alternative::TablePg
             | Alternative::TablePgLast
@@ -169,6 +173,7 @@ impl Ours {
             | Alternative::Bare
             | Alternative::BarePiped
             | Alternative::BareGuarded
+            | Alternative::BareLogged
             | Alternative::Sqlalchemy => {
                 let synced = Arc::clone(&synced);
                 builder.log(FileLog::at(folder.path().join("log")).watch(move |step| {

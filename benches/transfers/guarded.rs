@@ -23,7 +23,7 @@ const SETTINGS: &str = "NAMES utf8mb4 COLLATE utf8mb4_general_ci, SESSION autoco
     SESSION innodb_lock_wait_timeout = 50, lock_wait_timeout = 50, wait_timeout = 60; USE `app`; \
     SET ROLE NONE";
 
-pub(crate) async fn two_phases(
+pub(crate) async fn prepare_both(
     pg: &Client,
     my: &mut Conn,
     xid: &str,
@@ -60,6 +60,10 @@ pub(crate) async fn two_phases(
     let end_and_prepare = format!("XA END {xid}; XA PREPARE {xid}");
     let get = async { Ok::<_, Error>(my.query_drop(end_and_prepare).await?) };
     try_join(pay, get).await?;
+    Ok(())
+}
+
+pub(crate) async fn commit_both(pg: &Client, my: &mut Conn, xid: &str) -> Result<(), Error> {
     let pay = async {
         let commit = format!("COMMIT PREPARED {xid}");
         try_join(pg.batch_execute(&commit), pg.batch_execute(WIPE)).await?;

@@ -15,11 +15,12 @@ const SIZE: (u32, u32) = (900, 520);
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Distinguishable for most people, and in the order of the alternatives.
-const COLOURS: [RGBColor; 10] = [
+const COLOURS: [RGBColor; 11] = [
     RGBColor(150, 150, 150),
     RGBColor(0, 0, 0),
     RGBColor(90, 90, 90),
     RGBColor(160, 80, 40),
+    RGBColor(120, 94, 180),
     RGBColor(0, 114, 178),
     RGBColor(86, 180, 233),
     RGBColor(0, 158, 115),
@@ -144,7 +145,7 @@ fn column(workers: &[usize], of: usize, alternative: usize) -> f64 {
         .unwrap_or_default();
     let at = u32::try_from(at).unwrap_or_default();
     let alternative = u32::try_from(alternative).unwrap_or_default();
-    f64::from(at) + (f64::from(alternative) - 4.0) * 0.03
+    f64::from(at) + (f64::from(alternative) - 5.0) * 0.03
 }
 
 /// The number of workers under its column, and nothing in between.
