@@ -16,7 +16,7 @@ use mysql_async::prelude::Queryable;
 pub(crate) const ACCOUNTS: usize = 8192;
 pub(crate) const BALANCE: i64 = 1_000_000;
 /// For every alternative a pool, for the most workers.
-const CONNECTIONS: usize = 1400;
+const CONNECTIONS: usize = 1800;
 
 /// Where the money goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,5 +1,5 @@
-//! A change that need not be on the synchronous standbys: its commit does not wait for them, and the
-//! next one's does again.
+//! A change that need not be on the synchronous standbys: its commit does not wait for them, and
+//! the next one's does again.
 
 use crate::failure::Failure;
 use crate::session::{Replies, Session};
